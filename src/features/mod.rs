@@ -1,0 +1,1 @@
+//! What a nucleus looks like, in numbers.

@@ -1,0 +1,56 @@
+//! Boxes of pixels. In: numbers. Out: numbers. Never knows which frame it is in: the name of the variable says
+//! (`_proc_px`, `_level0_px`); conversions between frames live in [`crate::slide::frames`].
+
+use serde::{Deserialize, Serialize};
+
+/// A half-open box of pixels: columns `x..x + w`, rows `y..y + h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Rect {
+    pub x: i32,
+    pub y: i32,
+    pub w: i32,
+    pub h: i32,
+}
+
+impl Rect {
+    pub const fn new(x: i32, y: i32, w: i32, h: i32) -> Self {
+        Self { x, y, w, h }
+    }
+
+    /// First column right of the box.
+    pub const fn right(&self) -> i32 {
+        self.x + self.w
+    }
+
+    /// First row below the box.
+    pub const fn bottom(&self) -> i32 {
+        self.y + self.h
+    }
+
+    /// Pixels inside.
+    pub const fn area(&self) -> u64 {
+        self.w as u64 * self.h as u64
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.w <= 0 || self.h <= 0
+    }
+
+    pub const fn contains(&self, x: i32, y: i32) -> bool {
+        x >= self.x && y >= self.y && x < self.right() && y < self.bottom()
+    }
+
+    /// The common part; empty (`w` or `h` 0) where there is none.
+    pub fn intersect(&self, other: &Rect) -> Rect {
+        let x = self.x.max(other.x);
+        let y = self.y.max(other.y);
+        let right = self.right().min(other.right());
+        let bottom = self.bottom().min(other.bottom());
+        Rect::new(x, y, (right - x).max(0), (bottom - y).max(0))
+    }
+
+    /// Whether at least one pixel is in both.
+    pub fn meets(&self, other: &Rect) -> bool {
+        !self.intersect(other).is_empty()
+    }
+}

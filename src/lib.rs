@@ -1,0 +1,15 @@
+//! wsi-nuclei: every nucleus of a whole-slide H&E image: where it is, what type, what shape.
+//!
+//! The data's way, one direction, no back edges:
+//! slide -> tissue mask -> plan -> read -> infer -> post-process -> commit -> stitch -> outputs.
+
+pub mod features;
+pub mod geometry;
+pub mod model;
+pub mod nuclei;
+pub mod output;
+pub mod plan;
+pub mod slide;
+pub mod stitch;
+pub mod store;
+pub mod tissue;

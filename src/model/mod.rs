@@ -1,0 +1,8 @@
+//! Networks and their folders.
+//!
+//! In: a model folder (model.toml + model.safetensors), a device, RGB patches. Out: [`PredictionMap`]s. One trait, one
+//! place where a network's raw output becomes a `PredictionMap`. Never knows where on a slide a patch lies.
+
+pub mod map;
+
+pub use map::PredictionMap;

@@ -1,0 +1,41 @@
+//! Blob -> instances.
+//!
+//! In: one blob ([`Foreground`] of one 4-connected component) and the constants of post-processing. Out: its
+//! [`Nucleus`]es. A pure function: nothing outside the blob counts, ties go in raster order, so the answer cannot
+//! depend on tile, batch or thread. Never reads a slide, a file or a clock.
+
+pub mod foreground;
+
+pub use foreground::{Foreground, HV_SCALE, Run};
+
+use crate::geometry::Rect;
+
+/// One nucleus in proc px, with every sum that later outputs need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nucleus {
+    /// Tight box of the mask, proc px.
+    pub bbox: Rect,
+    /// `bbox.w * bbox.h` bits, row by row, bit i of byte i / 8 (least significant first); 1 = inside.
+    pub mask: Vec<u8>,
+    /// Pixels inside.
+    pub area_px: u32,
+    /// Sum over the pixels of the quantised class probabilities (`[types]`, background included).
+    pub prob_sums: Vec<u32>,
+    /// Pixels whose most probable class is i (`[types]`): hover_net's pixel share.
+    pub type_counts: Vec<u32>,
+    /// Sum of the quantised np over the pixels.
+    pub np_sum: u32,
+    pub stain: StainSums,
+    /// The blob was above the cut constant, so an outline may follow the 4096 px grid.
+    pub cut: bool,
+}
+
+/// Sums over a nucleus's pixels for colour and stain features. Optical densities in 1/10000.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StainSums {
+    pub rgb: [u64; 3],
+    pub hematoxylin: i64,
+    pub hematoxylin_sq: u64,
+    pub eosin: i64,
+    pub eosin_sq: u64,
+}

@@ -1,0 +1,1 @@
+//! Joins what tile borders cut.
