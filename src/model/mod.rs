@@ -4,5 +4,7 @@
 //! place where a network's raw output becomes a `PredictionMap`. Never knows where on a slide a patch lies.
 
 pub mod map;
+pub mod spec;
 
 pub use map::PredictionMap;
+pub use spec::{Architecture, ModelSpec, TypeInfo};

@@ -5,8 +5,10 @@
 //! depend on tile, batch or thread. Never reads a slide, a file or a clock.
 
 pub mod foreground;
+pub mod params;
 
 pub use foreground::{Foreground, HV_SCALE, Run};
+pub use params::{EnergyRule, PostprocParams};
 
 use crate::geometry::Rect;
 

@@ -3,10 +3,12 @@
 //! `level0` px: canonical, origin at level-0 (0, 0). `proc` px: the model's µm/px. µm. Pixel (i, j) covers
 //! [i, i+1) x [j, j+1) in either pixel frame (edge frame).
 
+use serde::{Deserialize, Serialize};
+
 use crate::geometry::Rect;
 
 /// How a slide's level-0 pixels, the model's proc pixels and µm relate.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Frames {
     /// Level-0 width and height, px.
     pub level0_size_px: [u64; 2],

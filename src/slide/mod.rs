@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
+use serde::{Deserialize, Serialize};
 
 /// What can go wrong with a slide. Messages name the file, the place and the cure.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +36,7 @@ pub enum SlideError {
 }
 
 /// One pyramid level.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Level {
     pub width_px: u64,
     pub height_px: u64,
@@ -44,7 +45,7 @@ pub struct Level {
 }
 
 /// What the reader sees in a file.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SlideInfo {
     pub path: PathBuf,
     /// OpenSlide's vendor, or `image` for a plain image.
@@ -70,7 +71,14 @@ pub trait SlideReader: Send + Sync {
 
     /// RGB of the `w` x `h` px of `level` whose upper left corner is (`x_px`, `y_px`) in that level's own px;
     /// alpha composited on the background. The window lies inside the level.
-    fn read_level(&self, level: usize, x_px: u64, y_px: u64, w: u32, h: u32) -> Result<RgbImage, SlideError>;
+    fn read_level(
+        &self,
+        level: usize,
+        x_px: u64,
+        y_px: u64,
+        w: u32,
+        h: u32,
+    ) -> Result<RgbImage, SlideError>;
 
     /// An associated image (label, macro, thumbnail), if the file has it.
     fn associated(&self, name: &str) -> Result<Option<RgbImage>, SlideError>;

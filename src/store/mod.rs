@@ -3,8 +3,15 @@
 //! In: one [`TileResult`] a finished tile. Out: the same, checked, for stitching and outputs. Every write is atomic
 //! (temp file, fsync, rename, fsync folder). Never holds anything that an interrupted run could leave half-written.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
 use crate::geometry::Rect;
+use crate::model::ModelSpec;
 use crate::nuclei::{Foreground, Nucleus};
+use crate::slide::SlideInfo;
+use crate::slide::frames::Frames;
 
 /// What one tile came to: the content of one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,4 +33,30 @@ pub struct TileResult {
     pub nuclei: Vec<Nucleus>,
     /// Blobs that do: whole components of this tile, open.
     pub fragments: Vec<Foreground>,
+}
+
+/// What a store says about itself: enough for every output without slide, model file or GPU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StoreMeta {
+    /// The settings that must match before a chunk is reused, by name (DESIGN.md, identity).
+    pub identity: BTreeMap<String, serde_json::Value>,
+    /// Patches a tile side: the store's own wins on resume.
+    pub tile_patches: i32,
+    /// Tiles in x and y.
+    pub tiles_xy: [i32; 2],
+    /// Columns and rows of the tiles that have work, in raster order.
+    pub planned_tiles: Vec<[i32; 2]>,
+    pub patch_in_px: i32,
+    pub patch_out_px: i32,
+    /// Folder name of the slide's outputs.
+    pub stem: String,
+    pub slide: SlideInfo,
+    /// Where µm/px came from: `file`, `flag`, `manifest` or `objective`.
+    pub mpp_from: String,
+    pub frames: Frames,
+    pub model: ModelSpec,
+    /// mm² of tissue in the mask.
+    pub tissue_mm2: f64,
+    /// What the user should know about the input (no objective power, nearly empty mask, …).
+    pub warnings: Vec<String>,
 }

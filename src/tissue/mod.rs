@@ -11,7 +11,10 @@ pub enum TissueError {
     #[error(transparent)]
     Slide(#[from] SlideError),
     #[error("{}: {reason}", path.display())]
-    Mask { path: std::path::PathBuf, reason: String },
+    Mask {
+        path: std::path::PathBuf,
+        reason: String,
+    },
 }
 
 /// A grid of cells over the whole slide; cell (i, j) covers level-0 px [i, i+1) x [j, j+1) times `cell_level0_px`.
