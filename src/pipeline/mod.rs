@@ -1,0 +1,3 @@
+//! The stages between a slide and its store.
+
+pub mod events;
