@@ -42,7 +42,7 @@ pub enum ConfigError {
 /// Where a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum From {
+pub enum Origin {
     Default,
     File,
     Environment,
@@ -53,7 +53,7 @@ pub enum From {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Setting {
     pub value: serde_json::Value,
-    pub from: From,
+    pub from: Origin,
 }
 
 /// The checked settings of one `run` or `tile`.
@@ -127,10 +127,10 @@ impl RunConfig {
             None => Settings::default(),
         };
         let layers = [
-            (From::Default, layers::defaults()?),
-            (From::File, file),
-            (From::Environment, layers::from_env(lookup)?),
-            (From::Flag, flags),
+            (Origin::Default, layers::defaults()?),
+            (Origin::File, file),
+            (Origin::Environment, layers::from_env(lookup)?),
+            (Origin::Flag, flags),
         ];
         let mut from = BTreeMap::new();
         let mut merged = Settings::default();
@@ -148,14 +148,14 @@ impl RunConfig {
 
     fn from_merged(
         merged: Settings,
-        from: &BTreeMap<&'static str, From>,
+        from: &BTreeMap<&'static str, Origin>,
     ) -> Result<Self, ConfigError> {
         let settings = Settings::FIELDS
             .iter()
             .map(|field| {
                 let setting = Setting {
                     value: merged.value(field),
-                    from: from.get(field).copied().unwrap_or(From::Default),
+                    from: from.get(field).copied().unwrap_or(Origin::Default),
                 };
                 (settings::public_name(field), setting)
             })
@@ -208,9 +208,9 @@ fn needed<T>(value: Option<T>, name: &str) -> Result<T, ConfigError> {
 }
 
 /// Settings that do not go together, and files that are not there.
-fn check(settings: &Settings, from: &BTreeMap<&'static str, From>) -> Result<(), ConfigError> {
+fn check(settings: &Settings, from: &BTreeMap<&'static str, Origin>) -> Result<(), ConfigError> {
     let refuse = |message: String| Err(ConfigError::Contradiction(message));
-    let said = |field: &str| from.get(field).is_some_and(|from| *from > From::Default);
+    let said = |field: &str| from.get(field).is_some_and(|from| *from > Origin::Default);
     if settings.quiet == Some(true)
         && said("progress")
         && matches!(

@@ -114,10 +114,10 @@ fn flag_over_environment_over_file_over_default() {
     assert_eq!(config.units, Units::Px);
     assert_eq!(config.output, Path::new("from-file"));
     let from = |name: &str| config.settings[name].from;
-    assert_eq!(from("threads"), From::Flag);
-    assert_eq!(from("memory"), From::Environment);
-    assert_eq!(from("units"), From::File);
-    assert_eq!(from("mask"), From::Default);
+    assert_eq!(from("threads"), Origin::Flag);
+    assert_eq!(from("memory"), Origin::Environment);
+    assert_eq!(from("units"), Origin::File);
+    assert_eq!(from("mask"), Origin::Default);
     assert_eq!(config.settings["memory"].value, "3GiB");
     assert_eq!(config.settings["threads"].value, 4);
     assert_eq!(config.settings["roi"].value, serde_json::Value::Null);

@@ -85,7 +85,7 @@ pub fn peak_memory_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{From, Setting};
+    use crate::config::{Origin, Setting};
 
     #[test]
     fn says_what_was_set_and_where_it_came_from() {
@@ -93,7 +93,7 @@ mod tests {
         let path = folder.path().join("a/run.json");
         let setting = Setting {
             value: 4.into(),
-            from: From::Environment,
+            from: Origin::Environment,
         };
         let report = RunReport {
             settings: [("threads".to_owned(), setting)].into(),
