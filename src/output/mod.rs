@@ -5,12 +5,14 @@
 
 mod atomic;
 pub mod labels;
+pub mod nuclei_csv;
 pub mod nuclei_json;
 mod outline;
 pub mod pictures;
 pub mod record;
 pub mod run_json;
 pub mod summary_json;
+pub mod table;
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -95,6 +95,7 @@ fn entry(record: &Record<'_>) -> String {
         let _ = write!(text, "{}[{x},{y}]", if i > 0 { "," } else { "" });
     }
     let prob = record
+        .nucleus
         .type_prob()
         .map_or("null".to_owned(), |p| ((p * 1e4).round() / 1e4).to_string());
     let kind = record
