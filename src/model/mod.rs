@@ -8,3 +8,11 @@ pub mod spec;
 
 pub use map::PredictionMap;
 pub use spec::{Architecture, ModelSpec, TypeInfo};
+pub mod lite;
+pub mod network;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    #[error("missing {0}")]
+    MissingTensor(String),
+}
