@@ -4,6 +4,13 @@
 //! open fragment are all a `Foreground`; they differ only in extent. Never holds a pixel outside a nucleus: so memory
 //! follows the nuclei and not the slide, and post-processing cannot see what it must not (DESIGN.md).
 
+use std::ops::Range;
+
+use image::RgbImage;
+
+use crate::geometry::Rect;
+use crate::model::map::PredictionMap;
+
 /// Quantisation of h and v: stored as `round(value * HV_SCALE)`, clamped to the range of `i16` (about ±4).
 pub const HV_SCALE: f32 = 8192.0;
 
@@ -47,6 +54,19 @@ pub struct Foreground {
     pub rgb: Vec<u8>,
 }
 
+/// A quantised probability: `floor(p * 255 + 1/2)`, NaN and negative values 0, values above 1 255.
+#[inline]
+pub fn quantise_probability(p: f32) -> u8 {
+    // `as` saturates and sends NaN to 0.
+    (p * 255.0 + 0.5) as u8
+}
+
+/// A quantised h or v: `x * HV_SCALE` rounded half away from zero, clamped to `i16`, NaN 0.
+#[inline]
+pub fn quantise_distance(x: f32) -> i16 {
+    (x * HV_SCALE + 0.5f32.copysign(x)) as i16
+}
+
 impl Foreground {
     /// Number of pixels.
     pub fn len(&self) -> usize {
@@ -55,5 +75,161 @@ impl Foreground {
 
     pub fn is_empty(&self) -> bool {
         self.np.is_empty()
+    }
+
+    /// The nucleus pixels of one patch: those inside `clip` whose quantised np reaches the quantised threshold.
+    ///
+    /// `map` and `rgb` have the same size; `origin` is where their first pixel lies, proc px; `clip` (the patch's
+    /// output square) is in proc px too. NaN counts as 0.
+    ///
+    /// # Panics
+    /// If `rgb`'s size or the length of a plane does not match `map.width` and `map.height`: a caller's error.
+    pub fn from_patch(
+        map: &PredictionMap,
+        rgb: &RgbImage,
+        origin: (i32, i32),
+        clip: Rect,
+        np_threshold: f32,
+    ) -> Foreground {
+        let (width, height) = (map.width, map.height);
+        assert_eq!(
+            (rgb.width() as usize, rgb.height() as usize),
+            (width, height),
+            "the picture and the prediction map must have the same size"
+        );
+        let mut fg = Foreground {
+            types: map.types,
+            ..Foreground::default()
+        };
+        let threshold = quantise_probability(np_threshold);
+        let window = clip.intersect(&Rect::new(origin.0, origin.1, width as i32, height as i32));
+        for y in window.y..window.bottom() {
+            let row = (y - origin.1) as usize * width;
+            let from = row + (window.x - origin.0) as usize;
+            let np = &map.np[from..from + window.w as usize];
+            let inside = |p: &f32| quantise_probability(*p) >= threshold;
+            let mut x = 0;
+            while let Some(skip) = np[x..].iter().position(inside) {
+                let start = x + skip;
+                let end = np[start..]
+                    .iter()
+                    .position(|p| !inside(p))
+                    .map_or(np.len(), |n| start + n);
+                fg.runs.push(Run {
+                    y,
+                    x0: window.x + start as i32,
+                    x1: window.x + end as i32,
+                });
+                fg.push_predictions(map, rgb, from + start..from + end);
+                x = end;
+            }
+        }
+        fg
+    }
+
+    /// Appends pixels of a map (not their runs), given as a range of its row-by-row index.
+    pub(super) fn push_predictions(
+        &mut self,
+        map: &PredictionMap,
+        rgb: &RgbImage,
+        pixels: Range<usize>,
+    ) {
+        let types = map.types;
+        self.np.extend(
+            map.np[pixels.clone()]
+                .iter()
+                .map(|&p| quantise_probability(p)),
+        );
+        self.h
+            .extend(map.h[pixels.clone()].iter().map(|&x| quantise_distance(x)));
+        self.v
+            .extend(map.v[pixels.clone()].iter().map(|&x| quantise_distance(x)));
+        self.tp.extend(
+            map.tp[pixels.start * types..pixels.end * types]
+                .iter()
+                .map(|&p| quantise_probability(p)),
+        );
+        self.rgb
+            .extend_from_slice(&rgb.as_raw()[pixels.start * 3..pixels.end * 3]);
+    }
+
+    /// Joins disjoint parts (patches of a tile, fragments of a blob) into one, whatever their order.
+    ///
+    /// Runs that touch across a seam become one. A pixel that is in two parts is kept once.
+    pub fn merge(parts: &[Foreground]) -> Foreground {
+        let pixels = parts.iter().map(Foreground::len).sum();
+        let types = parts
+            .iter()
+            .find(|part| !part.is_empty())
+            .map_or(0, |part| part.types);
+        let mut merged = Foreground::with_capacity(types, pixels);
+        let mut pieces: Vec<(Run, &Foreground, usize)> = Vec::new();
+        for part in parts {
+            debug_assert!(part.is_empty() || part.types == types);
+            pieces.extend(part.runs_with_offsets().map(|(run, at)| (run, part, at)));
+        }
+        // Stable, because it takes already sorted stretches as they are: near-linear for tiles and fragments.
+        pieces.sort_by_key(|(run, _, _)| *run);
+        for (run, part, at) in pieces {
+            let x0 = match merged.runs.last() {
+                Some(last) if last.y == run.y => run.x0.max(last.x1),
+                _ => run.x0,
+            };
+            if x0 < run.x1 {
+                let from = at + (x0 - run.x0) as usize;
+                merged.push_run(Run { x0, ..run }, part, from);
+            }
+        }
+        merged
+    }
+
+    /// Room for `pixels` pixels.
+    pub(super) fn with_capacity(types: usize, pixels: usize) -> Foreground {
+        Foreground {
+            runs: Vec::new(),
+            np: Vec::with_capacity(pixels),
+            h: Vec::with_capacity(pixels),
+            v: Vec::with_capacity(pixels),
+            types,
+            tp: Vec::with_capacity(types * pixels),
+            rgb: Vec::with_capacity(3 * pixels),
+        }
+    }
+
+    /// Appends `run`, whose pixels are those of `from` starting at pixel `at`; lengthens the last run where they touch.
+    pub(super) fn push_run(&mut self, run: Run, from: &Foreground, at: usize) {
+        match self.runs.last_mut() {
+            Some(last) if last.y == run.y && last.x1 == run.x0 => last.x1 = run.x1,
+            _ => self.runs.push(run),
+        }
+        let end = at + run.len();
+        self.np.extend_from_slice(&from.np[at..end]);
+        self.h.extend_from_slice(&from.h[at..end]);
+        self.v.extend_from_slice(&from.v[at..end]);
+        let types = from.types;
+        self.tp.extend_from_slice(&from.tp[at * types..end * types]);
+        self.rgb.extend_from_slice(&from.rgb[at * 3..end * 3]);
+    }
+
+    /// Each run with the index of its first pixel in `np`, `h`, `v`.
+    pub fn runs_with_offsets(&self) -> impl Iterator<Item = (Run, usize)> + '_ {
+        self.runs.iter().scan(0, |next, &run| {
+            let at = *next;
+            *next += run.len();
+            Some((run, at))
+        })
+    }
+
+    /// The tight box, proc px; empty for no pixels.
+    pub fn bounds(&self) -> Rect {
+        let (Some(first), Some(last)) = (self.runs.first(), self.runs.last()) else {
+            return Rect::new(0, 0, 0, 0);
+        };
+        let (mut x0, mut x1) = (first.x0, first.x1);
+        for run in &self.runs {
+            x0 = x0.min(run.x0);
+            x1 = x1.max(run.x1);
+        }
+        Rect::new(x0, first.y, x1 - x0, last.y - first.y + 1)
     }
 }

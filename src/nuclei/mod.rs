@@ -4,11 +4,28 @@
 //! [`Nucleus`]es. A pure function: nothing outside the blob counts, ties go in raster order, so the answer cannot
 //! depend on tile, batch or thread. Never reads a slide, a file or a clock.
 
+pub mod blobs;
+pub mod contour;
+mod energy;
+mod filter;
 pub mod foreground;
+mod gather;
+mod markers;
+mod morphology;
 pub mod params;
+mod plane;
+pub mod reference;
+pub mod segment;
+pub mod sobel;
+pub mod stain;
+pub mod types;
+mod watershed;
 
+pub use blobs::components;
+pub use contour::{Polygon, outline_on_edges, outline_through_centres};
 pub use foreground::{Foreground, HV_SCALE, Run};
 pub use params::{EnergyRule, PostprocParams};
+pub use segment::segment;
 
 use crate::geometry::Rect;
 
@@ -41,3 +58,28 @@ pub struct StainSums {
     pub eosin: i64,
     pub eosin_sq: u64,
 }
+
+impl Nucleus {
+    /// Whether the pixel at (`x`, `y`), proc px, is inside.
+    pub fn contains(&self, x: i32, y: i32) -> bool {
+        if !self.bbox.contains(x, y) {
+            return false;
+        }
+        let row = (y - self.bbox.y) as usize * self.bbox.w as usize;
+        let bit = row + (x - self.bbox.x) as usize;
+        self.mask
+            .get(bit / 8)
+            .is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
+    }
+
+    /// (y, x) of the first pixel in raster order, proc px: nuclei are sorted by it.
+    pub fn first_pixel(&self) -> (i32, i32) {
+        let x = (self.bbox.x..self.bbox.right())
+            .find(|&x| self.contains(x, self.bbox.y))
+            .unwrap_or(self.bbox.x);
+        (self.bbox.y, x)
+    }
+}
+
+#[cfg(test)]
+mod tests;

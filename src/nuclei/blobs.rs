@@ -1,0 +1,81 @@
+//! Foreground -> blobs, by union-find on runs.
+//!
+//! In: a [`Foreground`] of any extent. Out: its 4-connected components, each a `Foreground` of its own, ordered by
+//! first pixel in raster order. Never looks at single pixels: the cost follows the number of runs. Never joins pixels
+//! that meet only at a corner.
+
+use super::foreground::{Foreground, Run};
+
+/// The 4-connected components of `fg`, ordered by first pixel in raster order.
+pub fn components(fg: &Foreground) -> Vec<Foreground> {
+    let mut roots = Vec::new();
+    join_runs(&fg.runs, &mut roots);
+    let mut blob_of_run = vec![0u32; roots.len()];
+    let mut pixels: Vec<usize> = Vec::new();
+    for (i, (&root, run)) in roots.iter().zip(&fg.runs).enumerate() {
+        // A root is the first run of its component, so it comes before all others.
+        if root as usize == i {
+            blob_of_run[i] = pixels.len() as u32;
+            pixels.push(0);
+        } else {
+            blob_of_run[i] = blob_of_run[root as usize];
+        }
+        pixels[blob_of_run[i] as usize] += run.len();
+    }
+    let mut blobs: Vec<Foreground> = pixels
+        .iter()
+        .map(|&n| Foreground::with_capacity(fg.types, n))
+        .collect();
+    for ((run, at), &blob) in fg.runs_with_offsets().zip(&blob_of_run) {
+        blobs[blob as usize].push_run(run, fg, at);
+    }
+    blobs
+}
+
+/// For each run the index of the first run of its 4-connected component.
+///
+/// `runs` are sorted by (y, x0) and do not overlap. The answer replaces what `roots` held.
+pub(super) fn join_runs(runs: &[Run], roots: &mut Vec<u32>) {
+    roots.clear();
+    roots.extend(0..runs.len() as u32);
+    let mut above = 0; // first run of the row above that may still meet the current run
+    let mut row_start = 0;
+    for i in 0..runs.len() {
+        let run = runs[i];
+        if i == 0 || runs[i - 1].y != run.y {
+            above = if i > 0 && runs[i - 1].y + 1 == run.y {
+                row_start
+            } else {
+                i
+            };
+            row_start = i;
+        }
+        while above < row_start && runs[above].x1 <= run.x0 {
+            above += 1;
+        }
+        let mut j = above;
+        while j < row_start && runs[j].x0 < run.x1 {
+            unite(roots, i as u32, j as u32);
+            j += 1;
+        }
+    }
+    // A parent never comes after its child, so one pass in order flattens the trees.
+    for i in 0..roots.len() {
+        roots[i] = roots[roots[i] as usize];
+    }
+}
+
+fn unite(parents: &mut [u32], a: u32, b: u32) {
+    let (a, b) = (find(parents, a), find(parents, b));
+    let (low, high) = (a.min(b), a.max(b));
+    parents[high as usize] = low;
+}
+
+fn find(parents: &mut [u32], mut i: u32) -> u32 {
+    while parents[i as usize] != i {
+        let grandparent = parents[parents[i as usize] as usize];
+        parents[i as usize] = grandparent;
+        i = grandparent;
+    }
+    i
+}

@@ -1,0 +1,166 @@
+//! The default rule: one blob -> its nuclei.
+//!
+//! In: a blob, the constants of post-processing, the µm/px. Out: nuclei ordered by first pixel in raster order. A blob
+//! in which no two nuclei are told apart is one nucleus; pieces under the least area are merged by the watershed
+//! itself, because too small a marker floods nothing. Never sees a pixel outside the blob.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use super::Nucleus;
+use super::blobs::components;
+use super::energy::ridge_energy;
+use super::foreground::{Foreground, Run};
+use super::gather::{Piece, gather};
+use super::markers::find_markers;
+use super::params::PostprocParams;
+use super::plane::{Grid, Scratch, reset};
+use super::watershed::{OUTSIDE, UNLABELLED, flood};
+
+/// Side of the fixed grid along which giant blobs are cut, proc px.
+pub const CUT_GRID_PX: i32 = 4096;
+
+/// A blob whose box has more pixels than this is cut: what bounds memory is the box, not the pixels inside.
+pub const CUT_PX: u64 = CUT_GRID_PX as u64 * CUT_GRID_PX as u64;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// The nuclei of one blob, ordered by first pixel; `mpp` is µm a proc px, (x, y).
+///
+/// Nuclei are disjoint and inside the blob. A blob above [`CUT_PX`] is cut along the [`CUT_GRID_PX`] grid of absolute
+/// proc coordinates and each component of each cell is segmented alone, with [`Nucleus::cut`] set.
+pub fn segment(blob: &Foreground, params: &PostprocParams, mpp: [f64; 2]) -> Vec<Nucleus> {
+    segment_or_cut(blob, params, mpp, CUT_PX, CUT_GRID_PX)
+}
+
+pub(super) fn segment_or_cut(
+    blob: &Foreground,
+    params: &PostprocParams,
+    mpp: [f64; 2],
+    cut_px: u64,
+    grid_px: i32,
+) -> Vec<Nucleus> {
+    let min_px = min_area_px(params.min_area_um2, mpp);
+    SCRATCH.with_borrow_mut(|scratch| {
+        if blob.bounds().area() <= cut_px {
+            return segment_whole(blob, params, min_px, scratch);
+        }
+        let mut nuclei: Vec<Nucleus> = cells(blob, grid_px)
+            .values()
+            .flat_map(components)
+            .flat_map(|part| segment_whole(&part, params, min_px, scratch))
+            .collect();
+        for nucleus in &mut nuclei {
+            nucleus.cut = true;
+        }
+        nuclei.sort_by_key(Nucleus::first_pixel);
+        nuclei
+    })
+}
+
+/// Least whole number of px that covers `min_area_um2`, at least 1.
+pub fn min_area_px(min_area_um2: f32, mpp: [f64; 2]) -> u64 {
+    let pixels = f64::from(min_area_um2) / (mpp[0] * mpp[1]);
+    // A whole number must not become the next one by a rounding error. NaN and infinity: `as` saturates.
+    ((pixels - 1e-6).ceil() as u64).max(1)
+}
+
+/// The parts of a blob in the cells of a fixed grid, by (row, column) of the cell.
+fn cells(blob: &Foreground, grid_px: i32) -> BTreeMap<(i32, i32), Foreground> {
+    let mut cells: BTreeMap<(i32, i32), Foreground> = BTreeMap::new();
+    for (run, at) in blob.runs_with_offsets() {
+        let row = run.y.div_euclid(grid_px);
+        let mut x0 = run.x0;
+        while x0 < run.x1 {
+            let column = x0.div_euclid(grid_px);
+            let x1 = run.x1.min((column + 1) * grid_px);
+            cells
+                .entry((row, column))
+                .or_insert_with(|| Foreground::with_capacity(blob.types, 0))
+                .push_run(Run { y: run.y, x0, x1 }, blob, at + (x0 - run.x0) as usize);
+            x0 = x1;
+        }
+    }
+    cells
+}
+
+fn segment_whole(
+    blob: &Foreground,
+    params: &PostprocParams,
+    min_px: u64,
+    scratch: &mut Scratch,
+) -> Vec<Nucleus> {
+    if blob.is_empty() || (blob.len() as u64) < min_px {
+        return Vec::new();
+    }
+    // Two nuclei need two markers.
+    if (blob.len() as u64) < 2 * min_px {
+        return vec![whole(blob)];
+    }
+    scratch.kernel.set_side(params.sobel_px);
+    let margin = scratch.kernel.radius().max(params.open_px as usize / 2 + 1);
+    let grid = Grid::new(blob.bounds(), margin);
+    ridge_energy(blob, params, &grid, scratch);
+    let markers = find_markers(blob, params, min_px, &grid, scratch);
+    let nuclei = if markers < 2 {
+        vec![whole(blob)]
+    } else {
+        label_pixels(blob, &grid, scratch);
+        gather(blob, &pieces(blob, &grid, &scratch.label), markers)
+    };
+    scratch.trim();
+    nuclei
+}
+
+fn whole(blob: &Foreground) -> Nucleus {
+    let pieces: Vec<Piece> = blob
+        .runs_with_offsets()
+        .map(|(run, at)| Piece { run, at, label: 1 })
+        .collect();
+    gather(blob, &pieces, 1).swap_remove(0)
+}
+
+/// Watershed from the markers that `scratch` holds into `scratch.label`.
+fn label_pixels(blob: &Foreground, grid: &Grid, scratch: &mut Scratch) {
+    reset(&mut scratch.label, grid.len, OUTSIDE);
+    for &run in &blob.runs {
+        let at = grid.start(run);
+        scratch.label[at..at + run.len()].fill(UNLABELLED);
+    }
+    for (&run, &label) in scratch.runs.iter().zip(&scratch.roots) {
+        let at = grid.start(run);
+        scratch.label[at..at + run.len()].fill(label);
+    }
+    flood(
+        &scratch.energy,
+        &mut scratch.label,
+        grid,
+        &scratch.runs,
+        &mut scratch.queue,
+    );
+}
+
+/// The blob's runs, split where the label changes.
+fn pieces(blob: &Foreground, grid: &Grid, label: &[u32]) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(2 * blob.runs.len());
+    for (run, at) in blob.runs_with_offsets() {
+        let row = &label[grid.start(run)..][..run.len()];
+        let mut x = 0;
+        for same in row.chunk_by(|a, b| a == b) {
+            let x0 = run.x0 + x as i32;
+            pieces.push(Piece {
+                run: Run {
+                    y: run.y,
+                    x0,
+                    x1: x0 + same.len() as i32,
+                },
+                at: at + x,
+                label: same[0],
+            });
+            x += same.len();
+        }
+    }
+    pieces
+}
