@@ -1,0 +1,123 @@
+//! Colour, stain and type of one nucleus, from its sums.
+//!
+//! In: a [`Nucleus`]. Out: means and standard deviations over its pixels, class probabilities and their entropy. Never
+//! sees the pixels: the sums were taken where the slide was read.
+
+use crate::nuclei::Nucleus;
+
+/// Units of [`StainSums`](crate::nuclei::StainSums)'s optical densities in 1.0 OD.
+const OD_SCALE: f64 = 10_000.0;
+
+/// Means and population standard deviations over a nucleus's pixels; 0 for a nucleus without pixels.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Stain {
+    /// Red, green, blue, 0..=255.
+    pub rgb_mean: [f64; 3],
+    /// Optical density of the stain (Ruifrok and Johnston's deconvolution).
+    pub hematoxylin_od_mean: f64,
+    pub hematoxylin_od_std: f64,
+    pub eosin_od_mean: f64,
+    pub eosin_od_std: f64,
+}
+
+/// Colour and stain of a nucleus.
+pub fn stain(nucleus: &Nucleus) -> Stain {
+    let n = nucleus.area_px;
+    if n == 0 {
+        return Stain::default();
+    }
+    let sums = &nucleus.stain;
+    let [hematoxylin_od_mean, hematoxylin_od_std] = od(n, sums.hematoxylin, sums.hematoxylin_sq);
+    let [eosin_od_mean, eosin_od_std] = od(n, sums.eosin, sums.eosin_sq);
+    Stain {
+        rgb_mean: sums.rgb.map(|sum| sum as f64 / f64::from(n)),
+        hematoxylin_od_mean,
+        hematoxylin_od_std,
+        eosin_od_mean,
+        eosin_od_std,
+    }
+}
+
+/// Mean and standard deviation from a sum and a sum of squares; the difference of squares in exact integers.
+fn od(n: u32, sum: i64, sum_sq: u64) -> [f64; 2] {
+    let spread = i128::from(n) * i128::from(sum_sq) - i128::from(sum) * i128::from(sum);
+    let n = f64::from(n);
+    [
+        sum as f64 / n / OD_SCALE,
+        (spread.max(0) as f64).sqrt() / n / OD_SCALE,
+    ]
+}
+
+/// Mean class probability over the nucleus (`[types]`, background included); empty for a model without types.
+pub fn type_probabilities(nucleus: &Nucleus) -> Vec<f64> {
+    let full = 255.0 * f64::from(nucleus.area_px.max(1));
+    nucleus
+        .prob_sums
+        .iter()
+        .map(|&sum| f64::from(sum) / full)
+        .collect()
+}
+
+/// Shannon entropy of the mean class probabilities, nats: 0 when sure, ln(types) when it could be anything.
+pub fn type_entropy(nucleus: &Nucleus) -> f64 {
+    let total: f64 = nucleus.prob_sums.iter().map(|&sum| f64::from(sum)).sum();
+    let entropy: f64 = nucleus
+        .prob_sums
+        .iter()
+        .filter(|&&sum| sum > 0)
+        .map(|&sum| {
+            let p = f64::from(sum) / total;
+            -p * p.ln()
+        })
+        .sum();
+    // The sum of no term is -0.
+    entropy + 0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Rect;
+    use crate::nuclei::StainSums;
+
+    fn nucleus(prob_sums: Vec<u32>) -> Nucleus {
+        Nucleus {
+            bbox: Rect::new(0, 0, 2, 1),
+            mask: vec![3],
+            area_px: 2,
+            type_counts: vec![0; prob_sums.len()],
+            prob_sums,
+            np_sum: 500,
+            // Two pixels: hematoxylin 0.3 and 0.5, eosin -0.1 and 0.2.
+            stain: StainSums {
+                rgb: [300, 200, 101],
+                hematoxylin: 8000,
+                hematoxylin_sq: 3000 * 3000 + 5000 * 5000,
+                eosin: 1000,
+                eosin_sq: 1000 * 1000 + 2000 * 2000,
+            },
+            cut: false,
+        }
+    }
+
+    #[test]
+    fn means_and_standard_deviations_of_two_pixels() {
+        let stain = stain(&nucleus(vec![]));
+        assert_eq!(stain.rgb_mean, [150.0, 100.0, 50.5]);
+        assert!((stain.hematoxylin_od_mean - 0.4).abs() < 1e-12);
+        assert!((stain.hematoxylin_od_std - 0.1).abs() < 1e-12);
+        assert!((stain.eosin_od_mean - 0.05).abs() < 1e-12);
+        assert!((stain.eosin_od_std - 0.15).abs() < 1e-12);
+    }
+
+    #[test]
+    fn entropy_runs_from_sure_to_even() {
+        assert_eq!(type_entropy(&nucleus(vec![0, 510, 0])), 0.0);
+        assert!((type_entropy(&nucleus(vec![7, 7, 7])) - 3f64.ln()).abs() < 1e-12);
+        assert_eq!(type_entropy(&nucleus(vec![])).to_bits(), 0);
+        assert_eq!(
+            type_probabilities(&nucleus(vec![0, 51, 459])),
+            [0.0, 0.1, 0.9]
+        );
+    }
+}
