@@ -3,11 +3,13 @@
 //! The data's way, one direction, no back edges:
 //! slide -> tissue mask -> plan -> read -> infer -> post-process -> commit -> stitch -> outputs.
 
+pub mod config;
 pub mod features;
 pub mod geometry;
 pub mod model;
 pub mod nuclei;
 pub mod output;
+pub mod pipeline;
 pub mod plan;
 pub mod slide;
 pub mod stitch;

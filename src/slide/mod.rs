@@ -4,7 +4,24 @@
 //! ([`blocks::ProcImage`]). One trait, two readers: OpenSlide and plain images. Never decides what is tissue and never
 //! lets a pixel depend on who asked for it.
 
+pub mod blocks;
+mod cache;
 pub mod frames;
+mod identity;
+pub mod level;
+pub mod mpp;
+mod openslide;
+mod overview;
+mod plain;
+mod resample;
+pub mod thumb;
+
+pub use blocks::ProcImage;
+pub use frames::Frames;
+pub use mpp::{Mpp, resolve_mpp};
+pub(crate) use overview::overview;
+pub use resample::FILTER_NAME;
+pub use thumb::thumb;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +30,7 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 /// What can go wrong with a slide. Messages name the file, the place and the cure.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SlideError {
     #[error("{}: no such file: check the path", path.display())]
     Missing { path: PathBuf },
@@ -51,7 +68,8 @@ pub struct SlideInfo {
     /// OpenSlide's vendor, or `image` for a plain image.
     pub vendor: String,
     pub levels: Vec<Level>,
-    /// µm/px of level 0 as the file states it.
+    /// µm/px of level 0 as the file states it, sensible or not: [`resolve_mpp`] decides. Always `None` for a plain
+    /// image, whose resolution tags mean paper.
     pub mpp: Option<[f64; 2]>,
     pub objective_power: Option<f64>,
     /// `openslide.bounds`: x, y, width, height of the non-empty part, level-0 px.
@@ -61,7 +79,8 @@ pub struct SlideInfo {
     pub associated: Vec<String>,
     pub properties: BTreeMap<String, String>,
     pub file_bytes: u64,
-    /// OpenSlide's quickhash-1, or the SHA-256 of the file for a plain image: the slide's identity, never its mtime.
+    /// The slide's identity, never its mtime: OpenSlide's quickhash-1; where that is absent the SHA-256 of the file's
+    /// size, first and last MiB; for a plain image the SHA-256 of the whole file.
     pub quickhash: String,
 }
 
@@ -84,8 +103,49 @@ pub trait SlideReader: Send + Sync {
     fn associated(&self, name: &str) -> Result<Option<RgbImage>, SlideError>;
 }
 
-/// Opens `path` with the reader that fits it.
+/// Opens `path` with the reader that fits it: OpenSlide for what it recognises, else a plain image.
+///
+/// # Errors
+/// [`SlideError::Missing`] and [`SlideError::Unsupported`] with what either reader said and what to do.
 pub fn open(path: &Path) -> Result<Box<dyn SlideReader>, SlideError> {
-    let _ = path;
-    todo!("slide readers")
+    let unsupported = |reason: &str| SlideError::Unsupported {
+        path: path.to_path_buf(),
+        reason: reason.to_owned(),
+    };
+    let meta = std::fs::metadata(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => SlideError::Missing {
+            path: path.to_path_buf(),
+        },
+        _ => unsupported(&format!("{e}: check the permissions")),
+    })?;
+    if meta.is_dir() {
+        return Err(unsupported(
+            "it is a folder: name the slide file inside it (folders of slides are searched with -r)",
+        ));
+    }
+    if !meta.is_file() {
+        return Err(unsupported("it is not a regular file: name a slide file"));
+    }
+    if meta.len() == 0 {
+        return Err(unsupported("the file is empty: copy it again"));
+    }
+    match openslide::OpenSlideReader::recognise(path) {
+        None => Ok(Box::new(plain::PlainReader::open(path)?)),
+        // A tiled TIFF that OpenSlide cannot show (16 bit, say) may still be a plain image.
+        Some(vendor) if vendor == "generic-tiff" => {
+            openslide::OpenSlideReader::open(path, &vendor).map_or_else(
+                |slide_error| match plain::PlainReader::open(path) {
+                    Ok(reader) => Ok(Box::new(reader) as Box<dyn SlideReader>),
+                    Err(_) => Err(slide_error),
+                },
+                |reader| Ok(Box::new(reader) as Box<dyn SlideReader>),
+            )
+        }
+        Some(vendor) => Ok(Box::new(openslide::OpenSlideReader::open(path, &vendor)?)),
+    }
 }
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod testing;

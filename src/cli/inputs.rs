@@ -1,0 +1,435 @@
+//! Which slides, under which names.
+//!
+//! In: paths and folders as typed, or a manifest. Out: a [`SlideConfig`] a slide, in the order given (folders sorted
+//! by name), no two with one output folder. Never opens a slide.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use wsi_nuclei::config::{MaskChoice, Mpp, RunConfig, SlideConfig};
+
+use super::Failure;
+
+/// What a folder is searched for on behalf of `run`.
+pub const SLIDE_EXTENSIONS: &[&str] = &[
+    "svs", "tif", "tiff", "ndpi", "vms", "vmu", "scn", "mrxs", "svslide", "bif", "czi", "dcm",
+    "png", "jpg", "jpeg",
+];
+/// What a folder is searched for on behalf of `tile`.
+pub const IMAGE_EXTENSIONS: &[&str] = &["png", "jpg", "jpeg", "tif", "tiff"];
+
+/// One row of a manifest. Empty cells say nothing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    path: String,
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    mpp: String,
+    #[serde(default)]
+    mask: String,
+    #[serde(default)]
+    roi: String,
+    #[serde(default)]
+    model: String,
+}
+
+/// The slides of `paths` and folders.
+pub fn from_paths(
+    paths: &[PathBuf],
+    recursive: bool,
+    extensions: &[&str],
+    config: &RunConfig,
+) -> Result<Vec<SlideConfig>, Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let found = search(path, recursive, extensions)?;
+            if found.is_empty() {
+                let deeper = if recursive {
+                    ""
+                } else {
+                    " (-r also looks into its folders)"
+                };
+                return Err(Failure::usage(format!(
+                    "{}: no slide or image in this folder{deeper}: looked for .{}",
+                    path.display(),
+                    extensions.join(", .")
+                )));
+            }
+            files.extend(found);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    let slides = files
+        .into_iter()
+        .map(|path| {
+            let stem = stem_of(&path);
+            slide(path, stem, config)
+        })
+        .collect();
+    with_folders(slides, config)
+}
+
+/// The slides of a manifest: CSV with a header, column `path` and optionally `id, mpp, mask, roi, model`. Paths count
+/// from the manifest's folder.
+pub fn from_manifest(manifest: &Path, config: &RunConfig) -> Result<Vec<SlideConfig>, Failure> {
+    let wrong = |line: u64, reason: String| {
+        Failure::usage(format!("{}, line {line}: {reason}", manifest.display()))
+    };
+    let text = fs::read_to_string(manifest).map_err(|error| {
+        Failure::usage(format!(
+            "{}: cannot be read as a manifest: {error}",
+            manifest.display()
+        ))
+    })?;
+    let folder = manifest.parent().unwrap_or(Path::new(""));
+    let mut reader = csv::ReaderBuilder::new()
+        .trim(csv::Trim::All)
+        .comment(Some(b'#'))
+        .from_reader(text.trim_start_matches('\u{feff}').as_bytes());
+    let header = reader
+        .headers()
+        .map_err(|e| wrong(1, e.to_string()))?
+        .clone();
+    if !header.iter().any(|name| name == "path") {
+        return Err(wrong(1, "no column `path`: the first line names the columns (path, and optionally id, mpp, mask, roi, model)".into()));
+    }
+    let mut slides = Vec::new();
+    let mut record = csv::StringRecord::new();
+    loop {
+        let line = reader.position().line();
+        match reader.read_record(&mut record) {
+            Ok(false) => break,
+            Ok(true) => {}
+            Err(error) => return Err(wrong(line, error.to_string())),
+        }
+        let line = record.position().map_or(line, csv::Position::line);
+        let row: Row = record.deserialize(Some(&header)).map_err(|error| {
+            let reason = match error.kind() {
+                csv::ErrorKind::Deserialize { err, .. } => err.kind().to_string(),
+                _ => error.to_string(),
+            };
+            wrong(line, reason)
+        })?;
+        slides.push(from_row(&row, folder, config).map_err(|reason| wrong(line, reason))?);
+    }
+    if slides.is_empty() {
+        return Err(Failure::usage(format!(
+            "{}: no slides: each line after the first names one",
+            manifest.display()
+        )));
+    }
+    with_folders(slides, config)
+}
+
+fn from_row(row: &Row, folder: &Path, config: &RunConfig) -> Result<SlideConfig, String> {
+    if row.path.is_empty() {
+        return Err("`path` is empty: name a slide".into());
+    }
+    let path = folder.join(&row.path);
+    let stem = match row.id.as_str() {
+        "" => stem_of(&path),
+        id if sanitised(id) == id => id.to_owned(),
+        id => {
+            return Err(format!(
+                "id `{id}` cannot name a folder: use letters, digits, - _ . (`{}`)",
+                sanitised(id)
+            ));
+        }
+    };
+    let mut slide = slide(path, stem, config);
+    if !row.mpp.is_empty() {
+        let mpp: Mpp = row
+            .mpp
+            .parse()
+            .map_err(|reason: String| format!("mpp `{}`: {reason}", row.mpp))?;
+        slide.mpp = Some(mpp.0);
+        slide.mpp_from = Some("manifest");
+    }
+    if !row.mask.is_empty() {
+        slide.mask = match row.mask.parse()? {
+            MaskChoice::File(file) => MaskChoice::File(existing(folder.join(file), "mask")?),
+            other => other,
+        };
+    }
+    if !row.roi.is_empty() {
+        slide.roi = Some(existing(folder.join(&row.roi), "roi")?);
+    }
+    if !row.model.is_empty() {
+        // A folder counts from the manifest, a name is looked up.
+        let folder = folder.join(&row.model);
+        slide.model = match folder.join("model.toml").is_file() {
+            true => folder.display().to_string(),
+            false => row.model.clone(),
+        };
+    }
+    Ok(slide)
+}
+
+fn existing(path: PathBuf, column: &str) -> Result<PathBuf, String> {
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(format!("{column} {}: no such file", path.display()))
+    }
+}
+
+fn slide(path: PathBuf, stem: String, config: &RunConfig) -> SlideConfig {
+    SlideConfig {
+        folder: config.output.join(&stem),
+        path,
+        stem,
+        model: config.model.clone(),
+        mpp: config.mpp,
+        mpp_from: config.mpp.map(|_| "flag"),
+        mask: config.mask.clone(),
+        roi: config.roi.clone(),
+    }
+}
+
+/// Gives every slide a folder of its own, or refuses.
+fn with_folders(slides: Vec<SlideConfig>, config: &RunConfig) -> Result<Vec<SlideConfig>, Failure> {
+    let mut seen_paths = BTreeSet::new();
+    let mut slides: Vec<SlideConfig> = slides
+        .into_iter()
+        // The same file under the same name twice is one slide.
+        .filter(|slide| seen_paths.insert((absolute(&slide.path), slide.stem.clone())))
+        .collect();
+    if config.dedupe_names {
+        for slide in &mut slides {
+            slide.stem = format!("{}-{}", slide.stem, path_hash(&slide.path));
+            slide.folder = config.output.join(&slide.stem);
+        }
+    }
+    let mut owners: BTreeMap<&str, &Path> = BTreeMap::new();
+    for slide in &slides {
+        if let Some(other) = owners.insert(&slide.stem, &slide.path) {
+            return Err(Failure::usage(format!(
+                "{} and {} would both be written to {}: give them ids in a manifest (--manifest), or --dedupe-names",
+                other.display(),
+                slide.path.display(),
+                slide.folder.display()
+            )));
+        }
+    }
+    Ok(slides)
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    fs::canonicalize(path)
+        .or_else(|_| std::path::absolute(path))
+        .unwrap_or_else(|_| path.to_owned())
+}
+
+/// Eight hex digits that only this path has.
+fn path_hash(path: &Path) -> String {
+    let digest = Sha256::digest(absolute(path).as_os_str().as_encoded_bytes());
+    digest
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// A slide's file name without its extension, fit to name a folder.
+fn stem_of(path: &Path) -> String {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy());
+    sanitised(stem.as_deref().unwrap_or(""))
+}
+
+/// One path component: letters, digits, `-`, `_`, `.`, blanks; never hidden, never `..`.
+fn sanitised(name: &str) -> String {
+    let kept: String = name
+        .chars()
+        .map(|c| match c {
+            '-' | '_' | '.' | ' ' | '+' | '(' | ')' => c,
+            c if c.is_alphanumeric() => c,
+            _ => '_',
+        })
+        .collect();
+    let trimmed = kept
+        .trim_start_matches(['.', ' '])
+        .trim_end_matches(['.', ' ']);
+    if trimmed.is_empty() {
+        "slide".to_owned()
+    } else {
+        trimmed.to_owned()
+    }
+}
+
+/// Files below `folder` with one of `extensions`, sorted by name; hidden files and folders are passed over.
+fn search(folder: &Path, recursive: bool, extensions: &[&str]) -> Result<Vec<PathBuf>, Failure> {
+    let unreadable = |error: std::io::Error| {
+        Failure::usage(format!(
+            "{}: the folder cannot be read: {error}",
+            folder.display()
+        ))
+    };
+    let mut entries = fs::read_dir(folder)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(unreadable)?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        // A folder that a link points to may lead back here.
+        let linked = entry.file_type().map_err(unreadable)?.is_symlink();
+        if path.is_dir() {
+            if recursive && !linked {
+                files.extend(search(&path, recursive, extensions)?);
+            }
+            continue;
+        }
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        if extension.is_some_and(|e| extensions.contains(&e.as_str())) {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wsi_nuclei::config::Settings;
+
+    fn config(dedupe: bool) -> RunConfig {
+        let settings = Settings {
+            output: Some("out".into()),
+            dedupe_names: Some(dedupe),
+            ..Settings::default()
+        };
+        RunConfig::resolve(settings, None, |_| None).unwrap()
+    }
+
+    fn touch(folder: &Path, names: &[&str]) {
+        for name in names {
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"x").unwrap();
+        }
+    }
+
+    fn stems(slides: &[SlideConfig]) -> Vec<&str> {
+        slides.iter().map(|slide| slide.stem.as_str()).collect()
+    }
+
+    #[test]
+    fn folders_are_searched_sorted_and_deep_only_when_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        touch(
+            dir.path(),
+            &["b.svs", "a.SVS", "notes.txt", ".hidden.svs", "deep/c.tiff"],
+        );
+        let flat = from_paths(
+            &[dir.path().into()],
+            false,
+            SLIDE_EXTENSIONS,
+            &config(false),
+        )
+        .unwrap();
+        assert_eq!(stems(&flat), ["a", "b"]);
+        let deep =
+            from_paths(&[dir.path().into()], true, SLIDE_EXTENSIONS, &config(false)).unwrap();
+        assert_eq!(stems(&deep), ["a", "b", "c"]);
+        assert_eq!(deep[2].folder, Path::new("out/c"));
+    }
+
+    #[test]
+    fn an_empty_folder_is_an_error_that_says_what_was_looked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = from_paths(
+            &[dir.path().into()],
+            false,
+            SLIDE_EXTENSIONS,
+            &config(false),
+        )
+        .unwrap_err();
+        assert!(error.message.contains(".svs") && error.message.contains("-r"));
+    }
+
+    #[test]
+    fn one_stem_twice_is_refused_unless_names_are_made_unique() {
+        let dir = tempfile::tempdir().unwrap();
+        touch(dir.path(), &["a/x.svs", "b/x.tif"]);
+        let paths = [dir.path().join("a/x.svs"), dir.path().join("b/x.tif")];
+        let error = from_paths(&paths, false, SLIDE_EXTENSIONS, &config(false)).unwrap_err();
+        assert!(error.message.contains("--dedupe-names"));
+        let slides = from_paths(&paths, false, SLIDE_EXTENSIONS, &config(true)).unwrap();
+        assert_ne!(slides[0].stem, slides[1].stem);
+        assert!(slides.iter().all(|s| s.stem.len() == "x-".len() + 8));
+        let same = [paths[0].clone(), dir.path().join("b/../a/x.svs")];
+        assert_eq!(
+            from_paths(&same, false, SLIDE_EXTENSIONS, &config(false))
+                .unwrap()
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn stems_never_leave_the_output_folder() {
+        for (name, stem) in [
+            ("..", "slide"),
+            ("../../x", ".._.._x"),
+            (".hid", "hid"),
+            ("a:b\n", "a_b_"),
+            ("", "slide"),
+        ] {
+            let got = sanitised(name);
+            assert!(!got.contains('/') && !got.starts_with('.'), "{got}");
+            if name != "../../x" {
+                assert_eq!(got, stem);
+            }
+        }
+        assert_eq!(sanitised("CMU-1 (größer).v2"), "CMU-1 (größer).v2");
+    }
+
+    #[test]
+    fn a_manifest_gives_names_and_settings() {
+        let dir = tempfile::tempdir().unwrap();
+        touch(dir.path(), &["a/x.svs", "b/x.svs", "m.png"]);
+        let file = dir.path().join("cohort.csv");
+        fs::write(
+            &file,
+            "path,id,mpp,mask,roi,model\na/x.svs,one,0.5,m.png,,\n\"b/x.svs\",two,,none,,other\n",
+        )
+        .unwrap();
+        let slides = from_manifest(&file, &config(false)).unwrap();
+        assert_eq!(stems(&slides), ["one", "two"]);
+        assert_eq!(
+            (slides[0].mpp, slides[0].mpp_from),
+            (Some(0.5), Some("manifest"))
+        );
+        assert_eq!(slides[0].mask, MaskChoice::File(dir.path().join("m.png")));
+        assert_eq!(slides[0].path, dir.path().join("a/x.svs"));
+        assert_eq!((&slides[1].mask, slides[1].mpp), (&MaskChoice::None, None));
+        assert_eq!(slides[1].model, "other");
+    }
+
+    #[test]
+    fn a_manifests_mistakes_are_named_with_their_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cohort.csv");
+        let mistake = |text: &str| {
+            fs::write(&file, text).unwrap();
+            from_manifest(&file, &config(false)).unwrap_err().message
+        };
+        assert!(mistake("slide\nx\n").contains("line 1: no column `path`"));
+        assert!(mistake("path,mpp\nx.svs,\ny.svs,fast\n").contains("line 3: mpp `fast`"));
+        assert!(mistake("path,id\nx.svs,../up\n").contains("line 2: id `../up`"));
+        assert!(mistake("path,mask\nx.svs,none.png\n").contains("line 2: mask"));
+        assert!(mistake("path,colour\nx.svs,red\n").contains("unknown field `colour`"));
+        assert!(mistake("path,id\nx.svs\n").contains("line 2"));
+        assert!(mistake("path\n").contains("no slides"));
+    }
+}

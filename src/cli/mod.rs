@@ -1,0 +1,144 @@
+//! One file a subcommand: flags -> config -> one library call -> what the user sees.
+//!
+//! In: the command line. Out: results on standard output, messages on standard error, an exit code. Everything that
+//! can go wrong arrives here as a [`Failure`]; nothing below ends the process.
+
+mod completions;
+mod inputs;
+mod progress;
+mod run;
+mod signals;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use wsi_nuclei::config::ConfigError;
+use wsi_nuclei::output::OutputError;
+
+/// Some slides failed or are incomplete; others are done.
+pub const EXIT_SOME: u8 = 1;
+/// The command line or the config is wrong: nothing was started.
+pub const EXIT_USAGE: u8 = 2;
+/// None of the slides could be done.
+pub const EXIT_NONE: u8 = 3;
+/// Stopped on request: run the same command again.
+pub const EXIT_STOPPED: u8 = 75;
+/// Second Ctrl-C.
+pub const EXIT_INTERRUPTED: u8 = 130;
+
+/// Why a command ends with something else than 0: what went wrong, where, and what to type next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub code: u8,
+    /// Empty: already said.
+    pub message: String,
+}
+
+impl Failure {
+    /// The command line or the config is wrong.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self {
+            code: EXIT_USAGE,
+            message: message.to_string(),
+        }
+    }
+
+    /// No slide could be done.
+    pub fn slides(message: impl fmt::Display) -> Self {
+        Self {
+            code: EXIT_NONE,
+            message: message.to_string(),
+        }
+    }
+
+    /// Everything has been said.
+    pub fn silent(code: u8) -> Self {
+        Self {
+            code,
+            message: String::new(),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        Self::slides(error)
+    }
+}
+
+/// Every nucleus of a whole-slide H&E image: where it is, what type, what shape.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wsi-nuclei",
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Start with: wsi-nuclei run SLIDE -o OUT\n\
+                  Exit codes: 0 done, 1 some slides failed, 2 wrong command line, 3 no slide could be done, 75 stopped on request"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(Box<run::RunArgs>),
+    Completions(completions::CompletionsArgs),
+}
+
+/// Parses, dispatches, says what went wrong.
+pub fn main() -> ExitCode {
+    let command = Cli::command().version(version());
+    let parsed = command
+        .try_get_matches()
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let outcome = match parsed {
+        Ok(cli) => dispatch(cli.command),
+        Err(error) => {
+            // Help and versions go to standard output with code 0; a closed pipe is nobody's business.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                let _ = writeln!(io::stderr().lock(), "error: {}", failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run(args) => run::main(*args),
+        Command::Completions(args) => completions::main(&args, Cli::command()),
+    }
+}
+
+/// The version, and what it computes with. clap keeps it for the life of the process.
+fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
+/// Prints a result. A reader that has gone away (`| head`) is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::slides(format!(
+            "standard output cannot be written: {error}"
+        ))),
+        _ => Ok(()),
+    }
+}

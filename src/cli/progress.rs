@@ -1,0 +1,282 @@
+//! What the user sees while a slide runs: a bar on a terminal, plain lines elsewhere, JSON lines for programs.
+//!
+//! In: [`Event`]s from any thread. Out: standard error, and the log file. Never blocks on a full terminal for long and
+//! never fails a run: a line that cannot be written is dropped.
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use wsi_nuclei::config::{ProgressMode, RunConfig};
+use wsi_nuclei::pipeline::events::Event;
+
+use super::Failure;
+
+/// Plain lines come no closer than this.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+/// The bar counts in 1/1000 mm².
+const BAR_UNITS_PER_MM2: f64 = 1000.0;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Show {
+    Bar,
+    Plain,
+    Json,
+    Nothing,
+}
+
+/// Shows the events of a run's slides, one after another.
+pub struct Progress {
+    show: Show,
+    quiet: bool,
+    state: Mutex<State>,
+}
+
+struct State {
+    log: Option<File>,
+    slide: String,
+    bar: Option<ProgressBar>,
+    stage: &'static str,
+    started: Instant,
+    last_line: Option<Instant>,
+    /// mm² when this run began: what a checkpoint had.
+    mm2_before: f64,
+    mm2_done: f64,
+    mm2_planned: f64,
+    nuclei: u64,
+}
+
+impl Progress {
+    /// Opens the log file, if one is asked for.
+    pub fn new(config: &RunConfig) -> Result<Self, Failure> {
+        let log = config.log.as_deref().map(open_log).transpose()?;
+        let show = match config.progress {
+            _ if config.quiet => Show::Nothing,
+            ProgressMode::Auto if std::io::stderr().is_terminal() => Show::Bar,
+            ProgressMode::Auto | ProgressMode::Plain => Show::Plain,
+            ProgressMode::Json => Show::Json,
+            ProgressMode::None => Show::Nothing,
+        };
+        Ok(Self {
+            show,
+            quiet: config.quiet,
+            state: Mutex::new(State {
+                log,
+                slide: String::new(),
+                bar: None,
+                stage: "",
+                started: Instant::now(),
+                last_line: None,
+                mm2_before: 0.0,
+                mm2_done: 0.0,
+                mm2_planned: 0.0,
+                nuclei: 0,
+            }),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A thread that panicked while it drew leaves nothing that matters half-done.
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The next slide begins.
+    pub fn begin(&self, slide: &str) {
+        let mut state = self.state();
+        state.slide = slide.to_owned();
+        state.started = Instant::now();
+        state.last_line = None;
+        state.stage = "";
+        (state.mm2_before, state.mm2_done, state.mm2_planned) = (0.0, 0.0, 0.0);
+        state.nuclei = 0;
+        if self.show == Show::Bar {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.set_style(spinner());
+            bar.set_prefix(slide.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(200));
+            state.bar = Some(bar);
+        }
+    }
+
+    /// Shows one event.
+    pub fn event(&self, event: Event) {
+        let mut state = self.state();
+        match event {
+            Event::Stage(name) => {
+                state.stage = name;
+                if let Some(bar) = &state.bar {
+                    bar.set_message(name);
+                }
+                self.line(
+                    &mut state,
+                    name.to_owned(),
+                    json!({"event": "stage", "stage": name}),
+                );
+            }
+            Event::Planned {
+                tiles,
+                tiles_done,
+                mm2,
+                mm2_done,
+            } => {
+                (state.mm2_planned, state.mm2_done, state.mm2_before) = (mm2, mm2_done, mm2_done);
+                state.started = Instant::now();
+                state.last_line = Some(Instant::now());
+                if let Some(bar) = &state.bar {
+                    bar.set_style(bar_style());
+                    bar.set_length((mm2 * BAR_UNITS_PER_MM2).ceil() as u64);
+                    bar.set_position((mm2_done * BAR_UNITS_PER_MM2) as u64);
+                }
+                let kept = if tiles_done > 0 {
+                    format!(", {tiles_done} of them done before")
+                } else {
+                    String::new()
+                };
+                self.line(
+                    &mut state,
+                    format!("{mm2:.2} mm² in {tiles} tiles{kept}"),
+                    json!({"event": "planned", "tiles": tiles, "tiles_done": tiles_done, "mm2": mm2, "mm2_done": mm2_done}),
+                );
+            }
+            Event::TileDone { mm2, nuclei } => {
+                state.mm2_done += mm2;
+                state.nuclei += nuclei;
+                self.tile_done(&mut state);
+            }
+            Event::Warning(text) => {
+                if !self.quiet {
+                    self.say(
+                        &mut state,
+                        &format!("warning: {text}"),
+                        json!({"event": "warning", "message": text}),
+                    );
+                } else {
+                    let slide = state.slide.clone();
+                    write_log(&mut state, &format!("{slide}: warning: {text}"));
+                }
+            }
+        }
+    }
+
+    fn tile_done(&self, state: &mut State) {
+        let speed =
+            (state.mm2_done - state.mm2_before) / state.started.elapsed().as_secs_f64().max(1e-3);
+        let left_s = (state.mm2_planned - state.mm2_done).max(0.0) / speed.max(1e-9);
+        let left = HumanDuration(Duration::from_secs_f64(left_s.min(1e8)));
+        if let Some(bar) = &state.bar {
+            bar.set_position((state.mm2_done * BAR_UNITS_PER_MM2) as u64);
+            bar.set_message(format!(
+                "{:.2} of {:.2} mm², {} nuclei, {speed:.2} mm²/s, {left} left",
+                state.mm2_done, state.mm2_planned, state.nuclei
+            ));
+        }
+        let finished = state.mm2_done >= state.mm2_planned * (1.0 - 1e-9);
+        let due = state
+            .last_line
+            .is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        if due || finished {
+            state.last_line = Some(Instant::now());
+            let percent = 100.0 * state.mm2_done / state.mm2_planned.max(1e-12);
+            let text = format!(
+                "{:.2} of {:.2} mm² ({percent:.0} %), {} nuclei, {speed:.2} mm²/s, {left} left",
+                state.mm2_done, state.mm2_planned, state.nuclei
+            );
+            let object = json!({
+                "event": "progress", "mm2_done": state.mm2_done, "mm2": state.mm2_planned,
+                "nuclei": state.nuclei, "mm2_per_s": speed, "left_s": left_s,
+            });
+            self.line(state, text, object);
+        }
+    }
+
+    /// The slide is finished, well or not.
+    pub fn end(&self, text: &str) {
+        let mut state = self.state();
+        if let Some(bar) = state.bar.take() {
+            bar.finish_and_clear();
+        }
+        self.say(&mut state, text, json!({"event": "end", "message": text}));
+    }
+
+    /// Something went wrong: always shown.
+    pub fn error(&self, text: &str) {
+        let mut state = self.state();
+        if let Some(bar) = state.bar.take() {
+            bar.finish_and_clear();
+        }
+        if self.show == Show::Json {
+            print_line(
+                &json!({"event": "error", "slide": state.slide, "message": text}).to_string(),
+            );
+        } else {
+            print_line(&format!("error: {text}"));
+        }
+        write_log(&mut state, &format!("error: {text}"));
+    }
+
+    /// A line for those who see no bar.
+    fn line(&self, state: &mut State, text: String, object: serde_json::Value) {
+        if self.show == Show::Bar {
+            let slide = state.slide.clone();
+            write_log(state, &format!("{slide}: {text}"));
+        } else {
+            self.say(state, &text, object);
+        }
+    }
+
+    /// A line for everybody but those who want none.
+    fn say(&self, state: &mut State, text: &str, mut object: serde_json::Value) {
+        let line = format!("{}: {text}", state.slide);
+        match (self.show, &state.bar) {
+            (Show::Bar, Some(bar)) => bar.suspend(|| print_line(&line)),
+            (Show::Bar | Show::Plain, _) => print_line(&line),
+            (Show::Json, _) => {
+                if let Some(map) = object.as_object_mut() {
+                    map.insert("slide".into(), json!(state.slide));
+                }
+                print_line(&object.to_string());
+            }
+            (Show::Nothing, _) => {}
+        }
+        write_log(state, &line);
+    }
+}
+
+fn open_log(path: &Path) -> Result<File, Failure> {
+    File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(|error| {
+            Failure::usage(format!(
+                "--log {}: cannot be written: {error}",
+                path.display()
+            ))
+        })
+}
+
+fn print_line(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+fn write_log(state: &mut State, line: &str) {
+    if let Some(log) = &mut state.log {
+        let _ = writeln!(log, "{line}");
+    }
+}
+
+fn spinner() -> ProgressStyle {
+    ProgressStyle::with_template("{spinner} {prefix} {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+fn bar_style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix} {bar:24} {percent:>3} % {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+}

@@ -1,0 +1,200 @@
+//! One nucleus as the writers see it: its id, its type, its place at level 0.
+//!
+//! In: a [`Nucleus`] in proc px. Out: level-0 px, in the edge frame of tables (pixel i covers [i, i+1)) or in
+//! hover_net's centre frame (pixel centres at integers). All clamping and rounding of coordinates happens here.
+
+use crate::nuclei::Nucleus;
+
+use super::SlideResult;
+
+/// A nucleus with its id and its slide.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// From 1.
+    pub id: u64,
+    pub nucleus: &'a Nucleus,
+    /// Place in the model's types; `None` for a model without types.
+    pub type_id: Option<usize>,
+    /// Level-0 width and height, px.
+    size_px: [u64; 2],
+    /// Proc px a level-0 px.
+    ratio: [f64; 2],
+}
+
+impl<'a> Record<'a> {
+    pub fn new(id: u64, nucleus: &'a Nucleus, result: &SlideResult) -> Self {
+        let frames = result.frames();
+        Self {
+            id,
+            nucleus,
+            type_id: type_of(nucleus),
+            size_px: frames.level0_size_px,
+            ratio: frames.proc_per_level0,
+        }
+    }
+
+    /// Mean class probability of type `i` over the nucleus, 0..=1.
+    pub fn prob(&self, i: usize) -> f64 {
+        let sum = self.nucleus.prob_sums.get(i).copied().unwrap_or(0);
+        f64::from(sum) / (255.0 * f64::from(self.nucleus.area_px.max(1)))
+    }
+
+    /// Mean probability of the nucleus's own type; `None` for a model without types.
+    pub fn type_prob(&self) -> Option<f64> {
+        self.type_id.map(|i| self.prob(i))
+    }
+
+    /// Share of the pixels whose most probable class is the nucleus's type: hover_net's `type_prob`.
+    pub fn type_share(&self) -> Option<f64> {
+        let count = self.nucleus.type_counts.get(self.type_id?).copied()?;
+        Some(f64::from(count) / f64::from(self.nucleus.area_px.max(1)))
+    }
+
+    /// Shannon entropy of the mean class probabilities, in bits.
+    pub fn type_entropy(&self) -> Option<f64> {
+        self.type_id?;
+        let total: u64 = self.nucleus.prob_sums.iter().copied().map(u64::from).sum();
+        let entropy = self
+            .nucleus
+            .prob_sums
+            .iter()
+            .filter(|sum| **sum > 0)
+            .map(|sum| {
+                let p = f64::from(*sum) / total as f64;
+                -p * p.log2()
+            })
+            .sum::<f64>();
+        // -0.0 for a certain nucleus would print as such.
+        Some(entropy.max(0.0))
+    }
+
+    /// Centroid of the mask, proc px, edge frame.
+    pub fn centroid_proc_px(&self) -> [f64; 2] {
+        let bbox = self.nucleus.bbox;
+        let [mut sum_x, mut sum_y, mut n] = [0u64; 3];
+        for (x, y) in mask_pixels(self.nucleus) {
+            sum_x += u64::from(x);
+            sum_y += u64::from(y);
+            n += 1;
+        }
+        let n = n.max(1) as f64;
+        [
+            f64::from(bbox.x) + sum_x as f64 / n + 0.5,
+            f64::from(bbox.y) + sum_y as f64 / n + 0.5,
+        ]
+    }
+
+    /// A point of the proc edge frame in the level-0 edge frame, within [0, W] x [0, H].
+    pub fn to_edge(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+        [
+            (x / self.ratio[0]).clamp(0.0, self.size_px[0] as f64),
+            (y / self.ratio[1]).clamp(0.0, self.size_px[1] as f64),
+        ]
+    }
+
+    /// A point of the proc edge frame in level 0's centre frame, within [0, W-1] x [0, H-1], to 2 decimals (exact
+    /// where no pixel was resampled and the point is a pixel's centre).
+    pub fn to_centre(&self, [x, y]: [f64; 2]) -> [f64; 2] {
+        let last = |size: u64| size.saturating_sub(1) as f64;
+        [
+            round2(x / self.ratio[0] - 0.5).clamp(0.0, last(self.size_px[0])),
+            round2(y / self.ratio[1] - 0.5).clamp(0.0, last(self.size_px[1])),
+        ]
+    }
+
+    /// hover_net's box, `[[row min, column min], [row max, column max]]`, half-open, whole level-0 px: the smallest
+    /// that covers every pixel the mask touches and every point of the outline in the centre frame.
+    pub fn bbox_rows_columns(&self) -> [[u64; 2]; 2] {
+        let b = self.nucleus.bbox;
+        let span = |axis: usize, first: i32, end: i32| {
+            let ratio = self.ratio[axis];
+            let size = self.size_px[axis];
+            let edge = [f64::from(first) / ratio, f64::from(end) / ratio];
+            let centre = [
+                round2((f64::from(first) + 0.5) / ratio - 0.5),
+                round2((f64::from(end) - 0.5) / ratio - 0.5),
+            ];
+            let min = edge[0].min(centre[0]).floor().max(0.0) as u64;
+            let max = edge[1].ceil().max(centre[1].floor() + 1.0).max(1.0) as u64;
+            [min.min(size.saturating_sub(1)), max.min(size)]
+        };
+        let rows = span(1, b.y, b.bottom());
+        let columns = span(0, b.x, b.right());
+        [[rows[0], columns[0]], [rows[1], columns[1]]]
+    }
+}
+
+/// The most probable type that is not background (ties: the first); 0 where the model saw background alone.
+fn type_of(nucleus: &Nucleus) -> Option<usize> {
+    if nucleus.prob_sums.is_empty() {
+        return None;
+    }
+    let mut best = 0;
+    let mut most = 0;
+    for (i, sum) in nucleus.prob_sums.iter().enumerate().skip(1) {
+        if *sum > most {
+            (best, most) = (i, *sum);
+        }
+    }
+    Some(best)
+}
+
+/// Columns and rows of the mask's pixels inside its box, in raster order.
+pub fn mask_pixels(nucleus: &Nucleus) -> impl Iterator<Item = (u32, u32)> + '_ {
+    let w = nucleus.bbox.w.max(0) as u32;
+    let h = nucleus.bbox.h.max(0) as u32;
+    (0..h)
+        .flat_map(move |y| (0..w).map(move |x| (x, y)))
+        .filter(move |(x, y)| {
+            let bit = *y as usize * w as usize + *x as usize;
+            nucleus
+                .mask
+                .get(bit / 8)
+                .is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
+        })
+}
+
+/// To 2 decimals: a hundredth of a pixel.
+pub fn round2(v: f64) -> f64 {
+    (v * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+
+    #[test]
+    fn type_is_the_most_probable_that_is_no_background() {
+        let result = fixture::result(1.0);
+        let types: Vec<_> = result.records().map(|record| record.type_id).collect();
+        assert_eq!(types, [Some(1), Some(2), Some(1), Some(1)]);
+        let second = result.records().nth(1).unwrap();
+        assert_eq!(second.type_prob(), Some(0.6));
+        assert_eq!(second.type_share(), Some(0.5));
+        // -(0.2 log2 0.2 + 0.2 log2 0.2 + 0.6 log2 0.6), by hand.
+        assert!((second.type_entropy().unwrap() - 1.370_950_594_454_668_6).abs() < 1e-12);
+    }
+
+    #[test]
+    fn boxes_cover_the_mask_and_the_outline() {
+        for ratio in [1.0, 1.996, 0.5, 0.37, 4.0] {
+            let result = fixture::result(ratio);
+            let [w, h] = result.frames().level0_size_px;
+            for record in result.records() {
+                let b = record.nucleus.bbox;
+                let [[r0, c0], [r1, c1]] = record.bbox_rows_columns();
+                assert!(r0 < r1 && c0 < c1 && r1 <= h && c1 <= w, "{ratio}");
+                let [x0, y0] = record.to_centre([f64::from(b.x) + 0.5, f64::from(b.y) + 0.5]);
+                let [x1, y1] =
+                    record.to_centre([f64::from(b.right()) - 0.5, f64::from(b.bottom()) - 0.5]);
+                assert!(
+                    c0 as f64 <= x0 && x1 < c1 as f64,
+                    "{ratio}: {c0} {x0} {x1} {c1}"
+                );
+                assert!(r0 as f64 <= y0 && y1 < r1 as f64, "{ratio}");
+                let [ex, ey] = record.to_edge([f64::from(b.right()), f64::from(b.bottom())]);
+                assert!(ex <= c1 as f64 && ey <= r1 as f64, "{ratio}");
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! run.json: how a slide was run. The only file that may hold a clock.
+//!
+//! In: a [`RunReport`]. Out: the file. Written for a slide that failed, too: then `error` says why.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{OutputError, atomic};
+use crate::config::Setting;
+
+/// Seconds of one stage, summed over its workers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StageReport {
+    pub name: String,
+    pub workers: usize,
+    pub busy_s: f64,
+    pub waiting_for_input_s: f64,
+    pub waiting_for_output_s: f64,
+}
+
+/// What computed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Engine {
+    pub version: String,
+    pub libtorch: String,
+    pub openslide: String,
+    /// `cpu`, `cuda:0`, …
+    pub device: String,
+    /// After `auto`.
+    pub precision: String,
+    pub threads: usize,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ModelReport {
+    pub name: String,
+    pub sha256: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SlideReport {
+    pub path: String,
+    pub quickhash: Option<String>,
+    pub bytes: Option<u64>,
+}
+
+/// The content of run.json.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct RunReport {
+    pub engine: Engine,
+    pub slide: SlideReport,
+    pub model: ModelReport,
+    /// By public name, each with `value` and `from`.
+    pub settings: BTreeMap<String, Setting>,
+    /// Seconds since 1970-01-01 UTC.
+    pub started_unix_s: u64,
+    pub seconds: f64,
+    pub stages: Vec<StageReport>,
+    pub tiles_planned: usize,
+    pub tiles_reused: usize,
+    pub nuclei: usize,
+    pub peak_memory_bytes: Option<u64>,
+    pub exit_code: u8,
+    pub error: Option<String>,
+}
+
+/// Writes `path`.
+pub fn write(report: &RunReport, path: &Path) -> Result<(), OutputError> {
+    atomic::write(path, |out| {
+        serde_json::to_writer_pretty(&mut *out, report)?;
+        std::io::Write::write_all(out, b"\n")
+    })
+}
+
+/// The most memory this process has held so far, where the system says so (Linux).
+pub fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Origin, Setting};
+
+    #[test]
+    fn says_what_was_set_and_where_it_came_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/run.json");
+        let setting = Setting {
+            value: 4.into(),
+            from: Origin::Environment,
+        };
+        let report = RunReport {
+            settings: [("threads".to_owned(), setting)].into(),
+            stages: vec![StageReport {
+                name: "read".into(),
+                workers: 2,
+                busy_s: 1.5,
+                waiting_for_input_s: 0.0,
+                waiting_for_output_s: 0.25,
+            }],
+            exit_code: 75,
+            peak_memory_bytes: peak_memory_bytes(),
+            ..RunReport::default()
+        };
+        write(&report, &path).unwrap();
+        let read: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(read["settings"]["threads"]["value"], 4);
+        assert_eq!(read["settings"]["threads"]["from"], "environment");
+        assert_eq!(read["stages"][0]["waiting_for_output_s"], 0.25);
+        assert_eq!(read["exit_code"], 75);
+        assert!(read["peak_memory_bytes"].as_u64().unwrap() > 1 << 20);
+    }
+}

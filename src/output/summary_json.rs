@@ -1,0 +1,271 @@
+//! summary.json: a slide in one page of numbers.
+//!
+//! In: a [`SlideResult`] and the medians of the features. Out: counts and densities, what was done of what was
+//! planned in mm², warnings. No clock and no host: the same result gives the same bytes.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{OutputError, SlideResult, atomic};
+
+/// Median of each feature over all nuclei, and over those of a type, by column name.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Medians {
+    pub all: Vec<(String, f64)>,
+    /// By type id.
+    pub by_type: Vec<(usize, Vec<(String, f64)>)>,
+}
+
+/// Writes `path`.
+pub fn write(result: &SlideResult, medians: &Medians, path: &Path) -> Result<(), OutputError> {
+    let value = summary(result, medians);
+    atomic::write(path, |out| {
+        serde_json::to_writer_pretty(&mut *out, &value)?;
+        std::io::Write::write_all(out, b"\n")
+    })
+}
+
+/// The document.
+pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
+    let meta = &result.meta;
+    let area = Area::of(result);
+    let mut warnings = meta.warnings.clone();
+    warnings.extend(area.warnings(result));
+    json!({
+        "slide": meta.stem,
+        "version": env!("CARGO_PKG_VERSION"),
+        "model": meta.model.name,
+        "mpp": meta.frames.level0_mpp,
+        "mpp_from": meta.mpp_from,
+        "width": meta.frames.level0_size_px[0],
+        "height": meta.frames.level0_size_px[1],
+        "complete": result.missing_tiles == 0 && result.unreadable_px == 0,
+        "nuclei": {
+            "count": result.nuclei.len(),
+            "density_per_mm2": density(result.nuclei.len(), area.done_mm2),
+        },
+        "types": types(result, area.done_mm2),
+        "area_mm2": {
+            "tissue": number(meta.tissue_mm2),
+            "tiles": number(area.tiles_mm2),
+            "planned": number(area.planned_mm2()),
+            "done": number(area.done_mm2),
+            "unreadable": number(area.unreadable_mm2),
+            "missing": number(area.missing_mm2),
+            "outside": number(area.outside_mm2),
+        },
+        "tiles": {"planned": meta.planned_tiles.len(), "missing": result.missing_tiles},
+        "feature_medians": {
+            "all": median_map(&medians.all),
+            "types": Value::Object(medians.by_type.iter().map(|(id, list)| {
+                (type_name(result, *id), median_map(list))
+            }).collect()),
+        },
+        "warnings": warnings,
+        "read_errors": result.read_errors,
+    })
+}
+
+/// What became of the planned tiles' area. Done, unreadable and outside (no planned patch there) are counted by the
+/// tiles; missing is what is left of the tiles that have no result.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Area {
+    tiles_mm2: f64,
+    done_mm2: f64,
+    unreadable_mm2: f64,
+    outside_mm2: f64,
+    missing_mm2: f64,
+    /// Proc px of the tiles that nobody accounts for, with no tile missing: 0, or something is wrong.
+    astray_px: i128,
+}
+
+impl Area {
+    fn of(result: &SlideResult) -> Self {
+        let frames = result.frames();
+        let tiles_px = planned_tiles_px(result);
+        let accounted = result.done_px + result.unreadable_px + result.outside_px;
+        let rest = i128::from(tiles_px) - i128::from(accounted);
+        let missing_px = if result.missing_tiles > 0 {
+            rest.max(0)
+        } else {
+            0
+        };
+        Self {
+            tiles_mm2: frames.mm2(tiles_px),
+            done_mm2: frames.mm2(result.done_px),
+            unreadable_mm2: frames.mm2(result.unreadable_px),
+            outside_mm2: frames.mm2(result.outside_px),
+            missing_mm2: frames.mm2(missing_px as u64),
+            astray_px: rest - missing_px,
+        }
+    }
+
+    /// planned = done + unreadable + missing: the tiles less what no patch was planned for.
+    fn planned_mm2(&self) -> f64 {
+        self.done_mm2 + self.unreadable_mm2 + self.missing_mm2
+    }
+
+    fn warnings(&self, result: &SlideResult) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if result.nuclei.is_empty() {
+            warnings.push("no nucleus was found".to_owned());
+        }
+        if result.unreadable_px > 0 {
+            warnings.push(format!(
+                "{:.4} mm² could not be read: nuclei there are missing",
+                self.unreadable_mm2
+            ));
+        }
+        if result.missing_tiles > 0 {
+            warnings.push(format!(
+                "{} of {} tiles are not done: run the same command again",
+                result.missing_tiles,
+                result.meta.planned_tiles.len()
+            ));
+        }
+        if self.astray_px != 0 {
+            warnings.push(format!(
+                "{} proc px of the tiles are not accounted for: the counts may be wrong, please report it",
+                self.astray_px
+            ));
+        }
+        let cut = result.nuclei.iter().filter(|nucleus| nucleus.cut).count();
+        if cut > 0 {
+            warnings.push(format!(
+                "{cut} nuclei lie in blobs that were cut along a fixed grid"
+            ));
+        }
+        warnings
+    }
+}
+
+/// Proc px of the planned tiles, clipped to the slide.
+fn planned_tiles_px(result: &SlideResult) -> u64 {
+    let meta = &result.meta;
+    let side = i64::from(meta.tile_patches) * i64::from(meta.patch_out_px);
+    let [width, height] = meta.frames.proc_size_px.map(i64::from);
+    meta.planned_tiles
+        .iter()
+        .map(|[col, row]| {
+            let w = (width - i64::from(*col) * side).clamp(0, side.max(0));
+            let h = (height - i64::from(*row) * side).clamp(0, side.max(0));
+            (w * h) as u64
+        })
+        .sum()
+}
+
+fn types(result: &SlideResult, done_mm2: f64) -> Value {
+    let kinds = &result.meta.model.types;
+    let mut counts = vec![0usize; kinds.len()];
+    for record in result.records() {
+        if let Some(count) = record.type_id.and_then(|id| counts.get_mut(id)) {
+            *count += 1;
+        }
+    }
+    let total = result.nuclei.len();
+    let entries: Map<String, Value> = counts
+        .iter()
+        .enumerate()
+        // Background is no type of nucleus, unless the model saw nothing else.
+        .filter(|(id, count)| *id > 0 || **count > 0)
+        .map(|(id, count)| {
+            let share = (total > 0).then(|| number(*count as f64 / total as f64));
+            let entry = json!({
+                "id": id,
+                "count": count,
+                "share": share,
+                "density_per_mm2": density(*count, done_mm2),
+            });
+            (type_name(result, id), entry)
+        })
+        .collect();
+    Value::Object(entries)
+}
+
+fn type_name(result: &SlideResult, id: usize) -> String {
+    match result.meta.model.types.get(id) {
+        Some(kind) => kind.name.clone(),
+        None => id.to_string(),
+    }
+}
+
+fn median_map(medians: &[(String, f64)]) -> Value {
+    Value::Object(
+        medians
+            .iter()
+            .map(|(name, value)| (name.clone(), number(*value)))
+            .collect(),
+    )
+}
+
+/// Nuclei a mm² of what was done; null where nothing was.
+fn density(count: usize, done_mm2: f64) -> Value {
+    if done_mm2 > 0.0 {
+        number(count as f64 / done_mm2)
+    } else {
+        Value::Null
+    }
+}
+
+/// To 6 significant digits; null for what is no number.
+fn number(value: f64) -> Value {
+    json!(super::significant(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    #[test]
+    fn counts_densities_and_areas_add_up() {
+        let result = fixture::result(1.0);
+        let value = summary(&result, &Medians::default());
+        assert_eq!(value["nuclei"]["count"], 4);
+        assert_eq!(value["types"]["tumour"]["count"], 3);
+        assert_eq!(value["types"]["tumour"]["id"], 1);
+        assert_eq!(value["types"]["lymphocyte"]["share"], 0.25);
+        assert!(value["types"].get("background").is_none());
+        // 1600 proc px of 0.25 µm: 0.0001 mm².
+        assert_eq!(value["area_mm2"]["done"], 1e-4);
+        assert_eq!(value["nuclei"]["density_per_mm2"], 40000.0);
+        let area = |name: &str| value["area_mm2"][name].as_f64().unwrap();
+        assert_eq!(area("tiles"), 1.5e-4);
+        assert_eq!(
+            area("planned"),
+            area("done") + area("unreadable") + area("missing")
+        );
+        assert_eq!(area("missing"), 0.0);
+        assert_eq!(value["complete"], false);
+        let warnings = value["warnings"].to_string();
+        assert!(warnings.contains("made by hand") && warnings.contains("could not be read"));
+        assert!(!warnings.contains("accounted"));
+    }
+
+    #[test]
+    fn area_that_nobody_accounts_for_is_a_warning() {
+        let mut result = fixture::result(1.0);
+        result.done_px -= 100;
+        let value = summary(&result, &Medians::default());
+        assert!(value["warnings"].to_string().contains("100 proc px"));
+        result.missing_tiles = 1;
+        let value = summary(&result, &Medians::default());
+        assert!(!value["warnings"].to_string().contains("accounted"));
+        assert_eq!(value["area_mm2"]["missing"], 6.25e-6);
+    }
+
+    #[test]
+    fn medians_stand_under_their_types_names() {
+        let medians = Medians {
+            all: vec![("area_um2".into(), 12.345_678_9)],
+            by_type: vec![(2, vec![("area_um2".into(), 3.0)])],
+        };
+        let value = summary(&fixture::result(1.0), &medians);
+        assert_eq!(value["feature_medians"]["all"]["area_um2"], 12.3457);
+        assert_eq!(
+            value["feature_medians"]["types"]["lymphocyte"]["area_um2"],
+            3.0
+        );
+    }
+}

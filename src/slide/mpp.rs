@@ -1,0 +1,186 @@
+//! How many µm a level-0 pixel has.
+//!
+//! In: what the file says and what the user says. Out: [`Mpp`] with where it came from. Never trusts a number that no
+//! microscope has, and never guesses: without any it is an error that names `--mpp`.
+
+use serde::Serialize;
+
+use super::{SlideError, SlideInfo};
+
+/// Smallest and largest µm/px believed.
+const SANE_UM_PER_PX: std::ops::RangeInclusive<f64> = 0.01..=1000.0;
+/// A generic TIFF's resolution tag above this µm/px is a printer's (72 to 600 dpi are 353 to 42 µm/px).
+const GENERIC_TIFF_MAX_UM_PER_PX: f64 = 20.0;
+/// Objective powers believed.
+const SANE_POWER: std::ops::RangeInclusive<f64> = 0.5..=400.0;
+/// µm/px x power: a 40x objective gives 0.25 µm/px.
+const UM_PER_PX_AT_1X: f64 = 10.0;
+
+/// The slide's scale.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Mpp {
+    /// µm a level-0 px, x and y.
+    pub mpp: [f64; 2],
+    /// `flag`, `file` or `objective`.
+    pub from: &'static str,
+    /// What the user should know about it.
+    pub warning: Option<String>,
+}
+
+/// Settles the µm/px: the flag over the file over the objective power.
+///
+/// # Errors
+/// [`SlideError::Invalid`] for a flag that is no µm/px, [`SlideError::NoMpp`] where nothing says it.
+pub fn resolve_mpp(info: &SlideInfo, over: Option<f64>) -> Result<Mpp, SlideError> {
+    if let Some(flag) = over {
+        if !SANE_UM_PER_PX.contains(&flag) {
+            return Err(SlideError::Invalid {
+                path: info.path.clone(),
+                reason: format!("--mpp {flag} is no µm/px: give one from 0.01 to 1000 (0.25 for 40x)"),
+            });
+        }
+        return Ok(Mpp {
+            mpp: [flag; 2],
+            from: "flag",
+            warning: None,
+        });
+    }
+    let (from_file, mut warnings) = file_mpp(info);
+    if let Some(mpp) = from_file {
+        return Ok(Mpp {
+            mpp,
+            from: "file",
+            warning: join(warnings),
+        });
+    }
+    let Some(power) = info.objective_power.filter(|_| info.vendor != "image") else {
+        return Err(no_mpp(info));
+    };
+    if !SANE_POWER.contains(&power) {
+        return Err(no_mpp(info));
+    }
+    let mpp = UM_PER_PX_AT_1X / power;
+    warnings.push(format!(
+        "the file gives no usable µm/px; {mpp} is taken from its objective power ({power}x): give --mpp if that is wrong"
+    ));
+    Ok(Mpp {
+        mpp: [mpp; 2],
+        from: "objective",
+        warning: join(warnings),
+    })
+}
+
+fn no_mpp(info: &SlideInfo) -> SlideError {
+    SlideError::NoMpp {
+        path: info.path.clone(),
+    }
+}
+
+fn join(warnings: Vec<String>) -> Option<String> {
+    (!warnings.is_empty()).then(|| warnings.join("; "))
+}
+
+/// The file's µm/px if it can be believed, and what is odd about it.
+fn file_mpp(info: &SlideInfo) -> (Option<[f64; 2]>, Vec<String>) {
+    if info.vendor == "image" {
+        return (None, Vec::new());
+    }
+    let stated = |axis: usize, name: &str| {
+        info.mpp
+            .and_then(|mpp| mpp.get(axis).copied())
+            .map(|v| v.to_string())
+            .or_else(|| info.properties.get(name).cloned())
+    };
+    let stated = [stated(0, "openslide.mpp-x"), stated(1, "openslide.mpp-y")];
+    let believed = stated.clone().map(|text| {
+        let value = text?.trim().parse::<f64>().ok()?;
+        let paper = info.vendor == "generic-tiff" && value > GENERIC_TIFF_MAX_UM_PER_PX;
+        (SANE_UM_PER_PX.contains(&value) && !paper).then_some(value)
+    });
+    let mut warnings = Vec::new();
+    for (axis, (text, value)) in ["x", "y"].iter().zip(stated.iter().zip(&believed)) {
+        if let (Some(text), None) = (text, value) {
+            warnings.push(format!(
+                "the file's µm/px in {axis} ({text}) is no microscope's and is ignored"
+            ));
+        }
+    }
+    let mpp = match believed {
+        [Some(x), Some(y)] => Some([x, y]),
+        [Some(one), None] | [None, Some(one)] => {
+            warnings.push(format!("{one} µm/px of the other axis is used for both"));
+            Some([one; 2])
+        }
+        [None, None] => None,
+    };
+    (mpp, warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slide::testing::slide_info;
+
+    fn info(mpp: Option<[f64; 2]>, power: Option<f64>) -> SlideInfo {
+        SlideInfo {
+            mpp,
+            objective_power: power,
+            ..slide_info(&[[100, 100]])
+        }
+    }
+
+    #[test]
+    fn flag_over_file_over_objective_over_nothing() {
+        let all = info(Some([0.5, 0.51]), Some(40.0));
+        let flag = resolve_mpp(&all, Some(0.3)).unwrap();
+        assert_eq!((flag.mpp, flag.from), ([0.3, 0.3], "flag"));
+        let file = resolve_mpp(&all, None).unwrap();
+        assert_eq!((file.mpp, file.from, file.warning), ([0.5, 0.51], "file", None));
+        let objective = resolve_mpp(&info(None, Some(40.0)), None).unwrap();
+        assert_eq!((objective.mpp, objective.from), ([0.25, 0.25], "objective"));
+        assert!(objective.warning.unwrap().contains("40x"));
+        let none = resolve_mpp(&info(None, None), None).unwrap_err();
+        assert!(matches!(none, SlideError::NoMpp { .. }));
+        assert!(none.to_string().contains("--mpp"));
+    }
+
+    #[test]
+    fn absurd_values_count_as_absent_and_are_named() {
+        for bad in [0.0, -0.25, f64::NAN, 1e9, 0.001] {
+            let got = resolve_mpp(&info(Some([bad, bad]), Some(20.0)), None).unwrap();
+            assert_eq!((got.mpp, got.from), ([0.5, 0.5], "objective"));
+            let warning = got.warning.unwrap();
+            assert!(warning.contains(&format!("({bad})")), "{warning}");
+            assert!(resolve_mpp(&info(Some([bad, bad]), None), None).is_err());
+            assert!(resolve_mpp(&info(None, None), Some(bad)).is_err());
+        }
+        assert!(resolve_mpp(&info(None, Some(0.0)), None).is_err());
+        let text = SlideInfo {
+            properties: [("openslide.mpp-x".to_owned(), "n/a".to_owned())].into(),
+            ..info(None, Some(10.0))
+        };
+        assert!(resolve_mpp(&text, None).unwrap().warning.unwrap().contains("n/a"));
+    }
+
+    #[test]
+    fn one_good_axis_serves_both() {
+        let got = resolve_mpp(&info(Some([0.25, 0.0]), None), None).unwrap();
+        assert_eq!((got.mpp, got.from), ([0.25, 0.25], "file"));
+        assert!(got.warning.unwrap().contains("both"));
+    }
+
+    #[test]
+    fn a_printers_resolution_is_no_scale() {
+        let tiff = SlideInfo {
+            vendor: "generic-tiff".to_owned(),
+            ..info(Some([352.78, 352.78]), None)
+        };
+        assert!(matches!(resolve_mpp(&tiff, None), Err(SlideError::NoMpp { .. })));
+        let plain = SlideInfo {
+            vendor: "image".to_owned(),
+            ..info(Some([0.25, 0.25]), Some(40.0))
+        };
+        assert!(resolve_mpp(&plain, None).is_err());
+        assert_eq!(resolve_mpp(&plain, Some(0.25)).unwrap().from, "flag");
+    }
+}

@@ -1,0 +1,104 @@
+//! A whole slide at low magnification, without ever holding a whole level.
+//!
+//! In: a reader and the scale wanted. Out: RGB and the boxes that could not be read. Each chunk is one read of a
+//! bounded window and one anti-aliased resize; chunks run in parallel and none depends on another.
+
+use image::RgbImage;
+use rayon::prelude::*;
+
+use super::level::{coarsest_fine_enough, level0_per_level};
+use super::resample::{self, HAMMING};
+use super::{SlideError, SlideReader};
+use crate::geometry::Rect;
+
+/// Side of a chunk's source window, level px (without the filter's margin).
+const CHUNK_SOURCE_PX: f64 = 2048.0;
+/// A chunk that cannot be read is quartered down to this side, level px, so that little is lost beside the damage.
+const SMALLEST_SOURCE_PX: f64 = 256.0;
+
+/// A slide at low magnification.
+pub struct Overview {
+    pub image: RgbImage,
+    /// Boxes of `image` whose source cannot be read; their px have the slide's background colour.
+    pub unreadable: Vec<Rect>,
+}
+
+/// The slide with `level0_per_px` level-0 px a px, from the best level, as `size_px` px.
+///
+/// # Errors
+/// [`SlideError::Read`] if nothing of it can be read; damaged parts alone are no error.
+pub fn overview(
+    reader: &dyn SlideReader,
+    size_px: [u32; 2],
+    level0_per_px: [f64; 2],
+) -> Result<Overview, SlideError> {
+    let levels = &reader.info().levels;
+    let level = coarsest_fine_enough(levels, level0_per_px);
+    let [rx, ry] = level0_per_level(levels, level);
+    let level_per_px = [level0_per_px[0] / rx, level0_per_px[1] / ry];
+    let whole = Rect::new(0, 0, size_px[0] as i32, size_px[1] as i32);
+    let parts: Vec<Part> = chunks(whole, level_per_px)
+        .into_par_iter()
+        .flat_map_iter(|rect| read(reader, level, rect, level_per_px))
+        .collect();
+    let background = image::Rgb(reader.info().background);
+    let mut image = RgbImage::from_pixel(size_px[0], size_px[1], background);
+    let mut unreadable = Vec::new();
+    let mut first_error = None;
+    for (rect, pixels) in parts {
+        match pixels {
+            Ok(pixels) => {
+                image::imageops::replace(&mut image, &pixels, rect.x.into(), rect.y.into());
+            }
+            Err(error) => {
+                first_error.get_or_insert(error);
+                unreadable.push(rect);
+            }
+        }
+    }
+    let lost: u64 = unreadable.iter().map(Rect::area).sum();
+    match first_error {
+        Some(error) if lost == whole.area() => Err(error),
+        _ => Ok(Overview { image, unreadable }),
+    }
+}
+
+type Part = (Rect, Result<RgbImage, SlideError>);
+
+/// One chunk, in quarters where it cannot be read whole.
+fn read(reader: &dyn SlideReader, level: usize, rect: Rect, level_per_px: [f64; 2]) -> Vec<Part> {
+    match resample::window(reader, level, rect, level_per_px, HAMMING) {
+        Ok(pixels) => vec![(rect, Ok(pixels))],
+        Err(error) => {
+            let source_px = f64::from(rect.w) * level_per_px[0];
+            if source_px <= SMALLEST_SOURCE_PX || rect.w < 2 || rect.h < 2 {
+                return vec![(rect, Err(error))];
+            }
+            quarters(rect)
+                .into_iter()
+                .flat_map(|quarter| read(reader, level, quarter, level_per_px))
+                .collect()
+        }
+    }
+}
+
+fn quarters(rect: Rect) -> [Rect; 4] {
+    let (w, h) = (rect.w / 2, rect.h / 2);
+    [
+        Rect::new(rect.x, rect.y, w, h),
+        Rect::new(rect.x + w, rect.y, rect.w - w, h),
+        Rect::new(rect.x, rect.y + h, w, rect.h - h),
+        Rect::new(rect.x + w, rect.y + h, rect.w - w, rect.h - h),
+    ]
+}
+
+fn chunks(whole: Rect, level_per_px: [f64; 2]) -> Vec<Rect> {
+    let side = level_per_px.map(|s| (CHUNK_SOURCE_PX / s).floor().clamp(1.0, CHUNK_SOURCE_PX) as i32);
+    let mut chunks = Vec::new();
+    for y in (0..whole.h).step_by(side[1] as usize) {
+        for x in (0..whole.w).step_by(side[0] as usize) {
+            chunks.push(Rect::new(x, y, side[0], side[1]).intersect(&whole));
+        }
+    }
+    chunks
+}
