@@ -15,3 +15,4 @@ pub mod slide;
 pub mod stitch;
 pub mod store;
 pub mod tissue;
+pub mod train;

@@ -3,8 +3,25 @@
 //! In: a model folder (model.toml + model.safetensors), a device, RGB patches. Out: [`PredictionMap`]s. One trait, one
 //! place where a network's raw output becomes a `PredictionMap`. Never knows where on a slide a patch lies.
 
+pub mod analytic;
+pub mod device;
+pub mod error;
+pub mod folder;
+pub mod hovernet;
+pub mod library;
+pub mod lite;
 pub mod map;
+pub mod network;
+pub mod patch_model;
 pub mod spec;
+pub mod torchscript;
+pub mod weights;
 
+pub use device::DeviceChoice;
+pub use error::ModelError;
+pub use folder::ModelFolder;
+pub use library::Library;
 pub use map::PredictionMap;
+pub use network::{Network, RawMaps, to_maps};
+pub use patch_model::{Model, PatchModel};
 pub use spec::{Architecture, ModelSpec, TypeInfo};

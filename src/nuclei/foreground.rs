@@ -127,7 +127,13 @@ impl Foreground {
         fg
     }
 
-    fn push_predictions(&mut self, map: &PredictionMap, rgb: &RgbImage, pixels: Range<usize>) {
+    /// Appends pixels of a map (not their runs), given as a range of its row-by-row index.
+    pub(super) fn push_predictions(
+        &mut self,
+        map: &PredictionMap,
+        rgb: &RgbImage,
+        pixels: Range<usize>,
+    ) {
         let types = map.types;
         self.np.extend(
             map.np[pixels.clone()]

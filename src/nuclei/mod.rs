@@ -5,13 +5,16 @@
 //! depend on tile, batch or thread. Never reads a slide, a file or a clock.
 
 pub mod blobs;
+pub mod contour;
 mod energy;
+mod filter;
 pub mod foreground;
 mod gather;
 mod markers;
 mod morphology;
 pub mod params;
 mod plane;
+pub mod reference;
 pub mod segment;
 pub mod sobel;
 pub mod stain;
@@ -19,6 +22,7 @@ pub mod types;
 mod watershed;
 
 pub use blobs::components;
+pub use contour::{Polygon, outline_on_edges, outline_through_centres};
 pub use foreground::{Foreground, HV_SCALE, Run};
 pub use params::{EnergyRule, PostprocParams};
 pub use segment::segment;
@@ -76,3 +80,6 @@ impl Nucleus {
         (self.bbox.y, x)
     }
 }
+
+#[cfg(test)]
+mod tests;

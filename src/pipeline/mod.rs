@@ -1,3 +1,161 @@
-//! The stages between a slide and its store.
+//! One slide from its file to its store: read ═► infer ═► post-process ═► commit.
+//!
+//! In: a slide, a model, settings, a stop flag. Out: a finished (or interrupted) store and how long each stage took.
+//! [`prepare`] decides everything beforehand, [`run`] does it, outputs come from the store alone. Sizes follow from one
+//! memory budget. Never writes an output file and never prints.
 
+pub mod budget;
+pub mod estimate;
 pub mod events;
+pub mod image;
+pub mod prepare;
+pub mod stages;
+pub mod telemetry;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::RecvTimeoutError;
+
+pub use prepare::{Prepared, grid_of, prepare};
+
+use crate::model::{Model, ModelError};
+use crate::output::SlideResult;
+use crate::output::run_json::StageReport;
+use crate::slide::SlideError;
+use crate::stitch;
+use crate::store::{Store, StoreError};
+use crate::tissue::TissueError;
+use events::{Event, Events};
+use stages::{Message, Work};
+use telemetry::Stage;
+
+/// How often a waiting commit looks whether it should stop.
+const STOP_CHECK: Duration = Duration::from_millis(100);
+
+/// Why a slide could not be finished. Messages name the slide, the place and the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    #[error(transparent)]
+    Slide(#[from] SlideError),
+    #[error(transparent)]
+    Tissue(#[from] TissueError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("a memory budget of {} MiB is too small: at least --memory {}MiB would do", given >> 20, (least >> 20) + 1)]
+    Memory { given: u64, least: u64 },
+    #[error("--patch-size {patch_px}: {reason}")]
+    PatchSize { patch_px: u32, reason: String },
+    #[error("{w} x {h} px are too many for one map in memory: use `run`, which works tile by tile")]
+    TooLarge { w: i32, h: i32 },
+    #[error("a stage broke down: {0}: please report this")]
+    Panic(String),
+    #[error("stopped on request; finished tiles are in the store: run the same command again to go on")]
+    Stopped,
+}
+
+/// A finished slide and how it went.
+pub struct Finished {
+    pub result: SlideResult,
+    pub stages: Vec<StageReport>,
+    pub tiles_reused: usize,
+    /// Nuclei whose blob lay in two tiles or more, and in four or more.
+    pub crossed: [usize; 2],
+}
+
+/// Runs the tiles that the store lacks, then joins all of them.
+///
+/// # Errors
+/// [`PipelineError`]; whatever had finished is in the store.
+pub fn run(
+    prepared: Prepared,
+    model: Arc<Model>,
+    batch: usize,
+    stop: &AtomicBool,
+    events: Events,
+) -> Result<Finished, PipelineError> {
+    let Prepared { image, plan, store, budget, postproc, mut warnings, .. } = prepared;
+    for warning in warnings.drain(..) {
+        events(Event::Warning(warning));
+    }
+    let todo = unfinished(&plan, &store)?;
+    let tiles_reused = plan.tiles.len() - todo.len();
+    let frames = *image.frames();
+    let mm2_of = |tile: &crate::plan::Tile| {
+        frames.mm2(tile.patches.iter().map(|&p| plan.grid.out_rect(p).area()).sum())
+    };
+    let mm2: f64 = plan.tiles.iter().map(mm2_of).sum();
+    let mm2_todo: f64 = todo.iter().map(|&t| mm2_of(&plan.tiles[t])).sum();
+    events(Event::Planned {
+        tiles: plan.tiles.len(),
+        tiles_done: tiles_reused,
+        mm2,
+        mm2_done: mm2 - mm2_todo,
+    });
+    let count = todo.len();
+    let work = Arc::new(Work { image, model, plan, postproc: postproc.clone(), budget, batch });
+    let commit = Stage::new("commit", 1);
+    let running = stages::start(work, todo);
+    let committed = commit_all(&running, &store, &commit, count, stop, |t| {
+        let nuclei = t.nuclei.len() as u64;
+        events(Event::TileDone { mm2: frames.mm2(t.done_px + t.unreadable_px), nuclei });
+    });
+    let mut stages = running.reports();
+    drop(running);
+    committed?;
+    stages.push(commit.report());
+
+    events(Event::Stage("stitching"));
+    let stitching = Stage::new("stitch", 1);
+    let mpp = frames.proc_mpp();
+    let (result, crossed) = stitching.busy(|| {
+        stitch::load(&store, |blob| crate::nuclei::segment(blob, &postproc, mpp))
+    })?;
+    stages.push(stitching.report());
+    Ok(Finished { result, stages, tiles_reused, crossed })
+}
+
+/// Places in `plan.tiles` whose chunk is absent or fails its check.
+fn unfinished(plan: &crate::plan::Plan, store: &Store) -> Result<Vec<usize>, PipelineError> {
+    let mut todo = Vec::new();
+    for (place, tile) in plan.tiles.iter().enumerate() {
+        if store.read_tile(tile.col, tile.row)?.is_none() {
+            todo.push(place);
+        }
+    }
+    Ok(todo)
+}
+
+/// Writes tiles to the store as they come, until all have or something goes wrong.
+fn commit_all(
+    running: &stages::Running,
+    store: &Store,
+    stage: &Stage,
+    count: usize,
+    stop: &AtomicBool,
+    mut committed: impl FnMut(&crate::store::TileResult),
+) -> Result<(), PipelineError> {
+    let mut left = count;
+    while left > 0 {
+        if stop.load(Ordering::Relaxed) {
+            return Err(PipelineError::Stopped);
+        }
+        match stage.input(|| running.messages.recv_timeout(STOP_CHECK)) {
+            Ok(Message::Tile(tile)) => {
+                stage.busy(|| store.write_tile(&tile, &prepare::numerics()))?;
+                running.tile_committed();
+                committed(&tile);
+                left -= 1;
+            }
+            Ok(Message::Failed(error)) => return Err(error),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(PipelineError::Panic("all stages ended before the last tile".into()));
+            }
+        }
+    }
+    Ok(())
+}

@@ -42,16 +42,25 @@ impl PlainReader {
         reader.limits(limits());
         let pixels = reader.decode().map_err(|e| unsupported(decode_reason(&e)))?;
         let pixels = to_rgb_over_white(pixels);
-        let (width, height) = pixels.dimensions();
-        if width == 0 || height == 0 {
+        if pixels.width() == 0 || pixels.height() == 0 {
             return Err(unsupported("it has no pixels".to_owned()));
         }
+        Ok(Self::from_parts(path, pixels, &bytes))
+    }
+
+    /// Pixels that are in memory already, under a name for messages.
+    pub fn from_rgb(name: &str, pixels: RgbImage) -> Self {
+        let bytes = pixels.as_raw().clone();
+        Self::from_parts(Path::new(name), pixels, &bytes)
+    }
+
+    fn from_parts(path: &Path, pixels: RgbImage, bytes: &[u8]) -> Self {
         let info = SlideInfo {
             path: path.to_path_buf(),
             vendor: "image".to_owned(),
             levels: vec![Level {
-                width_px: width.into(),
-                height_px: height.into(),
+                width_px: pixels.width().into(),
+                height_px: pixels.height().into(),
                 downsample: 1.0,
             }],
             mpp: None,
@@ -61,9 +70,9 @@ impl PlainReader {
             associated: Vec::new(),
             properties: BTreeMap::new(),
             file_bytes: bytes.len() as u64,
-            quickhash: identity::bytes_sha256(&bytes),
+            quickhash: identity::bytes_sha256(bytes),
         };
-        Ok(Self { info, pixels })
+        Self { info, pixels }
     }
 }
 

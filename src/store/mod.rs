@@ -3,6 +3,17 @@
 //! In: one [`TileResult`] a finished tile. Out: the same, checked, for stitching and outputs. Every write is atomic
 //! (temp file, fsync, rename, fsync folder). Never holds anything that an interrupted run could leave half-written.
 
+pub mod atomic;
+pub mod chunk;
+mod error;
+pub mod fs;
+pub mod identity;
+pub mod wire;
+mod zarr;
+
+pub use error::{IdentityMismatch, StoreError};
+pub use zarr::{Store, TileState, TilesReport, remove};
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

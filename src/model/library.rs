@@ -1,0 +1,317 @@
+//! Models by name.
+//!
+//! In: a name (`default`, `analytic`, a folder of `weights/`) or a path. Out: the model, or what it says about itself.
+//! Looks in `$WSI_NUCLEI_MODELS` (folders separated by `:`), in `weights/` of the working directory, and in the binary
+//! itself. Never prints and never downloads.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use image::{Rgb, RgbImage};
+use serde::Serialize;
+use tch::Device;
+
+use super::analytic;
+use super::error::ModelError;
+use super::folder::{self, ModelFolder, SPEC_FILE};
+use super::spec::ModelSpec;
+
+include!(concat!(env!("OUT_DIR"), "/embedded_model.rs"));
+
+/// Name under which the embedded model is found.
+pub const DEFAULT_MODEL: &str = "default";
+const ANALYTIC: &str = "analytic";
+
+/// Where models are looked for, first match wins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Library {
+    pub folders: Vec<PathBuf>,
+}
+
+/// One line of `model list`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listed {
+    /// What to give to `--model`.
+    pub name: String,
+    /// Folder, `<embedded>` or `<built in>`.
+    pub place: PathBuf,
+    pub spec: Option<ModelSpec>,
+    /// Why the folder's model.toml cannot be used.
+    pub error: Option<String>,
+}
+
+/// What `model info` shows.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelInfo {
+    pub place: PathBuf,
+    pub spec: ModelSpec,
+    pub weights_sha256: String,
+    /// Number of parameter tensors and of values in them.
+    pub tensors: usize,
+    pub values: u64,
+}
+
+/// What `model verify` found; reaching it means that hash, names and shapes are right.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verified {
+    pub info: ModelInfo,
+    /// Least and greatest value of each map on the fixed pattern.
+    pub ranges: BTreeMap<&'static str, [f32; 2]>,
+}
+
+impl Library {
+    /// `$WSI_NUCLEI_MODELS`, then `weights/` of the working directory.
+    pub fn from_env() -> Self {
+        let variable = std::env::var_os("WSI_NUCLEI_MODELS").unwrap_or_default();
+        let mut folders: Vec<PathBuf> = std::env::split_paths(&variable)
+            .filter(|path| !path.as_os_str().is_empty())
+            .collect();
+        folders.push(PathBuf::from("weights"));
+        Self { folders }
+    }
+
+    /// The checked model of a name or path. `analytic:20` takes 20 ms a patch.
+    pub fn open(&self, model: &str) -> Result<ModelFolder, ModelError> {
+        if let Some(delay) = analytic_delay(model)? {
+            return Ok(ModelFolder::analytic(delay));
+        }
+        match self.folder_of(model) {
+            Some(path) => ModelFolder::open(&path),
+            None => self.open_embedded(model),
+        }
+    }
+
+    fn open_embedded(&self, model: &str) -> Result<ModelFolder, ModelError> {
+        match EMBEDDED_MODEL {
+            Some((spec, weights))
+                if model == DEFAULT_MODEL
+                    || embedded_spec().is_some_and(|spec| spec.name == model) =>
+            {
+                ModelFolder::from_bytes(spec, weights, Path::new("<embedded>"))
+            }
+            _ => Err(self.not_found(model)),
+        }
+    }
+
+    /// The folder that a name or path means. A bare name is looked up; anything with a `/` is a path.
+    fn folder_of(&self, model: &str) -> Option<PathBuf> {
+        let path = Path::new(model);
+        if model.contains('/') || model == "." || model == ".." {
+            return Some(match path.file_name() {
+                Some(name) if name == SPEC_FILE => path.parent().unwrap_or(path).to_path_buf(),
+                _ => path.to_path_buf(),
+            });
+        }
+        // The embedded default wins over a `weights/default` of whatever directory one stands in.
+        if model.is_empty() || (model == DEFAULT_MODEL && EMBEDDED_MODEL.is_some()) {
+            return None;
+        }
+        self.folders
+            .iter()
+            .map(|folder| folder.join(model))
+            .chain([path.to_path_buf()])
+            .find(|folder| folder.join(SPEC_FILE).is_file())
+    }
+
+    fn not_found(&self, model: &str) -> ModelError {
+        let names: Vec<String> = self.list().into_iter().map(|listed| listed.name).collect();
+        let folders: Vec<String> = self
+            .folders
+            .iter()
+            .map(|folder| folder.display().to_string())
+            .collect();
+        ModelError::NotFound {
+            name: model.to_string(),
+            available: format!(
+                "{} (also looked in {})",
+                names.join(", "),
+                folders.join(", ")
+            ),
+        }
+    }
+
+    /// Every model that a name finds, the embedded one first, each name once.
+    pub fn list(&self) -> Vec<Listed> {
+        let built_in = |name: &str, place: &str, spec| Listed {
+            name: name.to_string(),
+            place: place.into(),
+            spec: Some(spec),
+            error: None,
+        };
+        let mut all: Vec<Listed> = embedded_spec()
+            .map(|spec| built_in(DEFAULT_MODEL, "<embedded>", spec))
+            .into_iter()
+            .chain([built_in(ANALYTIC, "<built in>", analytic::spec())])
+            .collect();
+        for folder in &self.folders {
+            for listed in models_in(folder) {
+                if !all.iter().any(|other| other.name == listed.name) {
+                    all.push(listed);
+                }
+            }
+        }
+        all
+    }
+
+    /// What a model says about itself; its hash, names and shapes are checked on the way.
+    pub fn info(&self, model: &str) -> Result<ModelInfo, ModelError> {
+        Ok(info_of(&self.open(model)?))
+    }
+
+    /// Checks hash, names and shapes, then runs a fixed pattern through the model.
+    pub fn verify(&self, model: &str, device: Device) -> Result<Verified, ModelError> {
+        let folder = self.open(model)?;
+        let pattern = test_pattern(folder.spec.patch_in_px as u32);
+        let maps = folder.load(device)?.worker().predict(&[pattern])?;
+        let map = maps.first().ok_or_else(|| ModelError::Output {
+            reason: "it gives no map for a patch".into(),
+        })?;
+        let mut ranges = BTreeMap::from([
+            ("np", range("np", &map.np)?),
+            ("h", range("h", &map.h)?),
+            ("v", range("v", &map.v)?),
+        ]);
+        if map.types > 0 {
+            ranges.insert("tp", range("tp", &map.tp)?);
+        }
+        Ok(Verified {
+            info: info_of(&folder),
+            ranges,
+        })
+    }
+}
+
+/// The embedded model's description, if the build had one and it is sound.
+pub fn embedded_spec() -> Option<ModelSpec> {
+    let (spec, _) = EMBEDDED_MODEL?;
+    ModelSpec::parse(spec, Path::new("<embedded>/model.toml")).ok()
+}
+
+fn analytic_delay(model: &str) -> Result<Option<Duration>, ModelError> {
+    match model.strip_prefix(ANALYTIC) {
+        Some("") => Ok(Some(Duration::ZERO)),
+        Some(rest) => match rest.strip_prefix(':') {
+            None => Ok(None),
+            Some(ms) => ms.parse().map(|ms| Some(Duration::from_millis(ms))).map_err(|_| ModelError::Input {
+                reason: format!("model '{model}': after 'analytic:' comes a whole number of ms a patch, as in analytic:20"),
+            }),
+        },
+        None => Ok(None),
+    }
+}
+
+/// The model folders of a folder, sorted by name; none where it does not exist.
+fn models_in(folder: &Path) -> Vec<Listed> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return vec![];
+    };
+    let mut found: Vec<Listed> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.join(SPEC_FILE).is_file())
+        .filter_map(|path| {
+            let name = path.file_name()?.to_str()?.to_string();
+            let (spec, error) = match folder::read_spec(&path) {
+                Ok(spec) => (Some(spec), None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            Some(Listed {
+                name,
+                place: path,
+                spec,
+                error,
+            })
+        })
+        .collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+fn info_of(folder: &ModelFolder) -> ModelInfo {
+    let parameters = folder.parameters();
+    let values = |shape: &Vec<i64>| shape.iter().product::<i64>() as u64;
+    ModelInfo {
+        place: folder.path.clone(),
+        spec: folder.spec.clone(),
+        weights_sha256: folder.weights_sha256.clone(),
+        tensors: parameters.len(),
+        values: parameters.iter().map(|(_, shape)| values(shape)).sum(),
+    }
+}
+
+/// Discs in the colours of hematoxylin on eosin: something that any model has an opinion on.
+fn test_pattern(side: u32) -> RgbImage {
+    RgbImage::from_fn(side, side, |x, y| {
+        let (dx, dy) = ((x % 40) as i32 - 20, (y % 40) as i32 - 20);
+        if dx * dx + dy * dy < 120 {
+            Rgb([90, 60, 140])
+        } else {
+            Rgb([225, 170, 205])
+        }
+    })
+}
+
+fn range(name: &str, values: &[f32]) -> Result<[f32; 2], ModelError> {
+    if values.is_empty() || !values.iter().all(|value| value.is_finite()) {
+        return Err(ModelError::Output {
+            reason: format!("{name} of the test pattern is not all finite"),
+        });
+    }
+    let least = values.iter().copied().fold(f32::INFINITY, f32::min);
+    let greatest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    Ok([least, greatest])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_analytic_model_needs_no_folder() {
+        let library = Library::default();
+        let verified = library.verify("analytic", Device::Cpu).unwrap();
+        assert_eq!(verified.info.tensors, 0);
+        let [least, greatest] = verified.ranges["np"];
+        assert!(least < 0.1 && greatest > 0.9, "{least} {greatest}");
+        assert!(library.open("analytic:5").is_ok());
+        assert!(
+            library
+                .open("analytic:x")
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("ms a patch")
+        );
+    }
+
+    #[test]
+    fn an_unknown_name_lists_what_there_is() {
+        let scratch = tempfile::tempdir().unwrap();
+        let broken = scratch.path().join("broken");
+        std::fs::create_dir(&broken).unwrap();
+        std::fs::write(broken.join(SPEC_FILE), "name = 3\n").unwrap();
+        let library = Library {
+            folders: vec![scratch.path().to_path_buf()],
+        };
+        let message = library.open("nosuch").err().unwrap().to_string();
+        for part in ["nosuch", "analytic", "broken", "model.toml"] {
+            assert!(message.contains(part), "{message}");
+        }
+        let listed = library.list();
+        let broken = listed
+            .iter()
+            .find(|listed| listed.name == "broken")
+            .unwrap();
+        assert!(broken.error.as_ref().unwrap().contains("model.toml:1"));
+    }
+
+    #[test]
+    fn a_path_is_taken_as_it_is() {
+        let message = Library::default()
+            .open("./no/such")
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(message.contains("./no/such/model.toml"), "{message}");
+    }
+}

@@ -1,0 +1,363 @@
+//! HoVer-Net's own post-processing, for one map taken as a whole.
+//!
+//! In: one [`PredictionMap`] and its picture. Out: nuclei and the instance map. Scales by the least and greatest value
+//! of the whole map (Graham et al. 2019; vqdang/hover_net 67e2ce5), so the answer depends on the map's extent: for
+//! single images only, never for a slide. One departure: holes of markers are filled inside each blob alone, so a
+//! ring-shaped blob does not swallow what lies inside it.
+
+use image::RgbImage;
+
+use super::Nucleus;
+use super::blobs::join_runs;
+use super::filter::{min_max_f32, min_max_f64, separable};
+use super::foreground::{Foreground, Run};
+use super::gather::{Piece, gather};
+use super::morphology::{Area, dilate, disc, erode, fill_holes};
+use super::sobel::weights;
+use super::watershed::{OUTSIDE, UNLABELLED, flood_like_skimage};
+use crate::geometry::Rect;
+use crate::model::map::PredictionMap;
+
+/// Side of the Sobel kernel, px.
+const SOBEL_PX: usize = 21;
+/// Blobs and markers of fewer pixels are dropped.
+const MIN_PX: usize = 10;
+/// A marker's pixels have less energy than this.
+const MARKER_ENERGY: f64 = 0.4;
+/// Diameter of the opening of markers, px.
+const OPEN_PX: u32 = 5;
+/// Rows and columns around the map in padded planes: the opening's radius.
+const MARGIN: usize = 2;
+
+/// The nuclei of a whole map by HoVer-Net's rules, and its instance map, `[height, width]` row by row: 0 for
+/// background, i + 1 for the i-th nucleus. Nuclei are ordered by first pixel in raster order.
+///
+/// np >= 0.5 is nucleus, before any quantisation; NaN counts as 0. A blob without a marker is lost, as there. Sums
+/// follow the quantisation of [`Foreground::from_patch`].
+///
+/// # Panics
+/// If `rgb`'s size or the length of a plane does not match `map.width` and `map.height`: a caller's error.
+pub fn segment_map(map: &PredictionMap, rgb: &RgbImage) -> (Vec<Nucleus>, Vec<u32>) {
+    if map.width == 0 || map.height == 0 {
+        return (Vec::new(), Vec::new());
+    }
+    let frame = Frame::new(map.width, map.height);
+    let blobs = frame.blobs(&map.np);
+    let overall = ridge(map, &frame, &blobs);
+    let mut label = frame.markers(&blobs, &overall);
+    let distance = frame.distance(&blobs, &overall);
+    flood_like_skimage(&distance, &mut label, frame.area.stride);
+    nuclei_of(map, rgb, &frame, &label)
+}
+
+/// The geometry of planes padded by [`MARGIN`].
+struct Frame {
+    width: usize,
+    height: usize,
+    /// The map within a padded plane.
+    area: Area,
+}
+
+impl Frame {
+    fn new(width: usize, height: usize) -> Frame {
+        let stride = width + 2 * MARGIN;
+        Frame {
+            width,
+            height,
+            area: Area {
+                start: MARGIN * stride + MARGIN,
+                stride,
+                width,
+                height,
+            },
+        }
+    }
+
+    fn plane<T: Clone>(&self, value: T) -> Vec<T> {
+        vec![value; self.area.stride * (self.height + 2 * MARGIN)]
+    }
+
+    /// Index of a run's first pixel in a padded plane.
+    fn start(&self, run: Run) -> usize {
+        self.area.start + run.y as usize * self.area.stride + run.x0 as usize
+    }
+
+    /// Index of a run's first pixel in a map.
+    fn map_start(&self, run: Run) -> usize {
+        run.y as usize * self.width + run.x0 as usize
+    }
+
+    /// The 4-connected components of np >= 0.5 with at least [`MIN_PX`] pixels: their runs.
+    fn blobs(&self, np: &[f32]) -> Vec<Vec<Run>> {
+        let mut runs = Vec::new();
+        for (y, row) in np.chunks_exact(self.width).enumerate() {
+            same_runs(row.iter().map(|&p| p >= 0.5), y, |run, inside| {
+                if inside {
+                    runs.push(run);
+                }
+            });
+        }
+        let mut roots = Vec::new();
+        join_runs(&runs, &mut roots);
+        let mut blobs = vec![Vec::new(); runs.len()];
+        for (&run, &root) in runs.iter().zip(&roots) {
+            blobs[root as usize].push(run);
+        }
+        blobs.retain(|blob| blob.iter().map(Run::len).sum::<usize>() >= MIN_PX);
+        blobs
+    }
+
+    /// Padded labels: markers from 1, [`UNLABELLED`] on the rest of the blobs, [`OUTSIDE`] elsewhere.
+    fn markers(&self, blobs: &[Vec<Run>], overall: &[f64]) -> Vec<u32> {
+        let mut owner: Vec<u32> = self.plane(0);
+        let mut marker: Vec<u8> = self.plane(0);
+        for (number, blob) in (1..).zip(blobs) {
+            for &run in blob {
+                let at = self.start(run);
+                owner[at..at + run.len()].fill(number);
+            }
+        }
+        for (number, blob) in (1..).zip(blobs) {
+            self.fill_blob(blob, number, overall, &mut owner, &mut marker);
+        }
+        self.open(&mut marker);
+        let mut label = self.label(&marker, &owner);
+        let mut mask: Vec<bool> = self.plane(false);
+        for &run in blobs.iter().flatten() {
+            let at = self.start(run);
+            mask[at..at + run.len()].fill(true);
+        }
+        for (l, inside) in label.iter_mut().zip(mask) {
+            // A filled hole joins the marker around it, but is not part of the blob.
+            if !inside {
+                *l = OUTSIDE;
+            }
+        }
+        label
+    }
+
+    /// The marker pixels of one blob with their holes filled. `owner` says which blob (from 1) a pixel, or the hole
+    /// that it lies in, belongs to; a hole never takes another blob's pixels.
+    fn fill_blob(
+        &self,
+        blob: &[Run],
+        number: u32,
+        overall: &[f64],
+        owner: &mut [u32],
+        marker: &mut [u8],
+    ) {
+        let (bounds, area, mut local) = local_plane(blob);
+        for &run in blob {
+            let from = self.map_start(run);
+            let to = local_start(&area, &bounds, run.x0, run.y);
+            let energies = &overall[from..from + run.len()];
+            for (m, &e) in local[to..to + run.len()].iter_mut().zip(energies) {
+                *m = u8::from(e < MARKER_ENERGY);
+            }
+        }
+        fill_holes(&mut local, area, &mut Vec::new(), &mut Vec::new());
+        for y in bounds.y..bounds.bottom() {
+            let row = Run {
+                y,
+                x0: bounds.x,
+                x1: bounds.right(),
+            };
+            let (to, from) = (self.start(row), local_start(&area, &bounds, bounds.x, y));
+            for x in 0..row.len() {
+                let free = owner[to + x] == 0 || owner[to + x] == number;
+                if local[from + x] == 1 && free {
+                    owner[to + x] = number;
+                    marker[to + x] = 1;
+                }
+            }
+        }
+    }
+
+    /// Opening in place. What lies outside the map neither erodes nor dilates.
+    fn open(&self, marker: &mut [u8]) {
+        let disc = disc(OPEN_PX);
+        let mut eroded: Vec<u8> = self.plane(0);
+        self.set_border(marker, 1);
+        erode(marker, &mut eroded, self.area, &disc);
+        self.set_border(marker, 0);
+        dilate(&eroded, marker, self.area, &disc);
+    }
+
+    fn set_border(&self, plane: &mut [u8], value: u8) {
+        for (y, row) in plane.chunks_exact_mut(self.area.stride).enumerate() {
+            if y < MARGIN || y >= self.height + MARGIN {
+                row.fill(value);
+            } else {
+                row[..MARGIN].fill(value);
+                row[MARGIN + self.width..].fill(value);
+            }
+        }
+    }
+
+    /// 4-connected markers of one owner with at least [`MIN_PX`] pixels, numbered from 1 in raster order.
+    fn label(&self, marker: &[u8], owner: &[u32]) -> Vec<u32> {
+        let mut label: Vec<u32> = self.plane(UNLABELLED);
+        let mut next = 1;
+        let mut pixels = Vec::new();
+        let mut seen: Vec<bool> = marker.iter().map(|&m| m == 0).collect();
+        for first in 0..marker.len() {
+            if seen[first] {
+                continue;
+            }
+            pixels.clear();
+            pixels.push(first);
+            seen[first] = true;
+            let mut done = 0;
+            while let Some(&pixel) = pixels.get(done) {
+                done += 1;
+                let stride = self.area.stride;
+                for n in [pixel - stride, pixel - 1, pixel + 1, pixel + stride] {
+                    if !seen[n] && owner[n] == owner[pixel] {
+                        seen[n] = true;
+                        pixels.push(n);
+                    }
+                }
+            }
+            if pixels.len() >= MIN_PX {
+                pixels.iter().for_each(|&pixel| label[pixel] = next);
+                next += 1;
+            }
+        }
+        label
+    }
+
+    /// Minus the 3x3 Gaussian mean of (1 - overall) inside blobs, padded.
+    fn distance(&self, blobs: &[Vec<Run>], overall: &[f64]) -> Vec<f64> {
+        let mut flat = vec![0.0; overall.len()];
+        for &run in blobs.iter().flatten() {
+            let at = self.map_start(run);
+            for i in at..at + run.len() {
+                flat[i] = 1.0 - overall[i];
+            }
+        }
+        let gaussian = [0.25, 0.5, 0.25];
+        let blurred = separable(&flat, self.width, &gaussian, &gaussian);
+        let mut distance = self.plane(0.0);
+        for (y, row) in blurred.chunks_exact(self.width).enumerate() {
+            let at = self.area.start + y * self.area.stride;
+            for (d, b) in distance[at..at + self.width].iter_mut().zip(row) {
+                *d = -b;
+            }
+        }
+        distance
+    }
+}
+
+/// hover_net's `overall`, `[height, width]`: 0..=1, high on ridges between nuclei, 0 outside blobs.
+fn ridge(map: &PredictionMap, frame: &Frame, blobs: &[Vec<Run>]) -> Vec<f64> {
+    let derive = weights(&[-1.0, 1.0], SOBEL_PX - 2);
+    let smooth = weights(&[1.0], SOBEL_PX - 1);
+    let scaled_slope = |plane: &[f32], across: &[f64], down: &[f64]| {
+        let scaled: Vec<f64> = min_max_f32(&without_nan(plane))
+            .iter()
+            .copied()
+            .map(f64::from)
+            .collect();
+        min_max_f64(&separable(&scaled, map.width, across, down))
+    };
+    let dh_dx = scaled_slope(&map.h, &derive, &smooth);
+    let dv_dy = scaled_slope(&map.v, &smooth, &derive);
+    let mut overall = vec![0.0; dh_dx.len()];
+    for &run in blobs.iter().flatten() {
+        let at = frame.map_start(run);
+        for i in at..at + run.len() {
+            overall[i] = f64::from((1.0 - dh_dx[i]).max(1.0 - dv_dy[i])).max(0.0);
+        }
+    }
+    overall
+}
+
+fn without_nan(plane: &[f32]) -> Vec<f32> {
+    plane
+        .iter()
+        .map(|&x| if x.is_nan() { 0.0 } else { x })
+        .collect()
+}
+
+/// Nuclei and instance map from the padded labels.
+fn nuclei_of(
+    map: &PredictionMap,
+    rgb: &RgbImage,
+    frame: &Frame,
+    label: &[u32],
+) -> (Vec<Nucleus>, Vec<u32>) {
+    let mut fg = Foreground::with_capacity(map.types, 0);
+    let mut pieces = Vec::new();
+    let mut labels = 0;
+    for y in 0..map.height {
+        let at = frame.area.start + y * frame.area.stride;
+        let row = label[at..at + map.width].iter().copied();
+        same_runs(row, y, |run, label| {
+            if label != OUTSIDE && label != UNLABELLED {
+                labels = labels.max(label);
+                let at = fg.len();
+                pieces.push(Piece { run, at, label });
+                let from = frame.map_start(run);
+                fg.push_predictions(map, rgb, from..from + run.len());
+            }
+        });
+    }
+    let nuclei = gather(&fg, &pieces, labels);
+    let mut instances = vec![0; map.width * map.height];
+    let mut number_of_label = vec![0; labels as usize + 1];
+    let mut next = 1;
+    for Piece { run, label, .. } in pieces {
+        // Nuclei stand in the order in which their first piece comes.
+        let number = &mut number_of_label[label as usize];
+        if *number == 0 {
+            *number = next;
+            next += 1;
+        }
+        let from = frame.map_start(run);
+        instances[from..from + run.len()].fill(*number);
+    }
+    (nuclei, instances)
+}
+
+/// Calls `each` with every run of equal values of row `y`, and the value.
+fn same_runs<T: PartialEq>(row: impl Iterator<Item = T>, y: usize, mut each: impl FnMut(Run, T)) {
+    let mut row = row.peekable();
+    let mut x0 = 0;
+    while let Some(value) = row.next() {
+        let mut x1 = x0 + 1;
+        while row.next_if_eq(&value).is_some() {
+            x1 += 1;
+        }
+        each(
+            Run {
+                y: y as i32,
+                x0,
+                x1,
+            },
+            value,
+        );
+        x0 = x1;
+    }
+}
+
+/// The tight box of a blob, and an empty plane for it with one pixel of margin.
+fn local_plane(blob: &[Run]) -> (Rect, Area, Vec<u8>) {
+    let x0 = blob.iter().map(|r| r.x0).min().unwrap_or(0);
+    let x1 = blob.iter().map(|r| r.x1).max().unwrap_or(0);
+    let y0 = blob.first().map_or(0, |r| r.y);
+    let y1 = blob.last().map_or(0, |r| r.y + 1);
+    let (width, height) = ((x1 - x0) as usize, (y1 - y0) as usize);
+    let area = Area {
+        start: width + 3,
+        stride: width + 2,
+        width,
+        height,
+    };
+    let plane = vec![0; area.stride * (height + 2)];
+    (Rect::new(x0, y0, x1 - x0, y1 - y0), area, plane)
+}
+
+/// Index of the pixel at (x, y) of the map in such a plane.
+fn local_start(area: &Area, bounds: &Rect, x: i32, y: i32) -> usize {
+    area.start + (y - bounds.y) as usize * area.stride + (x - bounds.x) as usize
+}

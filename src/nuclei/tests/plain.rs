@@ -1,0 +1,256 @@
+//! The fast kernels against plain versions of the same rules.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::*;
+use crate::nuclei::energy::ridge_energy;
+use crate::nuclei::morphology::{Area, dilate, disc, erode, fill_holes};
+use crate::nuclei::plane::{Grid, Scratch};
+use crate::nuclei::sobel::SobelKernel;
+use crate::nuclei::watershed::{OUTSIDE, UNLABELLED, flood, smoothed};
+
+fn flood_fill(fg: &Foreground) -> Vec<Vec<(i32, i32)>> {
+    let order = pixels(fg);
+    let mut unseen: BTreeMap<(i32, i32), ()> = order.iter().map(|&p| (p, ())).collect();
+    let mut parts = Vec::new();
+    for first in order {
+        if unseen.remove(&first).is_none() {
+            continue;
+        }
+        let mut part = vec![first];
+        let mut done = 0;
+        while done < part.len() {
+            let (y, x) = part[done];
+            done += 1;
+            for n in [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)] {
+                if unseen.remove(&n).is_some() {
+                    part.push(n);
+                }
+            }
+        }
+        part.sort();
+        parts.push(part);
+    }
+    parts
+}
+
+#[test]
+fn components_are_those_of_a_flood_fill() {
+    for seed in 0..30 {
+        let fg = foreground(seed, 40 + seed as usize, 70, (-20, -31));
+        let blobs = components(&fg);
+        let found: Vec<_> = blobs.iter().map(pixels).collect();
+        assert_eq!(found, flood_fill(&fg), "seed {seed}");
+        assert_eq!(Foreground::merge(&blobs), fg, "seed {seed}");
+    }
+    assert!(components(&Foreground::default()).is_empty());
+}
+
+/// h or v at a pixel, 0 outside the blob.
+type Field = BTreeMap<(i32, i32), f32>;
+
+/// One pixel of the separable pair, downwards first, in the order of additions that the fast kernel documents.
+fn slope(field: &Field, (y, x): (i32, i32), kernel: &SobelKernel, derive_down: bool) -> f32 {
+    let at = |y, x| field.get(&(y, x)).copied().unwrap_or(0.0);
+    let pass = |derive: bool, value: &dyn Fn(i32) -> f32| {
+        let weights = if derive {
+            &kernel.derive
+        } else {
+            &kernel.smooth
+        };
+        let sign = if derive { -1.0 } else { 1.0 };
+        let start = if derive { 0.0 } else { value(0) * weights[0] };
+        let pairs = weights.iter().zip(0..).skip(1);
+        pairs.fold(start, |sum, (w, k)| sum + w * (value(k) + sign * value(-k)))
+    };
+    pass(!derive_down, &|dx| {
+        pass(derive_down, &|dy| at(y + dy, x + dx))
+    })
+}
+
+fn plain_energy(blob: &Foreground, params: &PostprocParams) -> Vec<u8> {
+    let kernel = SobelKernel::new(params.sobel_px);
+    let field = |values: &[i16]| -> Field {
+        let scaled = values.iter().map(|&q| f32::from(q) / HV_SCALE);
+        pixels(blob).into_iter().zip(scaled).collect()
+    };
+    let (h, v) = (field(&blob.h), field(&blob.v));
+    let width = params.hv_hi - params.hv_lo;
+    let energy = |p| {
+        let (h_x, v_y) = (slope(&h, p, &kernel, false), slope(&v, p, &kernel, true));
+        let s = match params.energy {
+            EnergyRule::Axes => h_x.min(v_y),
+            EnergyRule::Eigen => {
+                let shear = slope(&h, p, &kernel, true) + slope(&v, p, &kernel, false);
+                let spread = ((h_x - v_y) * (h_x - v_y) + shear * shear).sqrt();
+                0.5 * (h_x + v_y - spread)
+            }
+        };
+        (((params.hv_hi - s) * (255.0 / width)).clamp(0.0, 255.0) + 0.5) as u8
+    };
+    pixels(blob).into_iter().map(energy).collect()
+}
+
+#[test]
+fn energy_is_that_of_plain_convolution() {
+    for (seed, side) in [(0, 3), (1, 5), (2, 9), (3, 11), (4, 21), (5, 9)] {
+        let fg = foreground(seed, 64, 48, (-5, 7));
+        for energy in BOTH {
+            let params = PostprocParams {
+                sobel_px: side,
+                ..constants(energy)
+            };
+            let mut scratch = Scratch::default();
+            scratch.kernel.set_side(side);
+            let grid = Grid::new(fg.bounds(), scratch.kernel.radius().max(3));
+            ridge_energy(&fg, &params, &grid, &mut scratch);
+            let found: Vec<u8> = pixels(&fg)
+                .iter()
+                .map(|&(y, x)| scratch.energy[grid.at(x, y)])
+                .collect();
+            assert!(
+                found == plain_energy(&fg, &params),
+                "side {side} {energy:?}"
+            );
+            let outside = scratch.energy.iter().filter(|&&e| e < 255).count();
+            assert!(outside <= fg.len(), "energy outside the blob is 255");
+        }
+    }
+}
+
+fn plane(seed: u64, side: usize, margin: usize, percent: u32) -> (Vec<u8>, Area) {
+    let mut dice = Dice::new(seed);
+    let stride = side + 2 * margin;
+    let area = Area {
+        start: margin * stride + margin,
+        stride,
+        width: side,
+        height: side,
+    };
+    let mut image = vec![0; stride * stride];
+    for y in 0..side {
+        for x in 0..side {
+            image[area.start + y * stride + x] = u8::from(dice.below(100) < percent);
+        }
+    }
+    (image, area)
+}
+
+fn at(area: &Area, x: usize, y: usize) -> usize {
+    area.start + y * area.stride + x
+}
+
+#[test]
+fn opening_is_that_of_plain_sets() {
+    for (seed, diameter) in (0..40).zip([1, 2, 3, 4, 5, 7].into_iter().cycle()) {
+        let (image, area) = plane(seed, 30, 8, 80);
+        let disc = disc(diameter);
+        let offsets: Vec<(i32, i32)> = disc
+            .iter()
+            .flat_map(|row| (row.left..=row.right).map(|dx| (dx, row.dy)))
+            .collect();
+        let mut eroded = vec![0; image.len()];
+        erode(&image, &mut eroded, area, &disc);
+        let mut opened = image.clone();
+        dilate(&eroded, &mut opened, area, &disc);
+        // The union of all discs that fit.
+        let mut expected = vec![0; image.len()];
+        for y in 0..30 {
+            for x in 0..30 {
+                let place = |&(dx, dy): &(i32, i32)| {
+                    at(&area, x, y)
+                        .wrapping_add_signed(dy as isize * area.stride as isize + dx as isize)
+                };
+                if offsets.iter().all(|o| image[place(o)] == 1) {
+                    offsets.iter().for_each(|o| expected[place(o)] = 1);
+                }
+            }
+        }
+        assert!(opened == expected, "seed {seed} diameter {diameter}");
+    }
+}
+
+#[test]
+fn holes_are_what_a_flood_from_outside_does_not_reach() {
+    for seed in 0..40 {
+        let (mut image, area) = plane(seed, 25, 1, 45 + seed as u32 % 30);
+        let mut outside = vec![false; image.len()];
+        let mut queue = VecDeque::from([0]);
+        outside[0] = true;
+        while let Some(p) = queue.pop_front() {
+            let (x, y) = (p % area.stride, p / area.stride);
+            let mut reach = |n: usize| {
+                if image[n] == 0 && !outside[n] {
+                    outside[n] = true;
+                    queue.push_back(n);
+                }
+            };
+            if x > 0 {
+                reach(p - 1);
+            }
+            if y > 0 {
+                reach(p - area.stride);
+            }
+            if x + 1 < area.stride {
+                reach(p + 1);
+            }
+            if y + 1 < area.stride {
+                reach(p + area.stride);
+            }
+        }
+        fill_holes(&mut image, area, &mut Vec::new(), &mut Vec::new());
+        let expected: Vec<u8> = outside.iter().map(|&o| u8::from(!o)).collect();
+        assert!(image == expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn flood_takes_pixels_by_level_then_age() {
+    for seed in 0..60 {
+        let mut dice = Dice::new(seed);
+        let fg = foreground(seed, 30, 40, (3, -9));
+        let grid = Grid::new(fg.bounds(), 2);
+        let mut energy = vec![255u8; grid.len];
+        let mut label = vec![OUTSIDE; grid.len];
+        let levels = 2 + dice.below(30);
+        for &(y, x) in &pixels(&fg) {
+            energy[grid.at(x, y)] = (dice.below(levels) * 8) as u8;
+            label[grid.at(x, y)] = UNLABELLED;
+        }
+        let mut markers = Vec::new();
+        for &run in &fg.runs {
+            if dice.below(6) == 0 {
+                markers.push(run);
+                let from = grid.start(run);
+                label[from..from + run.len()].fill(markers.len() as u32);
+            }
+        }
+        let mut expected = label.clone();
+        let mut queue = BTreeMap::new();
+        let mut age = 0;
+        for run in &markers {
+            for p in grid.start(*run)..grid.start(*run) + run.len() {
+                queue.insert((smoothed(&energy, p, grid.stride), age), p);
+                age += 1;
+            }
+        }
+        while let Some(((level, _), p)) = queue.pop_first() {
+            for n in [p - grid.stride, p - 1, p + 1, p + grid.stride] {
+                if expected[n] == UNLABELLED {
+                    expected[n] = expected[p];
+                    let height = smoothed(&energy, n, grid.stride).max(level);
+                    queue.insert((height, age), n);
+                    age += 1;
+                }
+            }
+        }
+        flood(
+            &energy,
+            &mut label,
+            &grid,
+            &markers,
+            &mut Scratch::default().queue,
+        );
+        assert!(label == expected, "seed {seed}");
+    }
+}

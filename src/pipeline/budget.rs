@@ -1,0 +1,110 @@
+//! One memory budget, from which everything else follows: workers, queues, tiles in flight, the block cache.
+//!
+//! In: bytes, the model's patch sizes, threads. Out: a [`Budget`]. Patch sizes and stored layout never follow from it,
+//! so memory cannot change a result.
+
+use super::PipelineError;
+use crate::model::{Architecture, ModelSpec};
+
+/// What the process holds before any slide: code, libtorch, the slide library.
+const BASE_BYTES: u64 = 320 << 20;
+/// Proc px side of a tile by default.
+const TILE_PX: u32 = 2048;
+/// Bytes a foreground pixel takes beside its type probabilities: np, h, v, RGB, runs; twice while parts are merged.
+const FOREGROUND_BYTES: u64 = 2 * 10;
+/// Share of a tile that may be nucleus before a tile takes more than planned.
+const FOREGROUND_SHARE: f64 = 0.5;
+/// One proc block, RGB.
+const BLOCK_BYTES: u64 = 3 * 512 * 512;
+
+/// How much of everything may exist at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Budget {
+    pub memory_bytes: u64,
+    /// What the parts below come to.
+    pub expected_bytes: u64,
+    pub infer_workers: usize,
+    pub readers: usize,
+    /// Patches that may wait between two stages.
+    pub queue_patches: usize,
+    pub tiles_in_flight: usize,
+    pub cache_bytes: u64,
+}
+
+/// Side of a tile where nobody asked for another, px.
+pub const fn default_tile_px() -> u32 {
+    TILE_PX
+}
+
+/// 60 % of what the cgroup or the machine allows.
+pub fn default_memory_bytes() -> u64 {
+    let limit = crate::doctor::memory_limit_bytes().unwrap_or(8 << 30);
+    limit / 10 * 6
+}
+
+/// Bytes of activations a worker needs at its peak for an input of `patch_in_px`, measured by peak memory (see
+/// docs/performance.md).
+fn activation_bytes(spec: &ModelSpec, patch_in_px: i32) -> u64 {
+    let per_px = match spec.architecture {
+        Architecture::HovernetLite => 260,
+        Architecture::HovernetFast | Architecture::HovernetOriginal => 9000,
+        Architecture::Torchscript => 4000,
+        Architecture::Analytic => 120,
+    };
+    per_px * (patch_in_px as u64).pow(2)
+}
+
+/// Divides `memory_bytes` among the stages.
+///
+/// # Errors
+/// [`PipelineError::Memory`] with the least that would do.
+pub fn divide(
+    memory_bytes: u64,
+    threads: usize,
+    spec: &ModelSpec,
+    patch: (i32, i32),
+    tile_px: u32,
+    on_gpu: bool,
+) -> Result<Budget, PipelineError> {
+    let (patch_in, patch_out) = (patch.0 as u64, patch.1 as u64);
+    let channels = 3 + spec.types.len() as u64;
+    let patch_bytes = 3 * patch_in * patch_in + 4 * channels * patch_out * patch_out;
+    let tile_side = u64::from(tile_px).max(patch_out);
+    let pixel_bytes = FOREGROUND_BYTES + 2 * spec.types.len() as u64;
+    let tile_bytes = (tile_side as f64 * tile_side as f64 * FOREGROUND_SHARE) as u64 * pixel_bytes;
+    let worker_bytes = if on_gpu { 0 } else { activation_bytes(spec, patch.0) };
+
+    let need = |workers: u64, queue: u64, tiles: u64, cache: u64| {
+        BASE_BYTES + workers * (worker_bytes + patch_bytes) + 2 * queue * patch_bytes + tiles * tile_bytes + cache
+    };
+    // A row of blocks around one patch is the least that avoids reading everything twice.
+    let least_cache = BLOCK_BYTES * (patch_in / 512 + 2).pow(2);
+    let least = need(1, 1, 1, least_cache);
+    if least > memory_bytes {
+        return Err(PipelineError::Memory { given: memory_bytes, least });
+    }
+    let threads = threads.max(1) as u64;
+    let mut workers = if on_gpu { 1 } else { threads };
+    while workers > 1 && need(workers, 1, 1, least_cache) > memory_bytes {
+        workers -= 1;
+    }
+    let (mut queue, mut tiles, mut cache) = (1, 1, least_cache);
+    let wanted = [(workers.max(2) + 2, 2), (2 * workers.max(4), 4)];
+    for (more_queue, more_tiles) in wanted {
+        if need(workers, more_queue, more_tiles, least_cache) <= memory_bytes {
+            (queue, tiles) = (more_queue, more_tiles);
+        }
+    }
+    // What is left, up to a quarter of a GiB, keeps blocks from being read twice.
+    let left = memory_bytes - need(workers, queue, tiles, least_cache);
+    cache += left.min(256 << 20);
+    Ok(Budget {
+        memory_bytes,
+        expected_bytes: need(workers, queue, tiles, cache),
+        infer_workers: workers as usize,
+        readers: (workers as usize).div_ceil(2),
+        queue_patches: queue as usize,
+        tiles_in_flight: tiles as usize,
+        cache_bytes: cache,
+    })
+}

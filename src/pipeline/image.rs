@@ -1,0 +1,135 @@
+//! One plain image, or any slide small enough to hold: no tiles, no store.
+//!
+//! In: proc pixels and a model. Out: its nuclei, and the prediction map if asked for. Patches are the same as on slides
+//! (same grid, same reflection at the rim), so the nuclei are too.
+
+use rayon::prelude::*;
+
+use super::PipelineError;
+use super::grid_of;
+use crate::geometry::Rect;
+use crate::model::{Model, PredictionMap};
+use crate::nuclei::{Foreground, Nucleus, PostprocParams, blobs, reference, segment};
+use crate::plan::{PatchGrid, PatchIndex};
+use crate::slide::blocks::ProcImage;
+
+/// The dense map of a whole image must fit in memory: proc px it may have.
+const MAX_DENSE_PX: u64 = 200_000_000;
+
+/// What a model says about an image.
+pub struct ImagePrediction {
+    pub foreground: Foreground,
+    /// The whole map, `[height, width]` proc px, if it was asked for.
+    pub map: Option<PredictionMap>,
+    pub done_px: u64,
+}
+
+/// Predicts every patch of `image`.
+///
+/// # Errors
+/// A pixel that cannot be read, a model that fails, or a dense map that would not fit.
+pub fn predict(
+    image: &ProcImage,
+    model: &Model,
+    patch_px: Option<u32>,
+    keep_map: bool,
+) -> Result<ImagePrediction, PipelineError> {
+    let size = image.frames().proc_rect();
+    if keep_map && size.area() > MAX_DENSE_PX {
+        return Err(PipelineError::TooLarge { w: size.w, h: size.h });
+    }
+    let grid = grid_of(&model.spec, image.frames(), patch_px)?;
+    let threshold = model.spec.postproc.np_threshold;
+    let patches: Vec<PatchIndex> = (0..grid.rows())
+        .flat_map(|row| (0..grid.cols()).map(move |col| PatchIndex { col, row }))
+        .collect();
+    let mut map = keep_map.then(|| empty_map(size, model.spec.types.len()));
+    let mut parts = Vec::with_capacity(patches.len());
+    // A few patches at a time: dense maps of all patches would not fit.
+    for some in patches.chunks(rayon::current_num_threads().max(1) * 2) {
+        let done: Vec<_> = some
+            .par_iter()
+            .map_init(|| model.worker(), |worker, &index| {
+                let rgb = image.region(grid.in_rect(index))?;
+                let dense = worker.predict(std::slice::from_ref(&rgb)).map_err(PipelineError::Model)?;
+                let dense = dense.into_iter().next().ok_or_else(|| PipelineError::Panic("no map".into()))?;
+                let clip = grid.out_rect(index);
+                let margin = ((grid.patch_in_px - grid.patch_out_px) / 2) as u32;
+                let inner = image::imageops::crop_imm(&rgb, margin, margin, dense.width as u32, dense.height as u32);
+                let fg = Foreground::from_patch(&dense, &inner.to_image(), (clip.x, clip.y), clip, threshold);
+                Ok((clip, dense, fg))
+            })
+            .collect::<Result<_, PipelineError>>()?;
+        for (clip, dense, fg) in done {
+            if let Some(map) = &mut map {
+                paste(map, &dense, clip);
+            }
+            parts.push(fg);
+        }
+    }
+    Ok(ImagePrediction { foreground: Foreground::merge(&parts), map, done_px: size.area() })
+}
+
+fn empty_map(size: Rect, types: usize) -> PredictionMap {
+    let n = size.area() as usize;
+    PredictionMap {
+        width: size.w as usize,
+        height: size.h as usize,
+        np: vec![0.0; n],
+        h: vec![0.0; n],
+        v: vec![0.0; n],
+        types,
+        tp: vec![0.0; n * types],
+    }
+}
+
+/// Copies the part of a patch's map that lies in `clip` into the whole map.
+fn paste(whole: &mut PredictionMap, patch: &PredictionMap, clip: Rect) {
+    let (w, k) = (clip.w as usize, whole.types);
+    for row in 0..clip.h as usize {
+        let from = row * patch.width;
+        let to = (clip.y as usize + row) * whole.width + clip.x as usize;
+        whole.np[to..to + w].copy_from_slice(&patch.np[from..from + w]);
+        whole.h[to..to + w].copy_from_slice(&patch.h[from..from + w]);
+        whole.v[to..to + w].copy_from_slice(&patch.v[from..from + w]);
+        whole.tp[to * k..(to + w) * k].copy_from_slice(&patch.tp[from * k..(from + w) * k]);
+    }
+}
+
+/// Nuclei by the default rule, sorted by first pixel.
+pub fn nuclei(foreground: &Foreground, params: &PostprocParams, mpp: [f64; 2]) -> Vec<Nucleus> {
+    let mut nuclei: Vec<Nucleus> = blobs::components(foreground)
+        .par_iter()
+        .map(|blob| segment(blob, params, mpp))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .flatten()
+        .collect();
+    nuclei.sort_by_key(Nucleus::first_pixel);
+    nuclei
+}
+
+/// Nuclei by hover_net's rules for one map, sorted by first pixel.
+pub fn reference_nuclei(map: &PredictionMap, image: &ProcImage) -> Result<Vec<Nucleus>, PipelineError> {
+    let rgb = image.region(image.frames().proc_rect())?;
+    let (mut nuclei, _) = reference::segment_map(map, &rgb);
+    nuclei.sort_by_key(Nucleus::first_pixel);
+    Ok(nuclei)
+}
+
+/// The instance map `[height, width]` of sorted nuclei: id = place + 1, 0 = background.
+pub fn instance_map(nuclei: &[Nucleus], grid: &PatchGrid) -> Vec<u32> {
+    let [w, h] = grid.slide_px;
+    let mut ids = vec![0; w as usize * h as usize];
+    for (id, nucleus) in (1..).zip(nuclei) {
+        let b = nucleus.bbox;
+        for y in b.y..b.bottom() {
+            for x in b.x..b.right() {
+                if nucleus.contains(x, y) {
+                    ids[y as usize * w as usize + x as usize] = id;
+                }
+            }
+        }
+    }
+    ids
+}

@@ -1,0 +1,189 @@
+//! Everything that is decided about a slide before its first patch is read.
+//!
+//! In: the slide's file and settings, the model. Out: [`Prepared`]: pixels, plan, budget and an open store whose
+//! identity matches. A store of another identity is refused, never mixed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::PipelineError;
+use super::budget::{self, Budget};
+use crate::config::{MaskChoice, RunConfig, SlideConfig};
+use crate::model::{Architecture, Model, ModelSpec};
+use crate::nuclei::PostprocParams;
+use crate::plan::{PatchGrid, Plan};
+use crate::slide::blocks::ProcImage;
+use crate::slide::frames::Frames;
+use crate::slide::{self, SlideReader};
+use crate::store::{Store, StoreMeta};
+use crate::tissue::{self, Area};
+
+/// Raised whenever the same input gives another result.
+pub const ALGORITHM: u32 = 1;
+/// Longest side of the thumbnail, px.
+const THUMB_PX: u32 = 2048;
+
+/// A slide that is ready to run.
+pub struct Prepared {
+    pub image: ProcImage,
+    pub plan: Plan,
+    pub budget: Budget,
+    pub postproc: PostprocParams,
+    pub tissue_mm2: f64,
+    pub warnings: Vec<String>,
+    pub meta: StoreMeta,
+    pub area: Area,
+}
+
+/// The patch grid of a slide. `patch_px` replaces the model's input side; the margin stays.
+pub fn grid_of(spec: &ModelSpec, frames: &Frames, patch_px: Option<u32>) -> Result<PatchGrid, PipelineError> {
+    let margin = spec.patch_in_px - spec.patch_out_px;
+    let patch_in_px = match patch_px {
+        None => spec.patch_in_px,
+        Some(px) => {
+            let refused = |reason: String| PipelineError::PatchSize { patch_px: px, reason };
+            let (step, base) = match spec.architecture {
+                Architecture::HovernetLite => (32, 0),
+                Architecture::HovernetFast => (8, 256),
+                Architecture::HovernetOriginal => (8, 270),
+                Architecture::Analytic => (1, 0),
+                Architecture::Torchscript => {
+                    return Err(refused("a TorchScript model takes the patch of its model.toml".into()));
+                }
+            };
+            let side = i32::try_from(px).map_err(|_| refused("too large".into()))?;
+            if side <= margin || side < base || (side - base) % step != 0 || side > 4096 {
+                return Err(refused(format!(
+                    "this model takes {base} + {step}k px, more than {margin} and at most 4096"
+                )));
+            }
+            side
+        }
+    };
+    Ok(PatchGrid { slide_px: frames.proc_size_px, patch_in_px, patch_out_px: patch_in_px - margin })
+}
+
+/// Opens a slide and decides what to do with it; nothing is written.
+pub fn prepare(slide: &SlideConfig, run: &RunConfig, model: &Model) -> Result<Prepared, PipelineError> {
+    let reader: Arc<dyn SlideReader> = slide::open(&slide.path)?.into();
+    let info = reader.info().clone();
+    let mpp = slide::mpp::resolve_mpp(&info, slide.mpp)?;
+    let (frames, level) = Frames::for_slide(&info, mpp.mpp, model.spec.mpp)?;
+    let mut warnings: Vec<String> = mpp.warning.into_iter().chain(frames.scale_warning(model.spec.mpp)).collect();
+    let area = area_of(slide, run, reader.as_ref(), &frames)?;
+    let tissue_mm2 = area.mm2();
+    if tissue_mm2 == 0.0 {
+        warnings.push("no tissue was found: nothing will be predicted (--mask none looks everywhere)".into());
+    }
+    let grid = grid_of(&model.spec, &frames, run.patch_size_px)?;
+    let tile_px = run.tile_size_px.unwrap_or(budget::default_tile_px());
+    let memory = run.memory_bytes.unwrap_or_else(budget::default_memory_bytes);
+    let on_gpu = model.device != tch::Device::Cpu;
+    let patch = (grid.patch_in_px, grid.patch_out_px);
+    let budget = budget::divide(memory, run.threads, &model.spec, patch, tile_px, on_gpu)?;
+    let plan = Plan::new(grid, tile_px as i32, &frames, &area);
+    let identity = identity(&info, model, &frames, level, &grid, &area);
+    let from = slide.mpp_from.filter(|_| slide.mpp.is_some()).unwrap_or(mpp.from);
+    let meta = StoreMeta {
+        identity,
+        tile_patches: plan.tile_patches,
+        tiles_xy: plan.tiles_xy,
+        planned_tiles: plan.tiles.iter().map(|t| [t.col, t.row]).collect(),
+        patch_in_px: grid.patch_in_px,
+        patch_out_px: grid.patch_out_px,
+        stem: slide.stem.clone(),
+        slide: info,
+        mpp_from: from.to_string(),
+        frames,
+        model: model.spec.clone(),
+        tissue_mm2,
+        warnings: warnings.clone(),
+    };
+    let image = ProcImage::new(reader, frames, level, budget.cache_bytes as usize);
+    Ok(Prepared { image, plan, budget, postproc: model.spec.postproc.clone(), tissue_mm2, warnings, meta, area })
+}
+
+impl Prepared {
+    /// Opens the slide's store, or makes it. The tile grid of a store that is there wins over the settings'.
+    pub fn open_store(&mut self, path: &Path, restart: bool) -> Result<Store, PipelineError> {
+        if restart && path.exists() {
+            crate::store::remove(path)?;
+        }
+        if !path.exists() {
+            let thumb = slide::thumb::thumb(self.image.reader(), THUMB_PX)?;
+            return Ok(Store::create(path, &self.meta, &thumb, &self.area.mask())?);
+        }
+        let store = Store::open(path)?;
+        store.check_identity(&self.meta)?;
+        let stored = store.meta().tile_patches;
+        if stored != self.plan.tile_patches {
+            self.warnings.push(format!(
+                "the store's tiles have {} px, not {}: they stay (--restart begins anew)",
+                stored * self.plan.grid.patch_out_px,
+                self.plan.tile_patches * self.plan.grid.patch_out_px,
+            ));
+            self.plan = Plan::new(self.plan.grid, stored * self.plan.grid.patch_out_px, self.image.frames(), &self.area);
+        }
+        Ok(store)
+    }
+}
+
+/// Where to look: mask and region and box, all that are given.
+fn area_of(slide: &SlideConfig, run: &RunConfig, reader: &dyn SlideReader, frames: &Frames) -> Result<Area, PipelineError> {
+    let mask = match &slide.mask {
+        MaskChoice::Otsu => tissue::detect(reader, frames.level0_mpp)?,
+        MaskChoice::None => tissue::all(frames.level0_size_px, frames.level0_mpp),
+        MaskChoice::File(path) => tissue::from_png(path, frames.level0_size_px)?,
+    };
+    let mut area = Area::new(mask, frames.level0_mpp);
+    if let Some(path) = &slide.roi {
+        area = area.within(tissue::Regions::from_geojson(path)?);
+    }
+    if let Some(b) = &run.level0_box {
+        area = area.within(tissue::Regions::from_box([b.x, b.y, b.w, b.h]));
+    }
+    Ok(area)
+}
+
+/// Every setting that a result depends on, by name (DESIGN.md).
+fn identity(
+    info: &slide::SlideInfo,
+    model: &Model,
+    frames: &Frames,
+    level: usize,
+    grid: &PatchGrid,
+    area: &Area,
+) -> BTreeMap<String, Value> {
+    let spec = &model.spec;
+    let types: Vec<&str> = spec.types.iter().map(|t| t.name.as_str()).collect();
+    [
+        ("algorithm", json!(ALGORITHM)),
+        ("slide_bytes", json!(info.file_bytes)),
+        ("slide_quickhash", json!(info.quickhash)),
+        ("weights_sha256", json!(model.weights_sha256)),
+        ("architecture", json!(spec.architecture)),
+        ("postproc", json!(spec.postproc)),
+        ("types", json!(types)),
+        ("mpp", json!(frames.level0_mpp)),
+        ("proc_per_level0", json!(frames.proc_per_level0)),
+        ("level", json!(level)),
+        ("filter", json!("catmull-rom")),
+        ("patch_in_px", json!(grid.patch_in_px)),
+        ("patch_out_px", json!(grid.patch_out_px)),
+        ("area_sha256", json!(format!("{:x}", Sha256::digest(area.identity_bytes())))),
+        ("background", json!(info.background)),
+        ("precision", json!("f32")),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_string(), value))
+    .collect()
+}
+
+/// What computed a chunk: other hardware may give other last bits.
+pub fn numerics() -> String {
+    crate::doctor::numerics()
+}

@@ -1,0 +1,323 @@
+//! read ═► infer ═► post-process, as threads joined by bounded channels; the caller commits.
+//!
+//! In: the tiles to do. Out: one [`TileResult`] a tile, in whatever order they finish. Full channels make the stage
+//! before wait, so nothing piles up. A panic or error in any thread reaches the caller as a message; when the caller
+//! drops its end, every stage ends by itself.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use image::{RgbImage, imageops};
+use rayon::prelude::*;
+
+use super::PipelineError;
+use super::budget::Budget;
+use super::telemetry::Stage;
+use crate::geometry::Rect;
+use crate::model::{Model, PatchModel, PredictionMap};
+use crate::nuclei::{Foreground, Nucleus, PostprocParams, blobs, segment};
+use crate::output::run_json::StageReport;
+use crate::plan::{PatchIndex, Plan, Tile};
+use crate::slide::blocks::ProcImage;
+use crate::store::TileResult;
+
+/// Everything the stages share. Nothing in it changes while they run.
+pub struct Work {
+    pub image: ProcImage,
+    pub model: Arc<Model>,
+    pub plan: Plan,
+    pub postproc: PostprocParams,
+    pub budget: Budget,
+    /// Patches a network takes at once.
+    pub batch: usize,
+}
+
+/// What the stages tell the caller.
+pub enum Message {
+    Tile(Box<TileResult>),
+    Failed(PipelineError),
+}
+
+/// Running stages; dropping it makes them end.
+pub struct Running {
+    pub messages: Receiver<Message>,
+    stop: Arc<AtomicBool>,
+    stages: [Arc<Stage>; 3],
+    permit: Sender<()>,
+}
+
+impl Running {
+    pub fn reports(&self) -> Vec<StageReport> {
+        self.stages.iter().map(|s| s.report()).collect()
+    }
+
+    /// One tile has been committed: another may begin.
+    pub fn tile_committed(&self) {
+        // The feeder is gone when all tiles have begun: then nobody waits for permits.
+        let _ = self.permit.try_send(());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A patch on its way: which tile, which patch, and what has become of it so far.
+struct Patch<T> {
+    tile: usize,
+    index: PatchIndex,
+    content: Result<T, String>,
+}
+
+struct Predicted {
+    map: PredictionMap,
+    /// The output square's pixels.
+    rgb: RgbImage,
+}
+
+/// Starts the stages on `tiles` (places in `work.plan.tiles`).
+pub fn start(work: Arc<Work>, tiles: Vec<usize>) -> Running {
+    let budget = work.budget;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (permit, permits) = bounded(budget.tiles_in_flight);
+    for _ in 0..budget.tiles_in_flight {
+        let _ = permit.try_send(());
+    }
+    let (to_read, read_queue) = bounded::<(usize, PatchIndex)>(budget.queue_patches);
+    let (to_infer, infer_queue) = bounded::<Patch<RgbImage>>(budget.queue_patches);
+    let (to_post, post_queue) = bounded::<Patch<Predicted>>(budget.queue_patches);
+    let (to_caller, messages) = bounded::<Message>(budget.tiles_in_flight + 4);
+    let post_workers = budget.infer_workers.div_ceil(2);
+    let stages = [
+        Arc::new(Stage::new("read", budget.readers)),
+        Arc::new(Stage::new("infer", budget.infer_workers)),
+        Arc::new(Stage::new("post-process", post_workers)),
+    ];
+
+    let spawn = |body: Box<dyn FnOnce() -> Result<(), PipelineError> + Send>| {
+        let to_caller = to_caller.clone();
+        std::thread::spawn(move || {
+            let failure = match catch_unwind(AssertUnwindSafe(body)) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error,
+                Err(panic) => PipelineError::Panic(panic_text(panic.as_ref())),
+            };
+            let _ = to_caller.send(Message::Failed(failure));
+        });
+    };
+    let feeder_work = work.clone();
+    spawn(Box::new(move || {
+        feed(&feeder_work.plan, &tiles, &permits, &to_read);
+        Ok(())
+    }));
+    for _ in 0..budget.readers {
+        let (work, stage, stop) = (work.clone(), stages[0].clone(), stop.clone());
+        let (queue, out) = (read_queue.clone(), to_infer.clone());
+        spawn(Box::new(move || {
+            read(&work, &stage, &stop, &queue, &out);
+            Ok(())
+        }));
+    }
+    for _ in 0..budget.infer_workers {
+        let (work, stage, stop) = (work.clone(), stages[1].clone(), stop.clone());
+        let (queue, out) = (infer_queue.clone(), to_post.clone());
+        let worker = work.model.worker();
+        spawn(Box::new(move || infer(&work, worker, &stage, &stop, &queue, &out)));
+    }
+    let assembly = Arc::new(Mutex::new(HashMap::new()));
+    for _ in 0..post_workers {
+        let (work, stage, stop, assembly) = (work.clone(), stages[2].clone(), stop.clone(), assembly.clone());
+        let (queue, out) = (post_queue.clone(), to_caller.clone());
+        spawn(Box::new(move || {
+            post_process(&work, &stage, &stop, &assembly, &queue, &out);
+            Ok(())
+        }));
+    }
+    Running { messages, stop, stages, permit }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "unknown".into())
+}
+
+/// Sends the patches of one tile after the other; a new tile begins when a permit is free.
+fn feed(plan: &Plan, tiles: &[usize], permits: &Receiver<()>, out: &Sender<(usize, PatchIndex)>) {
+    for &tile in tiles {
+        if permits.recv().is_err() {
+            return;
+        }
+        for &index in &plan.tiles[tile].patches {
+            if out.send((tile, index)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn read(work: &Work, stage: &Stage, stop: &AtomicBool, queue: &Receiver<(usize, PatchIndex)>, out: &Sender<Patch<RgbImage>>) {
+    while let Ok((tile, index)) = stage.input(|| queue.recv()) {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let rect = work.plan.grid.in_rect(index);
+        let content = stage.busy(|| work.image.region(rect)).map_err(|e| e.to_string());
+        if stage.output(|| out.send(Patch { tile, index, content })).is_err() {
+            return;
+        }
+    }
+}
+
+fn infer(
+    work: &Work,
+    mut worker: Box<dyn PatchModel>,
+    stage: &Stage,
+    stop: &AtomicBool,
+    queue: &Receiver<Patch<RgbImage>>,
+    out: &Sender<Patch<Predicted>>,
+) -> Result<(), PipelineError> {
+    let grid = &work.plan.grid;
+    let margin = ((grid.patch_in_px - grid.patch_out_px) / 2) as u32;
+    while let Ok(first) = stage.input(|| queue.recv()) {
+        let mut batch = vec![first];
+        while batch.len() < work.batch
+            && let Ok(next) = queue.try_recv()
+        {
+            batch.push(next);
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let readable: Vec<RgbImage> = batch.iter().filter_map(|p| p.content.as_ref().ok().cloned()).collect();
+        let maps = stage.busy(|| worker.predict(&readable)).map_err(PipelineError::Model)?;
+        let mut maps = maps.into_iter();
+        for patch in batch {
+            let content = match patch.content {
+                Err(reason) => Err(reason),
+                Ok(rgb) => {
+                    let map = maps.next().ok_or_else(|| PipelineError::Panic("fewer maps than patches".into()))?;
+                    let (w, h) = (map.width as u32, map.height as u32);
+                    let rgb = imageops::crop_imm(&rgb, margin, margin, w, h).to_image();
+                    Ok(Predicted { map, rgb })
+                }
+            };
+            let done = Patch { tile: patch.tile, index: patch.index, content };
+            if stage.output(|| out.send(done)).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is known of a tile whose patches have not all come.
+#[derive(Default)]
+struct Assembly {
+    patches: usize,
+    parts: Vec<Foreground>,
+    done_px: u64,
+    unreadable_px: u64,
+    read_errors: Vec<(PatchIndex, String)>,
+}
+
+fn post_process(
+    work: &Work,
+    stage: &Stage,
+    stop: &AtomicBool,
+    assembly: &Mutex<HashMap<usize, Assembly>>,
+    queue: &Receiver<Patch<Predicted>>,
+    out: &Sender<Message>,
+) {
+    while let Ok(patch) = stage.input(|| queue.recv()) {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let tile = &work.plan.tiles[patch.tile];
+        let complete = stage.busy(|| {
+            let part = patch.content.map(|p| sparse(work, patch.index, &p));
+            add(assembly, patch.tile, tile, patch.index, work.plan.grid.out_rect(patch.index), part)
+        });
+        if let Some(complete) = complete {
+            let result = stage.busy(|| finish(work, tile, complete));
+            if stage.output(|| out.send(Message::Tile(Box::new(result)))).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn sparse(work: &Work, index: PatchIndex, predicted: &Predicted) -> Foreground {
+    let clip = work.plan.grid.out_rect(index);
+    let origin = (clip.x, clip.y);
+    Foreground::from_patch(&predicted.map, &predicted.rgb, origin, clip, work.postproc.np_threshold)
+}
+
+/// Adds a patch to its tile; the tile's assembly once it is complete.
+fn add(
+    assembly: &Mutex<HashMap<usize, Assembly>>,
+    place: usize,
+    tile: &Tile,
+    index: PatchIndex,
+    rect: Rect,
+    part: Result<Foreground, String>,
+) -> Option<Assembly> {
+    // A poisoned lock means that another worker panicked, which the caller already knows; the map itself is whole.
+    let mut open = assembly.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let entry = open.entry(place).or_default();
+    entry.patches += 1;
+    match part {
+        Ok(part) => {
+            entry.done_px += rect.area();
+            entry.parts.push(part);
+        }
+        Err(reason) => {
+            entry.unreadable_px += rect.area();
+            entry.read_errors.push((index, reason));
+        }
+    }
+    (entry.patches == tile.patches.len()).then(|| open.remove(&place)).flatten()
+}
+
+/// Merged patches to blobs, blobs to nuclei; blobs at an inner border of the tile grid stay open.
+fn finish(work: &Work, tile: &Tile, mut assembly: Assembly) -> TileResult {
+    assembly.read_errors.sort();
+    let merged = Foreground::merge(&assembly.parts);
+    drop(assembly.parts);
+    let slide = work.image.frames().proc_rect();
+    let (fragments, closed): (Vec<_>, Vec<_>) = blobs::components(&merged)
+        .into_iter()
+        .partition(|blob| is_open(blob.bounds(), tile.rect, slide));
+    drop(merged);
+    let mpp = work.image.frames().proc_mpp();
+    let nuclei: Vec<Nucleus> = closed
+        .par_iter()
+        .map(|blob| segment(blob, &work.postproc, mpp))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .flatten()
+        .collect();
+    TileResult {
+        col: tile.col,
+        row: tile.row,
+        rect: tile.rect,
+        done_px: assembly.done_px,
+        unreadable_px: assembly.unreadable_px,
+        outside_px: tile.rect.area() - assembly.done_px - assembly.unreadable_px,
+        read_errors: assembly.read_errors.into_iter().map(|(_, reason)| reason).take(4).collect(),
+        nuclei,
+        fragments,
+    }
+}
+
+/// Whether a blob's box touches a border that the tile shares with another tile of the grid.
+fn is_open(blob: Rect, tile: Rect, slide: Rect) -> bool {
+    (blob.x == tile.x && tile.x > slide.x)
+        || (blob.y == tile.y && tile.y > slide.y)
+        || (blob.right() == tile.right() && tile.right() < slide.right())
+        || (blob.bottom() == tile.bottom() && tile.bottom() < slide.bottom())
+}

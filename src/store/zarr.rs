@@ -1,0 +1,448 @@
+//! The Zarr v3 hierarchy: group attributes, `tiles`, `thumb`, `mask`.
+//!
+//! In: a folder. Out: a [`Store`] that writes and reads tiles by index. `zarr.json` of the group is written last, so a
+//! folder that has it is a whole store. Threads may write different tiles at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use image::RgbImage;
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+use zarrs::array::codec::{Crc32cCodec, ZstdCodec};
+use zarrs::array::{
+    Array, ArrayBuilder, ArrayBytes, ArrayBytesOffsets, ArrayError, ArrayMetadataOptions,
+};
+use zarrs::group::{Group, GroupBuilder};
+
+use super::chunk::{self, ChunkKey};
+use super::fs::AtomicStore;
+use super::{IdentityMismatch, StoreError, StoreMeta, TileResult, atomic, identity};
+use crate::tissue::TissueMask;
+
+/// The group's attribute that holds the [`StoreMeta`].
+const ATTRIBUTE: &str = "wsi_nuclei";
+/// Raised whenever the hierarchy changes.
+const FORMAT: u64 = 1;
+const ARRAYS: [&str; 3] = ["tiles", "thumb", "mask"];
+const ZSTD_LEVEL: i32 = 3;
+
+/// A slide's checkpoint, open for reading and writing.
+pub struct Store {
+    path: PathBuf,
+    meta: StoreMeta,
+    key: ChunkKey,
+    tiles: Array<AtomicStore>,
+    storage: Arc<AtomicStore>,
+}
+
+/// What stands at a tile's place.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TileState {
+    Done {
+        tile: Box<TileResult>,
+        /// Hardware and libraries that made it.
+        numerics: String,
+    },
+    Absent,
+    /// There is a chunk, but it cannot be trusted: to be run again.
+    Damaged(String),
+}
+
+/// All planned tiles at a glance.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TilesReport {
+    /// Columns and rows, in raster order as planned.
+    pub finished: Vec<[i32; 2]>,
+    pub damaged: Vec<([i32; 2], String)>,
+    /// Every kind of hardware and libraries found, with its number of tiles.
+    pub numerics: BTreeMap<String, usize>,
+}
+
+impl Store {
+    /// Makes a store without tiles. What an interrupted `create` or [`remove`] left is cleared; a whole store is not
+    /// touched ([`StoreError::Exists`]).
+    pub fn create(
+        path: &Path,
+        meta: &StoreMeta,
+        thumb: &RgbImage,
+        mask: &TissueMask,
+    ) -> Result<Store, StoreError> {
+        if path.join("zarr.json").exists() {
+            return Err(StoreError::Exists { path: path.into() });
+        }
+        let failed = |reason: String| StoreError::Write {
+            path: path.into(),
+            reason,
+        };
+        remove_arrays(path).map_err(|e| failed(e.to_string()))?;
+        atomic::create_dir_all(path).map_err(|e| failed(e.to_string()))?;
+        let storage = storage(path)?;
+        let [nx, ny] = meta.tiles_xy.map(|n| n.max(1) as u64);
+        write_metadata(
+            ArrayBuilder::new(
+                vec![ny, nx],
+                vec![1, 1],
+                "variable_length_bytes",
+                Vec::<u8>::new(),
+            ),
+            storage.clone(),
+            "/tiles",
+        )
+        .map_err(failed)?;
+        let (width, height) = thumb.dimensions();
+        write_image(
+            vec![height.into(), width.into(), 3],
+            Map::new(),
+            thumb.as_raw().clone(),
+            storage.clone(),
+            "/thumb",
+        )
+        .map_err(failed)?;
+        let mut attributes = Map::new();
+        attributes.insert("cell_level0_px".into(), json!(mask.cell_level0_px));
+        write_image(
+            vec![mask.height.into(), mask.width.into()],
+            attributes,
+            mask.tissue.iter().map(|&t| u8::from(t)).collect(),
+            storage.clone(),
+            "/mask",
+        )
+        .map_err(failed)?;
+        write_group(meta, storage).map_err(failed)?;
+        Store::open(path)
+    }
+
+    /// Opens a whole store.
+    pub fn open(path: &Path) -> Result<Store, StoreError> {
+        let file = path.join("zarr.json");
+        if !file.exists() {
+            return Err(StoreError::NotAStore { path: path.into() });
+        }
+        let storage = storage(path)?;
+        let damaged = |file: PathBuf, reason: String| StoreError::Damaged { file, reason };
+        let group =
+            Group::open(storage.clone(), "/").map_err(|e| damaged(file.clone(), e.to_string()))?;
+        let Some(attribute) = group.attributes().get(ATTRIBUTE) else {
+            return Err(StoreError::NotAStore { path: path.into() });
+        };
+        let meta = read_meta(attribute).map_err(|reason| damaged(file, reason))?;
+        let tiles = Array::open(storage.clone(), "/tiles")
+            .map_err(|e| damaged(path.join("tiles/zarr.json"), e.to_string()))?;
+        if tiles.shape()
+            != meta
+                .tiles_xy
+                .map(|n| n.max(1) as u64)
+                .iter()
+                .rev()
+                .copied()
+                .collect::<Vec<_>>()
+        {
+            let reason = "its shape is not the tile grid".into();
+            return Err(damaged(path.join("tiles/zarr.json"), reason));
+        }
+        let key = ChunkKey {
+            identity: identity::hash(&meta.identity),
+            tile_patches: meta.tile_patches,
+        };
+        Ok(Store {
+            path: path.into(),
+            meta,
+            key,
+            tiles,
+            storage,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn meta(&self) -> &StoreMeta {
+        &self.meta
+    }
+
+    /// Whether a run with `wanted`'s identity may use this store's tiles; the error lists every setting that differs.
+    pub fn check_identity(&self, wanted: &StoreMeta) -> Result<(), IdentityMismatch> {
+        let differences = identity::differences(&self.meta.identity, &wanted.identity);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(IdentityMismatch {
+            path: self.path.clone(),
+            differences,
+        })
+    }
+
+    /// Commits one tile: after this it survives a kill. `numerics` names the hardware and libraries that made it.
+    pub fn write_tile(&self, tile: &TileResult, numerics: &str) -> Result<(), StoreError> {
+        let (col, row) = (tile.col, tile.row);
+        let bytes =
+            chunk::encode(tile, &self.key, numerics).map_err(|reason| StoreError::Tile {
+                path: self.path.clone(),
+                col,
+                row,
+                reason,
+            })?;
+        let failed = |reason: String| StoreError::Write {
+            path: self.path.clone(),
+            reason,
+        };
+        let indices = chunk_indices(col, row)
+            .ok_or_else(|| failed(format!("tile ({col}, {row}) has no place")))?;
+        let offsets =
+            ArrayBytesOffsets::new(vec![0, bytes.len()]).map_err(|e| failed(e.to_string()))?;
+        let value = ArrayBytes::new_vlen(bytes, offsets).map_err(|e| failed(e.to_string()))?;
+        self.tiles
+            .store_chunk(&indices, value)
+            .map_err(|e| failed(e.to_string()))
+    }
+
+    /// A finished tile; `None` where there is none or it fails its check ([`Store::tile_state`] says why).
+    pub fn read_tile(&self, col: i32, row: i32) -> Result<Option<TileResult>, StoreError> {
+        Ok(match self.tile_state(col, row)? {
+            TileState::Done { tile, .. } => Some(*tile),
+            TileState::Absent | TileState::Damaged(_) => None,
+        })
+    }
+
+    /// What stands at a tile's place. An error only where the file cannot be read at all (permissions, disk).
+    pub fn tile_state(&self, col: i32, row: i32) -> Result<TileState, StoreError> {
+        let Some(indices) = chunk_indices(col, row) else {
+            return Ok(TileState::Absent);
+        };
+        let file = self.path.join(format!("tiles/c/{row}/{col}"));
+        let damaged = |reason: String| TileState::Damaged(format!("{}: {reason}", file.display()));
+        let value = match self.tiles.retrieve_chunk_if_exists::<ArrayBytes>(&indices) {
+            Ok(Some(value)) => value,
+            Ok(None) => return Ok(TileState::Absent),
+            Err(ArrayError::StorageError(e)) => {
+                let reason = e.to_string();
+                return Err(StoreError::Read { path: file, reason });
+            }
+            Err(e) => return Ok(damaged(e.to_string())),
+        };
+        let bytes = match value.into_variable() {
+            Ok(value) => value.into_parts().0,
+            Err(e) => return Ok(damaged(e.to_string())),
+        };
+        Ok(match chunk::decode(&bytes, &self.key, [col, row]) {
+            Ok((tile, numerics)) => TileState::Done {
+                tile: Box::new(tile),
+                numerics,
+            },
+            Err(e) => damaged(e.to_string()),
+        })
+    }
+
+    /// Reads every planned tile and says which can be used.
+    pub fn check_tiles(&self) -> Result<TilesReport, StoreError> {
+        let states: Vec<_> = self
+            .meta
+            .planned_tiles
+            .par_iter()
+            .map(|&[col, row]| {
+                // Only the verdict is kept: all tiles at once may not fit in memory.
+                self.tile_state(col, row).map(|state| match state {
+                    TileState::Done { numerics, .. } => Some(Ok(numerics)),
+                    TileState::Absent => None,
+                    TileState::Damaged(reason) => Some(Err(reason)),
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        let mut report = TilesReport::default();
+        for (&tile, state) in self.meta.planned_tiles.iter().zip(states) {
+            match state {
+                Some(Ok(numerics)) => {
+                    report.finished.push(tile);
+                    *report.numerics.entry(numerics).or_default() += 1;
+                }
+                Some(Err(reason)) => report.damaged.push((tile, reason)),
+                None => {}
+            }
+        }
+        Ok(report)
+    }
+
+    /// Columns and rows of the planned tiles that need not be run again.
+    pub fn finished_tiles(&self) -> Result<Vec<[i32; 2]>, StoreError> {
+        Ok(self.check_tiles()?.finished)
+    }
+
+    /// The slide at low magnification.
+    pub fn thumb(&self) -> Result<RgbImage, StoreError> {
+        let (shape, _, pixels) = self.read_image("thumb")?;
+        let size = |at: usize| {
+            shape
+                .get(at)
+                .and_then(|&n| u32::try_from(n).ok())
+                .unwrap_or(0)
+        };
+        RgbImage::from_raw(size(1), size(0), pixels).ok_or_else(|| self.damaged_array("thumb"))
+    }
+
+    /// The tissue mask that the plan was made from.
+    pub fn mask(&self) -> Result<TissueMask, StoreError> {
+        let (shape, attributes, pixels) = self.read_image("mask")?;
+        let cell = attributes
+            .get("cell_level0_px")
+            .cloned()
+            .unwrap_or_default();
+        let size = |at: usize| shape.get(at).and_then(|&n| u32::try_from(n).ok());
+        let (Ok(cell_level0_px), Some(height), Some(width)) =
+            (serde_json::from_value(cell), size(0), size(1))
+        else {
+            return Err(self.damaged_array("mask"));
+        };
+        Ok(TissueMask {
+            width,
+            height,
+            cell_level0_px,
+            tissue: pixels.iter().map(|&p| p != 0).collect(),
+        })
+    }
+
+    fn damaged_array(&self, name: &str) -> StoreError {
+        StoreError::Damaged {
+            file: self.path.join(name).join("zarr.json"),
+            reason: "its shape or attributes are not those of this program".into(),
+        }
+    }
+
+    /// Shape, attributes and values of a `u8` array.
+    fn read_image(
+        &self,
+        name: &str,
+    ) -> Result<(Vec<u64>, Map<String, Value>, Vec<u8>), StoreError> {
+        let damaged = |e: String| StoreError::Damaged {
+            file: self.path.join(name),
+            reason: e,
+        };
+        let array = Array::open(self.storage.clone(), &format!("/{name}"))
+            .map_err(|e| damaged(e.to_string()))?;
+        let first = vec![0; array.dimensionality()];
+        // A chunk that is not there would read as zeros.
+        let values = array
+            .retrieve_chunk_if_exists::<Vec<u8>>(&first)
+            .map_err(|e| damaged(e.to_string()))?
+            .ok_or_else(|| damaged("its pixels are missing".into()))?;
+        Ok((array.shape().to_vec(), array.attributes().clone(), values))
+    }
+}
+
+/// Drops a store (`--restart`): first what makes it one, then its arrays. Other files in the folder stay; a folder that
+/// is not a store is not touched. Nothing there is fine.
+pub fn remove(path: &Path) -> Result<(), StoreError> {
+    let file = path.join("zarr.json");
+    if !path.exists() {
+        return Ok(());
+    }
+    // A store whose metadata is damaged is still known by its arrays.
+    let is_ours = ARRAYS.iter().all(|array| path.join(array).is_dir())
+        || std::fs::read_to_string(&file).is_ok_and(|text| text.contains(ATTRIBUTE));
+    if !is_ours && file.exists() {
+        return Err(StoreError::NotAStore { path: path.into() });
+    }
+    let drop_all = || {
+        match std::fs::remove_file(&file) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+        atomic::sync_dir(path)?;
+        remove_arrays(path)
+    };
+    drop_all().map_err(|e| StoreError::Write {
+        path: path.into(),
+        reason: e.to_string(),
+    })
+}
+
+fn remove_arrays(path: &Path) -> std::io::Result<()> {
+    for array in ARRAYS {
+        match std::fs::remove_dir_all(path.join(array)) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+fn chunk_indices(col: i32, row: i32) -> Option<[u64; 2]> {
+    Some([u64::try_from(row).ok()?, u64::try_from(col).ok()?])
+}
+
+fn storage(path: &Path) -> Result<Arc<AtomicStore>, StoreError> {
+    AtomicStore::new(path)
+        .map(Arc::new)
+        .map_err(|e| StoreError::Read {
+            path: path.into(),
+            reason: e.to_string(),
+        })
+}
+
+/// Builds an array with the store's codecs and writes its `zarr.json`, without a word of this library's version.
+fn write_metadata(
+    mut builder: ArrayBuilder,
+    storage: Arc<AtomicStore>,
+    path: &str,
+) -> Result<Array<AtomicStore>, String> {
+    builder.bytes_to_bytes_codecs(vec![
+        Arc::new(ZstdCodec::new(ZSTD_LEVEL.into(), false)),
+        Arc::new(Crc32cCodec::new()),
+    ]);
+    let array = builder.build(storage, path).map_err(|e| e.to_string())?;
+    let options = ArrayMetadataOptions::default().with_include_zarrs_metadata(false);
+    array
+        .store_metadata_opt(&options)
+        .map_err(|e| e.to_string())?;
+    Ok(array)
+}
+
+/// A `u8` array of one chunk.
+fn write_image(
+    shape: Vec<u64>,
+    attributes: Map<String, Value>,
+    values: Vec<u8>,
+    storage: Arc<AtomicStore>,
+    path: &str,
+) -> Result<(), String> {
+    let mut builder = ArrayBuilder::new(shape.clone(), shape, "uint8", 0u8);
+    builder.attributes(attributes);
+    let array = write_metadata(builder, storage, path)?;
+    let options = zarrs::array::CodecOptions::default().with_store_empty_chunks(true);
+    array
+        .store_chunk_opt(&vec![0; array.dimensionality()], values, &options)
+        .map_err(|e| e.to_string())
+}
+
+/// The group's `zarr.json`: the last file of a new store.
+fn write_group(meta: &StoreMeta, storage: Arc<AtomicStore>) -> Result<(), String> {
+    let meta = serde_json::to_value(meta).map_err(|e| e.to_string())?;
+    let mut attributes = Map::new();
+    attributes.insert(
+        ATTRIBUTE.into(),
+        json!({"format": FORMAT, "sha256": identity::hash_hex(&meta), "meta": meta}),
+    );
+    let mut group = GroupBuilder::new();
+    group.attributes(attributes);
+    let group = group.build(storage, "/").map_err(|e| e.to_string())?;
+    group.store_metadata().map_err(|e| e.to_string())
+}
+
+fn read_meta(attribute: &Value) -> Result<StoreMeta, String> {
+    let format = attribute.get("format").and_then(Value::as_u64);
+    if format != Some(FORMAT) {
+        return Err(format!("format {format:?}, this program knows {FORMAT}"));
+    }
+    let meta = attribute.get("meta").ok_or("has no settings")?;
+    if attribute.get("sha256").and_then(Value::as_str) != Some(&identity::hash_hex(meta)) {
+        return Err("its settings do not match their checksum".into());
+    }
+    let meta: StoreMeta = serde_json::from_value(meta.clone()).map_err(|e| e.to_string())?;
+    let unique: BTreeSet<_> = meta.planned_tiles.iter().collect();
+    if unique.len() != meta.planned_tiles.len() {
+        return Err("it plans a tile twice".into());
+    }
+    Ok(meta)
+}

@@ -1,0 +1,156 @@
+//! Another scanner, another stain, another day: colour and sharpness of a crop, geometry untouched.
+//!
+//! Stain is varied in optical density along Ruifrok and Johnston's H, E and D vectors (Tellez et al. 2019 found this the
+//! strongest augmentation for H&E).
+
+use fastrand::Rng;
+use image::{RgbImage, imageops};
+
+/// Rows: optical density of hematoxylin, eosin, DAB in R, G, B (Ruifrok and Johnston 2001).
+const STAINS: [[f32; 3]; 3] = [[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]];
+
+/// Varies `rgb` by numbers drawn from `rng`.
+pub fn vary(mut rgb: RgbImage, rng: &mut Rng) -> RgbImage {
+    if rng.f32() < 0.3 {
+        rgb = coarsen(&rgb, rng);
+    }
+    if rng.f32() < 0.25 {
+        rgb = imageops::fast_blur(&rgb, 0.4 + 1.1 * rng.f32());
+    }
+    if rng.f32() < 0.9 {
+        vary_stain(&mut rgb, rng);
+    }
+    if rng.f32() < 0.5 {
+        vary_light(&mut rgb, rng);
+    }
+    if rng.f32() < 0.2 {
+        add_noise(&mut rgb, rng);
+    }
+    if rng.f32() < 0.25 {
+        rgb = through_jpeg(rgb, rng);
+    }
+    rgb
+}
+
+fn uniform(rng: &mut Rng, lo: f32, hi: f32) -> f32 {
+    lo + rng.f32() * (hi - lo)
+}
+
+/// As if scanned at a lower power and resampled, as a 20x slide is.
+fn coarsen(rgb: &RgbImage, rng: &mut Rng) -> RgbImage {
+    let (w, h) = rgb.dimensions();
+    let factor = uniform(rng, 1.4, 2.3);
+    let small = |n: u32| ((n as f32 / factor) as u32).max(1);
+    let down = imageops::resize(rgb, small(w), small(h), imageops::FilterType::Triangle);
+    imageops::resize(&down, w, h, imageops::FilterType::CatmullRom)
+}
+
+fn vary_stain(rgb: &mut RgbImage, rng: &mut Rng) {
+    let unmix = invert(&STAINS);
+    let gain = [
+        uniform(rng, 0.65, 1.5),
+        uniform(rng, 0.5, 1.6),
+        uniform(rng, 0.6, 1.4),
+    ];
+    let shift = [
+        uniform(rng, -0.04, 0.04),
+        uniform(rng, -0.04, 0.04),
+        uniform(rng, -0.02, 0.02),
+    ];
+    // new OD = OD * unmix * diag(gain) * mix + shift * mix
+    let mut turn = [[0.0f32; 3]; 3];
+    let mut offset = [0.0f32; 3];
+    for c in 0..3 {
+        for s in 0..3 {
+            offset[c] += shift[s] * STAINS[s][c];
+            for from in 0..3 {
+                turn[from][c] += unmix[from][s] * gain[s] * STAINS[s][c];
+            }
+        }
+    }
+    let od: Vec<f32> = (0..256)
+        .map(|v| -((v as f32).max(1.0) / 255.0).ln())
+        .collect();
+    for px in rgb.pixels_mut() {
+        let d = px.0.map(|v| od[usize::from(v)]);
+        for c in 0..3 {
+            let new = d[0] * turn[0][c] + d[1] * turn[1][c] + d[2] * turn[2][c] + offset[c];
+            px.0[c] = ((-new).exp() * 255.0 + 0.5).clamp(0.0, 255.0) as u8;
+        }
+    }
+}
+
+/// Lamp, white balance, gamma.
+fn vary_light(rgb: &mut RgbImage, rng: &mut Rng) {
+    let lamp = uniform(rng, 0.65, 1.1);
+    let gamma = uniform(rng, -0.3, 0.3).exp();
+    let table: Vec<Vec<u8>> = (0..3)
+        .map(|_| {
+            let gain = lamp * uniform(rng, 0.93, 1.07);
+            (0..256)
+                .map(|v| {
+                    ((v as f32 / 255.0).powf(gamma) * gain * 255.0 + 0.5).clamp(0.0, 255.0) as u8
+                })
+                .collect()
+        })
+        .collect();
+    for px in rgb.pixels_mut() {
+        for c in 0..3 {
+            px.0[c] = table[c][usize::from(px.0[c])];
+        }
+    }
+}
+
+fn add_noise(rgb: &mut RgbImage, rng: &mut Rng) {
+    let sigma = uniform(rng, 1.0, 8.0);
+    for px in rgb.pixels_mut() {
+        for c in 0..3 {
+            // The sum of four uniform numbers is near enough to a normal one.
+            let n = (rng.f32() + rng.f32() + rng.f32() + rng.f32() - 2.0) * 1.73 * sigma;
+            px.0[c] = (f32::from(px.0[c]) + n + 0.5).clamp(0.0, 255.0) as u8;
+        }
+    }
+}
+
+fn through_jpeg(rgb: RgbImage, rng: &mut Rng) -> RgbImage {
+    let quality = rng.u8(35..92);
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, quality);
+    if rgb.write_with_encoder(encoder).is_err() {
+        return rgb;
+    }
+    image::load_from_memory(bytes.get_ref()).map_or(rgb, |i| i.to_rgb8())
+}
+
+/// Inverse of a 3 x 3 matrix by cofactors.
+fn invert(m: &[[f32; 3]; 3]) -> [[f32; 3]; 3] {
+    let cofactor = |r: usize, c: usize| {
+        let (a, b) = ((r + 1) % 3, (r + 2) % 3);
+        let (d, e) = ((c + 1) % 3, (c + 2) % 3);
+        m[a][d] * m[b][e] - m[a][e] * m[b][d]
+    };
+    let det: f32 = (0..3).map(|c| m[0][c] * cofactor(0, c)).sum();
+    let mut out = [[0.0; 3]; 3];
+    for (r, row) in out.iter_mut().enumerate() {
+        for (c, v) in row.iter_mut().enumerate() {
+            *v = cofactor(c, r) / det;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inverse_times_matrix_is_one() {
+        let inverse = invert(&STAINS);
+        for r in 0..3 {
+            for c in 0..3 {
+                let v: f32 = (0..3).map(|k| STAINS[r][k] * inverse[k][c]).sum();
+                assert!((v - if r == c { 1.0 } else { 0.0 }).abs() < 1e-5);
+            }
+        }
+    }
+}

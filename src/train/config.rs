@@ -1,0 +1,111 @@
+//! What to learn from and how: the content of a training TOML.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::TrainError;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// µm/px of the model.
+    pub mpp: f64,
+    /// Side of a training crop, px; a multiple of 32.
+    pub crop_px: usize,
+    /// Crops a step.
+    pub batch: usize,
+    /// Learning rate of the decoder; the schedule is a cosine after a short warm-up.
+    pub lr: f64,
+    /// Learning rate of the pre-trained encoder.
+    pub encoder_lr: f64,
+    pub weight_decay: f64,
+    /// Decay a step of the averaged weights, which are the ones that ship.
+    pub ema: f64,
+    pub seed: u64,
+    /// Names of the types, background not counted; id = place + 1.
+    pub types: Vec<String>,
+    pub data: Vec<DataSet>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// Images/*.png beside Labels/*.mat (inst_map, type_map).
+    Consep,
+    /// images/* beside labels/*.png of instance ids.
+    Labels,
+    /// images/* beside points/*.csv of x,y,type.
+    Dots,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSet {
+    pub name: String,
+    pub format: Format,
+    /// Relative to the data folder given on the command line.
+    pub folder: PathBuf,
+    pub mpp: f64,
+    /// Share of the crops drawn from this set.
+    pub share: f64,
+    /// Our type id for each of the set's own ids (place = its id); empty: no types.
+    #[serde(default)]
+    pub type_ids: Vec<u8>,
+    /// Our type id for each type name (dots).
+    #[serde(default)]
+    pub types: BTreeMap<String, u8>,
+    /// Beginnings of the names of images that are never shown.
+    #[serde(default)]
+    pub hold_out: Vec<String>,
+}
+
+impl DataSet {
+    /// Whether an image of this file name is kept for validation.
+    pub fn holds_out(&self, file_name: &str) -> bool {
+        self.hold_out
+            .iter()
+            .any(|start| file_name.starts_with(start))
+    }
+}
+
+impl TrainConfig {
+    pub fn read(path: &Path) -> Result<Self, TrainError> {
+        let text = std::fs::read_to_string(path).map_err(|e| TrainError::file(path, e))?;
+        let config: Self = toml::from_str(&text).map_err(|e| TrainError::file(path, e))?;
+        config
+            .check()
+            .map_err(|reason| TrainError::file(path, reason))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let types = self.types.len();
+        if self.crop_px == 0 || !self.crop_px.is_multiple_of(32) {
+            return Err(format!("crop_px = {}: give a multiple of 32", self.crop_px));
+        }
+        if self.batch == 0 || self.data.is_empty() {
+            return Err("batch and [[data]] must not be empty".into());
+        }
+        if !(self.mpp > 0.0 && self.lr > 0.0 && (0.0..1.0).contains(&self.ema)) {
+            return Err("mpp and lr must be positive, ema in 0..1".into());
+        }
+        for set in &self.data {
+            let ids = set.type_ids.iter().chain(set.types.values());
+            if let Some(id) = ids.copied().find(|&id| usize::from(id) > types) {
+                return Err(format!(
+                    "data set {}: type id {id}, but there are {types} types",
+                    set.name
+                ));
+            }
+            if !(set.mpp > 0.0 && set.share >= 0.0) {
+                return Err(format!(
+                    "data set {}: mpp must be positive, share not negative",
+                    set.name
+                ));
+            }
+        }
+        Ok(())
+    }
+}

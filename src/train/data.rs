@@ -1,0 +1,126 @@
+//! Labelled images in memory, at the model's scale.
+//!
+//! In: folders. Out: [`LabelledImage`]s, split into those to learn from and those held out. Nothing is dropped in
+//! silence: a file that cannot be used is an error that names it.
+
+use std::path::Path;
+
+use image::RgbImage;
+
+use super::TrainError;
+use super::config::{DataSet, Format, TrainConfig};
+use super::formats::{consep, dots, labels};
+
+/// What is known about an image's nuclei.
+#[derive(Debug, Clone)]
+pub enum Truth {
+    /// Instance id of each pixel (0: none) and the type of each id (0: unknown); `types[0]` is unused.
+    Instances { ids: Vec<u32>, types: Vec<u8> },
+    /// A point inside each nucleus, px, and its type.
+    Dots(Vec<Dot>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dot {
+    pub x_px: f32,
+    pub y_px: f32,
+    pub type_id: u8,
+}
+
+#[derive(Debug, Clone)]
+pub struct LabelledImage {
+    /// Data set and file name.
+    pub name: String,
+    pub held_out: bool,
+    pub rgb: RgbImage,
+    pub truth: Truth,
+}
+
+/// The images of one set.
+pub struct LoadedSet {
+    pub name: String,
+    pub share: f64,
+    pub images: Vec<LabelledImage>,
+}
+
+/// Loads every set of `config` from below `root`, resampled to the model's µm/px.
+pub fn load(config: &TrainConfig, root: &Path) -> Result<Vec<LoadedSet>, TrainError> {
+    config
+        .data
+        .iter()
+        .map(|set| {
+            let images = load_set(set, root)?
+                .into_iter()
+                .map(|image| rescale(image, set.mpp / config.mpp))
+                .collect();
+            Ok(LoadedSet {
+                name: set.name.clone(),
+                share: set.share,
+                images,
+            })
+        })
+        .collect()
+}
+
+fn load_set(set: &DataSet, root: &Path) -> Result<Vec<LabelledImage>, TrainError> {
+    let folder = root.join(&set.folder);
+    let images = match set.format {
+        Format::Consep => consep::load(set, &folder)?,
+        Format::Labels => labels::load(set, &folder)?,
+        Format::Dots => dots::load(set, &folder)?,
+    };
+    if images.is_empty() {
+        return Err(TrainError::file(
+            folder,
+            "no labelled images here: check `folder`",
+        ));
+    }
+    Ok(images)
+}
+
+/// Resamples image (anti-aliased) and truth (nearest) by `factor`; within 5 % the pixels stay as they are, as on slides.
+fn rescale(image: LabelledImage, factor: f64) -> LabelledImage {
+    if (factor - 1.0).abs() <= 0.05 {
+        return image;
+    }
+    let (w, h) = image.rgb.dimensions();
+    let (new_w, new_h) = (
+        ((f64::from(w) * factor).round() as u32).max(1),
+        ((f64::from(h) * factor).round() as u32).max(1),
+    );
+    let rgb = image::imageops::resize(
+        &image.rgb,
+        new_w,
+        new_h,
+        image::imageops::FilterType::CatmullRom,
+    );
+    let truth = match image.truth {
+        Truth::Instances { ids, types } => {
+            let nearest = |i: u32, old: u32, new: u32| {
+                ((f64::from(i) + 0.5) * f64::from(old) / f64::from(new)) as usize
+            };
+            let ids = (0..new_h)
+                .flat_map(|y| (0..new_w).map(move |x| (x, y)))
+                .map(|(x, y)| {
+                    let (sx, sy) = (nearest(x, w, new_w), nearest(y, h, new_h));
+                    ids[sy.min(h as usize - 1) * w as usize + sx.min(w as usize - 1)]
+                })
+                .collect();
+            Truth::Instances { ids, types }
+        }
+        Truth::Dots(dots) => Truth::Dots(
+            dots.into_iter()
+                .map(|d| Dot {
+                    x_px: d.x_px * factor as f32,
+                    y_px: d.y_px * factor as f32,
+                    ..d
+                })
+                .collect(),
+        ),
+    };
+    LabelledImage {
+        rgb,
+        truth,
+        ..image
+    }
+}

@@ -1,0 +1,124 @@
+//! The numeric matrices of a MATLAB 5 file (also zlib-compressed ones), as SciPy and MATLAB write them.
+//!
+//! In: bytes. Out: matrices by name, column by column. Everything else in the file is passed over. Layout: "MAT-File
+//! Format" by MathWorks, version 5. Little endian only.
+
+use std::io::Read;
+
+/// A two-dimensional numeric matrix; `values[column * rows + row]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Matrix {
+    pub name: String,
+    pub rows: usize,
+    pub columns: usize,
+    pub values: Vec<f64>,
+}
+
+const HEADER_BYTES: usize = 128;
+const COMPRESSED: u32 = 15;
+const MATRIX: u32 = 14;
+/// No matrix of a labelled image is larger: a bound against decompression bombs.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// All numeric matrices of a file. The error says what is wrong, without the file's name.
+pub fn read(bytes: &[u8]) -> Result<Vec<Matrix>, String> {
+    if bytes.len() < HEADER_BYTES || &bytes[126..128] != b"IM" {
+        return Err(
+            "not a little-endian MATLAB 5 file (v7.3 files are HDF5: save with -v7)".into(),
+        );
+    }
+    let mut found = Vec::new();
+    let mut rest = &bytes[HEADER_BYTES..];
+    while !rest.is_empty() {
+        let (kind, data, after) = element(rest).ok_or("ends in the middle of an element")?;
+        match kind {
+            COMPRESSED => {
+                let mut inner = Vec::new();
+                flate2::read::ZlibDecoder::new(data)
+                    .take(MAX_BYTES)
+                    .read_to_end(&mut inner)
+                    .map_err(|e| format!("a compressed element is damaged: {e}"))?;
+                if let Some((MATRIX, data, _)) = element(&inner) {
+                    found.extend(matrix(data));
+                }
+            }
+            MATRIX => found.extend(matrix(data)),
+            _ => {}
+        }
+        rest = after;
+    }
+    Ok(found)
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// Type, content and what follows of the first element.
+fn element(bytes: &[u8]) -> Option<(u32, &[u8], &[u8])> {
+    let kind = word(bytes, 0)?;
+    if kind >> 16 != 0 {
+        // Small format: size in the upper half, up to four bytes of content in place of the size.
+        let size = (kind >> 16) as usize;
+        return Some((
+            kind & 0xFFFF,
+            bytes.get(4..4 + size.min(4))?,
+            bytes.get(8..)?,
+        ));
+    }
+    let size = word(bytes, 4)? as usize;
+    let data = bytes.get(8..8usize.checked_add(size)?)?;
+    // Compressed elements are not padded to eight bytes.
+    let padded = if kind == COMPRESSED {
+        size
+    } else {
+        size.div_ceil(8) * 8
+    };
+    Some((kind, data, bytes.get(8 + padded..).unwrap_or(&[])))
+}
+
+/// The numeric matrix in a matrix element; `None` for cells, structures, text, sparse or more dimensions.
+fn matrix(data: &[u8]) -> Option<Matrix> {
+    let (_, flags, rest) = element(data)?;
+    let class = flags.first()?;
+    if !(6..=15).contains(class) {
+        return None;
+    }
+    let (_, dims, rest) = element(rest)?;
+    let (_, name, rest) = element(rest)?;
+    let (kind, values, _) = element(rest)?;
+    if dims.len() != 8 {
+        return None;
+    }
+    let (rows, columns) = (word(dims, 0)? as usize, word(dims, 4)? as usize);
+    let values = numbers(kind, values)?;
+    (values.len() == rows.checked_mul(columns)?).then(|| Matrix {
+        name: String::from_utf8_lossy(name).into_owned(),
+        rows,
+        columns,
+        values,
+    })
+}
+
+fn numbers(kind: u32, data: &[u8]) -> Option<Vec<f64>> {
+    macro_rules! each {
+        ($t:ty) => {
+            data.chunks_exact(size_of::<$t>())
+                .filter_map(|c| Some(<$t>::from_le_bytes(c.try_into().ok()?) as f64))
+                .collect()
+        };
+    }
+    Some(match kind {
+        1 => each!(i8),
+        2 => each!(u8),
+        3 => each!(i16),
+        4 => each!(u16),
+        5 => each!(i32),
+        6 => each!(u32),
+        7 => each!(f32),
+        9 => each!(f64),
+        12 => each!(i64),
+        13 => each!(u64),
+        _ => return None,
+    })
+}

@@ -1,0 +1,132 @@
+//! How wrong a prediction is: BCE + dice (np), 2 MSE + MSE of gradients (h, v), cross-entropy + 0.6 dice (types), the
+//! terms of Graham et al. 2019 with weights a pixel.
+
+use tch::{Kind, Reduction, Tensor};
+
+use crate::model::network::RawMaps;
+
+/// A batch of targets, each `[N, 1 or 2, H, W]` float; `tp` is `[N, H, W]` int64.
+pub struct Batch {
+    /// u8 [N, 3, H, W].
+    pub rgb: Tensor,
+    pub np: Tensor,
+    pub np_weight: Tensor,
+    pub hv: Tensor,
+    pub hv_weight: Tensor,
+    pub tp: Tensor,
+    pub tp_weight: Tensor,
+}
+
+/// The loss and its parts (np, hv, tp), each a scalar.
+pub struct Loss {
+    pub total: Tensor,
+    pub parts: [f64; 3],
+}
+
+pub fn of(raw: &RawMaps, batch: &Batch) -> Loss {
+    let np = np_loss(&raw.np, batch);
+    let hv = hv_loss(&raw.hv, batch);
+    let tp = raw
+        .tp
+        .as_ref()
+        .map_or_else(|| Tensor::from(0.0f32), |tp| tp_loss(tp, batch));
+    let parts = [
+        np.double_value(&[]),
+        hv.double_value(&[]),
+        tp.double_value(&[]),
+    ];
+    Loss {
+        total: np + hv + tp,
+        parts,
+    }
+}
+
+fn np_loss(logits: &Tensor, batch: &Batch) -> Tensor {
+    let weight_sum = batch.np_weight.sum(Kind::Float).clamp_min(1.0);
+    let bce = logits.binary_cross_entropy_with_logits(
+        &batch.np,
+        None::<&Tensor>,
+        None::<&Tensor>,
+        Reduction::None,
+    );
+    let bce = (bce * &batch.np_weight).sum(Kind::Float) / &weight_sum;
+    let known = batch.np_weight.gt(0.0).to_kind(Kind::Float);
+    let p = logits.sigmoid() * &known;
+    let t = &batch.np * &known;
+    bce + dice(&p, &t, &[0, 1, 2, 3])
+}
+
+/// 1 - 2 |p t| / (|p| + |t|), summed over `dims`.
+fn dice(p: &Tensor, t: &Tensor, dims: &[i64]) -> Tensor {
+    let sum = |x: &Tensor| x.sum_dim_intlist(dims, false, Kind::Float);
+    let overlap: Tensor = (sum(&(p * t)) * 2.0 + 1e-3) / (sum(p) + sum(t) + 1e-3);
+    1.0 - overlap
+}
+
+fn hv_loss(hv: &Tensor, batch: &Batch) -> Tensor {
+    let weight_sum = batch.hv_weight.sum(Kind::Float).clamp_min(1.0);
+    // Only errors inside nuclei count, in the gradient too: outside, post-processing does not look.
+    let known = batch.hv_weight.gt(0.0).to_kind(Kind::Float);
+    let error = (hv - &batch.hv) * known;
+    let mse = (error.square() * &batch.hv_weight).sum(Kind::Float) / &weight_sum;
+    // The gradient is linear, so the gradient of the error is the error of the gradient.
+    let slope = |channel: i64| {
+        let kernel = slope_kernel(channel, error.device());
+        error
+            .narrow(1, channel, 1)
+            .conv2d(&kernel, None::<&Tensor>, [1, 1], [2, 2], [1, 1], 1)
+    };
+    let gradient = (slope(0).square() + slope(1).square()) * &batch.hv_weight;
+    mse * 2.0 + gradient.sum(Kind::Float) / &weight_sum * GRADIENT_GAIN
+}
+
+/// The kernel below answers a unit slope with 1; hover_net's answers with 12, so its squared error weighs 144: that much drowns the other terms.
+const GRADIENT_GAIN: f64 = 60.0;
+
+/// 5 x 5 derivative along x (channel 0, for h) or y (1, for v): weight x / (x² + y²) as in hover_net, scaled so that a
+/// ramp of slope 1 answers 1.
+fn slope_kernel(channel: i64, device: tch::Device) -> Tensor {
+    let mut k = [0.0f32; 25];
+    for (i, w) in k.iter_mut().enumerate() {
+        let (x, y) = ((i % 5) as f32 - 2.0, (i / 5) as f32 - 2.0);
+        let along = if channel == 0 { x } else { y };
+        *w = along / (x * x + y * y + 1e-9);
+    }
+    let gain: f32 = k
+        .iter()
+        .enumerate()
+        .map(|(i, w)| {
+            w * if channel == 0 {
+                (i % 5) as f32 - 2.0
+            } else {
+                (i / 5) as f32 - 2.0
+            }
+        })
+        .sum();
+    Tensor::from_slice(&k.map(|w| w / gain))
+        .view([1, 1, 5, 5])
+        .to_device(device)
+}
+
+fn tp_loss(logits: &Tensor, batch: &Batch) -> Tensor {
+    let weight_sum = batch.tp_weight.sum(Kind::Float).clamp_min(1.0);
+    let log_p = logits.log_softmax(1, Kind::Float);
+    let chosen = log_p.gather(1, &batch.tp.unsqueeze(1), false);
+    let ce = -(chosen * &batch.tp_weight).sum(Kind::Float) / &weight_sum;
+    let types = logits.size()[1];
+    let one_hot = batch
+        .tp
+        .one_hot(types)
+        .permute([0, 3, 1, 2])
+        .to_kind(Kind::Float)
+        * &batch.tp_weight;
+    let p = log_p.exp() * &batch.tp_weight;
+    // Only types that are in the batch count: an absent one has no overlap to speak of.
+    let present = one_hot
+        .sum_dim_intlist(&[0i64, 2, 3][..], false, Kind::Float)
+        .gt(0.0)
+        .to_kind(Kind::Float);
+    let per_type = dice(&p, &one_hot, &[0, 2, 3]) * &present;
+    let dice = per_type.sum(Kind::Float) / present.sum(Kind::Float).clamp_min(1.0);
+    ce + dice * 0.6
+}

@@ -1,0 +1,113 @@
+//! AdamW (Loshchilov and Hutter 2019) with an average of the weights, all state in named tensors so that a checkpoint
+//! is one file and a resumed training continues exactly.
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+
+use super::config::TrainConfig;
+
+const BETA1: f64 = 0.9;
+const BETA2: f64 = 0.999;
+const EPS: f64 = 1e-8;
+const WARM_UP_STEPS: f64 = 200.0;
+/// Gradients longer than this are shortened to it.
+const MAX_NORM: f64 = 5.0;
+
+/// First and second moments and averaged weights of every learning tensor.
+pub struct Optimizer {
+    pub step: u64,
+    pub m: BTreeMap<String, Tensor>,
+    pub v: BTreeMap<String, Tensor>,
+    pub average: BTreeMap<String, Tensor>,
+}
+
+impl Optimizer {
+    pub fn new(tensors: &BTreeMap<String, Tensor>, learning: &[String]) -> Self {
+        let zeros = || {
+            learning
+                .iter()
+                .map(|n| (n.clone(), tensors[n].zeros_like()))
+                .collect()
+        };
+        let average = learning
+            .iter()
+            .map(|n| (n.clone(), tensors[n].detach().copy()))
+            .collect();
+        Self {
+            step: 0,
+            m: zeros(),
+            v: zeros(),
+            average,
+        }
+    }
+
+    /// One step from the gradients in `tensors`; clears them.
+    pub fn update(
+        &mut self,
+        tensors: &mut BTreeMap<String, Tensor>,
+        config: &TrainConfig,
+        steps: u64,
+    ) {
+        let _guard = tch::no_grad_guard();
+        self.step += 1;
+        let rate = schedule(self.step, steps);
+        let shorten = self.shortening(tensors);
+        // The average starts quickly and settles at the configured decay.
+        let decay = config
+            .ema
+            .min((1.0 + self.step as f64) / (10.0 + self.step as f64));
+        let correct1 = 1.0 - BETA1.powf(self.step as f64);
+        let correct2 = 1.0 - BETA2.powf(self.step as f64);
+        for (name, m) in &mut self.m {
+            let Some(tensor) = tensors.get_mut(name) else {
+                continue;
+            };
+            let grad = tensor.grad();
+            if grad.defined() {
+                let lr = rate
+                    * if name.starts_with("encoder.") {
+                        config.encoder_lr
+                    } else {
+                        config.lr
+                    };
+                let grad = grad * shorten;
+                let v = self.v.entry(name.clone()).or_insert_with(|| m.zeros_like());
+                *m *= BETA1;
+                *m += &grad * (1.0 - BETA1);
+                *v *= BETA2;
+                *v += grad.square() * (1.0 - BETA2);
+                if name.ends_with(".weight") {
+                    *tensor *= 1.0 - lr * config.weight_decay;
+                }
+                let change = (&*m / correct1) / ((&*v / correct2).sqrt() + EPS);
+                *tensor -= change * lr;
+                tensor.zero_grad();
+            }
+            if let Some(average) = self.average.get_mut(name) {
+                *average *= decay;
+                *average += &*tensor * (1.0 - decay);
+            }
+        }
+    }
+
+    fn shortening(&self, tensors: &BTreeMap<String, Tensor>) -> f64 {
+        let squared: f64 = self
+            .m
+            .keys()
+            .filter_map(|n| tensors.get(n))
+            .map(Tensor::grad)
+            .filter(Tensor::defined)
+            .map(|g| g.square().sum(tch::Kind::Float).double_value(&[]))
+            .sum();
+        (MAX_NORM / (squared.sqrt() + 1e-12)).min(1.0)
+    }
+}
+
+/// Linear warm-up, then a cosine down to 1 % of the rate.
+pub fn schedule(step: u64, steps: u64) -> f64 {
+    let (step, steps) = (step as f64, steps.max(1) as f64);
+    let warm = (step / WARM_UP_STEPS.min(steps / 10.0).max(1.0)).min(1.0);
+    let cosine = 0.5 * (1.0 + (std::f64::consts::PI * (step / steps).min(1.0)).cos());
+    warm * (0.01 + 0.99 * cosine)
+}

@@ -1,0 +1,170 @@
+//! The trainable form of hovernet-lite: convolutions, and in the encoder a batch norm whose statistics are measured once
+//! on the training images and then fixed (batches are too small to trust theirs); scale and offset still learn.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+use super::TrainError;
+use crate::model::lite::{Convolve, Layer, convolve, layers, pad_same};
+
+/// EfficientNet's batch-norm epsilon.
+const BN_EPS: f64 = 1e-3;
+
+/// Sums of a batch norm's statistics over recalibration batches.
+type Statistics = BTreeMap<String, (Tensor, Tensor, f64)>;
+
+/// All tensors by name: `<layer>.weight`, `.bias`, and for the encoder `.gain` (learn), `.mean`, `.var` (fixed).
+pub struct Weights {
+    pub layers: Vec<Layer>,
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Convolutions in bf16, everything else in f32.
+    pub bf16: bool,
+    measuring: RefCell<Option<Statistics>>,
+}
+
+impl Weights {
+    /// A fresh decoder on an ImageNet encoder (`encoder`: safetensors as scripts/imagenet_encoder.py writes it).
+    pub fn from_imagenet(encoder: &Path, types: i64, seed: u64) -> Result<Self, TrainError> {
+        let mut found: BTreeMap<String, Tensor> = Tensor::read_safetensors(encoder)
+            .map_err(|e| TrainError::file(encoder, e))?
+            .into_iter()
+            .collect();
+        tch::manual_seed(seed as i64);
+        let layers = layers(types);
+        let mut tensors = BTreeMap::new();
+        for l in &layers {
+            if !l.encoder {
+                fresh(l, &mut tensors);
+                continue;
+            }
+            for part in ["weight", "gain", "bias", "mean", "var"] {
+                let name = format!("{}.{part}", l.name);
+                let tensor = found
+                    .remove(&name)
+                    .ok_or_else(|| TrainError::file(encoder, format!("has no tensor {name}")))?;
+                tensors.insert(name, tensor.to_kind(Kind::Float));
+            }
+        }
+        Ok(Self::new(layers, tensors))
+    }
+
+    pub fn new(layers: Vec<Layer>, tensors: BTreeMap<String, Tensor>) -> Self {
+        Self {
+            layers,
+            tensors,
+            bf16: false,
+            measuring: RefCell::new(None),
+        }
+    }
+
+    /// Names of the tensors that learn.
+    pub fn learning(&self) -> Vec<String> {
+        let fixed = |name: &str| name.ends_with(".mean") || name.ends_with(".var");
+        self.tensors.keys().filter(|n| !fixed(n)).cloned().collect()
+    }
+
+    /// Replaces the encoder's batch-norm statistics by those of `batches` (u8 [N, 3, H, W]).
+    pub fn recalibrate(&mut self, batches: &[Tensor]) {
+        let _guard = tch::no_grad_guard();
+        *self.measuring.borrow_mut() = Some(BTreeMap::new());
+        for rgb in batches {
+            let _ = crate::model::lite::forward(&self.layers, self, &rgb.to_kind(Kind::Float));
+        }
+        for (name, (mean, var, n)) in self.measuring.take().unwrap_or_default() {
+            self.tensors.insert(format!("{name}.mean"), mean / n);
+            self.tensors.insert(format!("{name}.var"), var / n);
+        }
+    }
+
+    /// Weight and bias with the batch norm folded in.
+    fn folded(&self, l: &Layer) -> (Tensor, Tensor) {
+        let get = |part: &str| &self.tensors[&format!("{}.{part}", l.name)];
+        let (weight, bias) = (get("weight"), get("bias"));
+        if !l.encoder {
+            return (weight.shallow_clone(), bias.shallow_clone());
+        }
+        let scale = get("gain") * (get("var") + BN_EPS).rsqrt();
+        (
+            weight * scale.view([-1, 1, 1, 1]),
+            bias - get("mean") * scale,
+        )
+    }
+
+    /// All layers with their batch norms folded: the tensors of a weights file.
+    pub fn fold(&self) -> Vec<(String, Tensor)> {
+        let _guard = tch::no_grad_guard();
+        self.layers
+            .iter()
+            .flat_map(|l| {
+                let (weight, bias) = self.folded(l);
+                [
+                    (format!("{}.weight", l.name), weight),
+                    (format!("{}.bias", l.name), bias),
+                ]
+            })
+            .collect()
+    }
+
+    /// Convolution normalised by its own batch's statistics, which are added to the running sums.
+    fn measure(&self, l: &Layer, x: &Tensor, sums: &mut Statistics) -> Tensor {
+        let get = |part: &str| &self.tensors[&format!("{}.{part}", l.name)];
+        let (x, pad) = pad_same(x, l);
+        let groups = if l.depthwise { l.shape[0] } else { 1 };
+        let y = x.conv2d(
+            get("weight"),
+            None::<&Tensor>,
+            [l.stride, l.stride],
+            [pad, pad],
+            [1, 1],
+            groups,
+        );
+        let dims: &[i64] = &[0, 2, 3];
+        let mean = y.mean_dim(dims, false, Kind::Float);
+        let var = y.var_dim(dims, false, false);
+        let entry = sums
+            .entry(l.name.clone())
+            .or_insert_with(|| (mean.zeros_like(), var.zeros_like(), 0.0));
+        *entry = (&entry.0 + &mean, &entry.1 + &var, entry.2 + 1.0);
+        let scale = get("gain") * (var + BN_EPS).rsqrt();
+        let offset = get("bias") - mean * &scale;
+        y * scale.view([1, -1, 1, 1]) + offset.view([1, -1, 1, 1])
+    }
+}
+
+impl Convolve for Weights {
+    fn conv(&self, l: &Layer, x: &Tensor) -> Tensor {
+        if l.encoder
+            && let Some(sums) = self.measuring.borrow_mut().as_mut()
+        {
+            return self.measure(l, x, sums);
+        }
+        let (weight, bias) = self.folded(l);
+        if !self.bf16 {
+            return convolve(l, x, &weight, &bias);
+        }
+        let half = |t: &Tensor| t.to_kind(Kind::BFloat16);
+        convolve(l, &half(x), &half(&weight), &half(&bias))
+    }
+}
+
+/// Kaiming-initialised weight, zero bias; heads start small so that no type or direction is preferred.
+fn fresh(l: &Layer, tensors: &mut BTreeMap<String, Tensor>) {
+    let fan_in = (l.shape[1] * l.shape[2] * l.shape[3]) as f64;
+    let gain = if l.name.starts_with("head.") {
+        0.1
+    } else if l.relu6 {
+        2.0
+    } else {
+        1.0
+    };
+    let options = (Kind::Float, tch::Device::Cpu);
+    let weight = Tensor::randn(l.shape, options) * (gain / fan_in).sqrt();
+    tensors.insert(format!("{}.weight", l.name), weight);
+    tensors.insert(
+        format!("{}.bias", l.name),
+        Tensor::zeros([l.shape[0]], options),
+    );
+}
