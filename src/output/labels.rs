@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use image::{ImageBuffer, Luma};
 use npyz::WriterBuilder;
 
-use super::{OutputError, SlideResult, atomic, pictures};
+use super::{OutputError, SlideResult, pictures, write_file};
 
 /// Largest id that 16 bits hold.
 const MOST_IN_16_BITS: usize = u16::MAX as usize;
@@ -28,7 +28,7 @@ pub fn write(result: &SlideResult, folder: &Path) -> Result<PathBuf, OutputError
         pictures::write_png(&image.into(), &png)?;
         (png, npy)
     } else {
-        atomic::write(&npy, |out| {
+        write_file(&npy, |out| {
             let mut writer = npyz::WriteOptions::new()
                 .default_dtype()
                 .shape(&[height, width])

@@ -9,13 +9,13 @@ use std::path::Path;
 use super::record::round2;
 use super::summary_json::Medians;
 use super::table::{self, Row};
-use super::{OutputError, SlideResult, atomic, significant};
+use super::{OutputError, SlideResult, significant, write_file};
 use crate::config::Units;
 
 /// Writes `path` and returns the medians of the features.
 pub fn write(result: &SlideResult, units: Units, path: &Path) -> Result<Medians, OutputError> {
     let mut medians = Medians::default();
-    atomic::write(path, |out| {
+    write_file(path, |out| {
         medians = stream(result, units, out)?;
         Ok(())
     })?;
@@ -23,7 +23,11 @@ pub fn write(result: &SlideResult, units: Units, path: &Path) -> Result<Medians,
 }
 
 /// Writes the table into `out`.
-pub fn stream(result: &SlideResult, units: Units, out: &mut impl Write) -> io::Result<Medians> {
+pub fn stream(
+    result: &SlideResult,
+    units: Units,
+    out: &mut (impl Write + ?Sized),
+) -> io::Result<Medians> {
     let mut writer = csv::Writer::from_writer(out);
     writer.write_record(header(result, units))?;
     let medians =

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{OutputError, atomic};
+use super::{OutputError, write_file};
 use crate::config::Setting;
 
 /// Seconds of one stage, summed over its workers.
@@ -68,9 +68,9 @@ pub struct RunReport {
 
 /// Writes `path`.
 pub fn write(report: &RunReport, path: &Path) -> Result<(), OutputError> {
-    atomic::write(path, |out| {
+    write_file(path, |out| {
         serde_json::to_writer_pretty(&mut *out, report)?;
-        std::io::Write::write_all(out, b"\n")
+        out.write_all(b"\n")
     })
 }
 
