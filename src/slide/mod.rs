@@ -12,7 +12,7 @@ pub mod level;
 pub mod mpp;
 mod openslide;
 mod overview;
-mod plain;
+pub mod plain;
 mod resample;
 pub mod thumb;
 
