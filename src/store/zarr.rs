@@ -4,6 +4,7 @@
 //! folder that has it is a whole store. Threads may write different tiles at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -79,10 +80,9 @@ impl Store {
         remove_arrays(path).map_err(|e| failed(e.to_string()))?;
         atomic::create_dir_all(path).map_err(|e| failed(e.to_string()))?;
         let storage = storage(path)?;
-        let [nx, ny] = meta.tiles_xy.map(|n| n.max(1) as u64);
         write_metadata(
             ArrayBuilder::new(
-                vec![ny, nx],
+                grid_shape(meta),
                 vec![1, 1],
                 "variable_length_bytes",
                 Vec::<u8>::new(),
@@ -117,28 +117,27 @@ impl Store {
     /// Opens a whole store.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         let file = path.join("zarr.json");
-        if !file.exists() {
-            return Err(StoreError::NotAStore { path: path.into() });
-        }
-        let storage = storage(path)?;
         let damaged = |file: PathBuf, reason: String| StoreError::Damaged { file, reason };
-        let group =
-            Group::open(storage.clone(), "/").map_err(|e| damaged(file.clone(), e.to_string()))?;
-        let Some(attribute) = group.attributes().get(ATTRIBUTE) else {
-            return Err(StoreError::NotAStore { path: path.into() });
+        let not_ours = || StoreError::NotAStore { path: path.into() };
+        let text = match std::fs::read(&file) {
+            Ok(text) => text,
+            Err(e) if matches!(e.kind(), NotFound | NotADirectory) => return Err(not_ours()),
+            Err(e) => {
+                let reason = e.to_string();
+                return Err(StoreError::Read { path: file, reason });
+            }
         };
+        let json: Value =
+            serde_json::from_slice(&text).map_err(|e| damaged(file.clone(), e.to_string()))?;
+        let attribute = json
+            .pointer(&format!("/attributes/{ATTRIBUTE}"))
+            .ok_or_else(not_ours)?;
+        let storage = storage(path)?;
+        Group::open(storage.clone(), "/").map_err(|e| damaged(file.clone(), e.to_string()))?;
         let meta = read_meta(attribute).map_err(|reason| damaged(file, reason))?;
         let tiles = Array::open(storage.clone(), "/tiles")
             .map_err(|e| damaged(path.join("tiles/zarr.json"), e.to_string()))?;
-        if tiles.shape()
-            != meta
-                .tiles_xy
-                .map(|n| n.max(1) as u64)
-                .iter()
-                .rev()
-                .copied()
-                .collect::<Vec<_>>()
-        {
+        if tiles.shape() != grid_shape(&meta) {
             let reason = "its shape is not the tile grid".into();
             return Err(damaged(path.join("tiles/zarr.json"), reason));
         }
@@ -272,29 +271,32 @@ impl Store {
 
     /// The slide at low magnification.
     pub fn thumb(&self) -> Result<RgbImage, StoreError> {
-        let (shape, _, pixels) = self.read_image("thumb")?;
-        let size = |at: usize| {
-            shape
-                .get(at)
-                .and_then(|&n| u32::try_from(n).ok())
-                .unwrap_or(0)
+        let (array, pixels) = self.read_image("thumb")?;
+        let picture = match (side(&array, 0), side(&array, 1)) {
+            (Some(height), Some(width)) => RgbImage::from_raw(width, height, pixels),
+            _ => None,
         };
-        RgbImage::from_raw(size(1), size(0), pixels).ok_or_else(|| self.damaged_array("thumb"))
+        picture.ok_or_else(|| self.damaged_array("thumb"))
     }
 
     /// The tissue mask that the plan was made from.
     pub fn mask(&self) -> Result<TissueMask, StoreError> {
-        let (shape, attributes, pixels) = self.read_image("mask")?;
-        let cell = attributes
+        let (array, pixels) = self.read_image("mask")?;
+        let cell = array
+            .attributes()
             .get("cell_level0_px")
             .cloned()
             .unwrap_or_default();
-        let size = |at: usize| shape.get(at).and_then(|&n| u32::try_from(n).ok());
-        let (Ok(cell_level0_px), Some(height), Some(width)) =
-            (serde_json::from_value(cell), size(0), size(1))
-        else {
+        let (Ok(cell_level0_px), Some(height), Some(width)) = (
+            serde_json::from_value(cell),
+            side(&array, 0),
+            side(&array, 1),
+        ) else {
             return Err(self.damaged_array("mask"));
         };
+        if u64::from(width) * u64::from(height) != pixels.len() as u64 {
+            return Err(self.damaged_array("mask"));
+        }
         Ok(TissueMask {
             width,
             height,
@@ -310,11 +312,8 @@ impl Store {
         }
     }
 
-    /// Shape, attributes and values of a `u8` array.
-    fn read_image(
-        &self,
-        name: &str,
-    ) -> Result<(Vec<u64>, Map<String, Value>, Vec<u8>), StoreError> {
+    /// A `u8` array of one chunk with its values.
+    fn read_image(&self, name: &str) -> Result<(Array<AtomicStore>, Vec<u8>), StoreError> {
         let damaged = |e: String| StoreError::Damaged {
             file: self.path.join(name),
             reason: e,
@@ -327,8 +326,13 @@ impl Store {
             .retrieve_chunk_if_exists::<Vec<u8>>(&first)
             .map_err(|e| damaged(e.to_string()))?
             .ok_or_else(|| damaged("its pixels are missing".into()))?;
-        Ok((array.shape().to_vec(), array.attributes().clone(), values))
+        Ok((array, values))
     }
+}
+
+/// Size of an array along axis `at`.
+fn side(array: &Array<AtomicStore>, at: usize) -> Option<u32> {
+    u32::try_from(*array.shape().get(at)?).ok()
 }
 
 /// Drops a store (`--restart`): first what makes it one, then its arrays. Other files in the folder stay; a folder that
@@ -346,7 +350,7 @@ pub fn remove(path: &Path) -> Result<(), StoreError> {
     }
     let drop_all = || {
         match std::fs::remove_file(&file) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == NotFound => {}
             other => other?,
         }
         atomic::sync_dir(path)?;
@@ -361,11 +365,17 @@ pub fn remove(path: &Path) -> Result<(), StoreError> {
 fn remove_arrays(path: &Path) -> std::io::Result<()> {
     for array in ARRAYS {
         match std::fs::remove_dir_all(path.join(array)) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == NotFound => {}
             other => other?,
         }
     }
     Ok(())
+}
+
+/// Rows and columns of the tile grid; a slide without tiles still has an array.
+fn grid_shape(meta: &StoreMeta) -> Vec<u64> {
+    let [columns, rows] = meta.tiles_xy.map(|n| n.max(1) as u64);
+    vec![rows, columns]
 }
 
 fn chunk_indices(col: i32, row: i32) -> Option<[u64; 2]> {
@@ -388,7 +398,7 @@ fn write_metadata(
     path: &str,
 ) -> Result<Array<AtomicStore>, String> {
     builder.bytes_to_bytes_codecs(vec![
-        Arc::new(ZstdCodec::new(ZSTD_LEVEL.into(), false)),
+        Arc::new(ZstdCodec::new(ZSTD_LEVEL, false)),
         Arc::new(Crc32cCodec::new()),
     ]);
     let array = builder.build(storage, path).map_err(|e| e.to_string())?;
