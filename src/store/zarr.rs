@@ -16,6 +16,7 @@ use zarrs::array::{
     Array, ArrayBuilder, ArrayBytes, ArrayBytesOffsets, ArrayError, ArrayMetadataOptions,
 };
 use zarrs::group::{Group, GroupBuilder};
+use zarrs::storage::{StoreKey, WritableStorageTraits};
 
 use super::chunk::{self, ChunkKey};
 use super::fs::AtomicStore;
@@ -80,36 +81,7 @@ impl Store {
         remove_arrays(path).map_err(|e| failed(e.to_string()))?;
         atomic::create_dir_all(path).map_err(|e| failed(e.to_string()))?;
         let storage = storage(path)?;
-        write_metadata(
-            ArrayBuilder::new(
-                grid_shape(meta),
-                vec![1, 1],
-                "variable_length_bytes",
-                Vec::<u8>::new(),
-            ),
-            storage.clone(),
-            "/tiles",
-        )
-        .map_err(failed)?;
-        let (width, height) = thumb.dimensions();
-        write_image(
-            vec![height.into(), width.into(), 3],
-            Map::new(),
-            thumb.as_raw().clone(),
-            storage.clone(),
-            "/thumb",
-        )
-        .map_err(failed)?;
-        let mut attributes = Map::new();
-        attributes.insert("cell_level0_px".into(), json!(mask.cell_level0_px));
-        write_image(
-            vec![mask.height.into(), mask.width.into()],
-            attributes,
-            mask.tissue.iter().map(|&t| u8::from(t)).collect(),
-            storage.clone(),
-            "/mask",
-        )
-        .map_err(failed)?;
+        write_arrays(meta, thumb, mask, &storage).map_err(failed)?;
         write_group(meta, storage).map_err(failed)?;
         Store::open(path)
     }
@@ -391,6 +363,28 @@ fn storage(path: &Path) -> Result<Arc<AtomicStore>, StoreError> {
         })
 }
 
+fn write_arrays(
+    meta: &StoreMeta,
+    thumb: &RgbImage,
+    mask: &TissueMask,
+    storage: &Arc<AtomicStore>,
+) -> Result<(), String> {
+    let no_bytes = Vec::<u8>::new();
+    let tiles = ArrayBuilder::new(grid_shape(meta), vec![1, 1], "bytes", no_bytes);
+    write_metadata(tiles, storage.clone(), "/tiles")?;
+
+    let (width, height) = thumb.dimensions();
+    let shape = vec![height.into(), width.into(), 3];
+    let pixels = thumb.as_raw().clone();
+    write_image(shape, Map::new(), pixels, storage.clone(), "/thumb")?;
+
+    let mut attributes = Map::new();
+    attributes.insert("cell_level0_px".into(), json!(mask.cell_level0_px));
+    let shape = vec![mask.height.into(), mask.width.into()];
+    let cells = mask.tissue.iter().map(|&t| u8::from(t)).collect();
+    write_image(shape, attributes, cells, storage.clone(), "/mask")
+}
+
 /// Builds an array with the store's codecs and writes its `zarr.json`, without a word of this library's version.
 fn write_metadata(
     mut builder: ArrayBuilder,
@@ -401,11 +395,22 @@ fn write_metadata(
         Arc::new(ZstdCodec::new(ZSTD_LEVEL, false)),
         Arc::new(Crc32cCodec::new()),
     ]);
-    let array = builder.build(storage, path).map_err(|e| e.to_string())?;
-    let options = ArrayMetadataOptions::default().with_include_zarrs_metadata(false);
-    array
-        .store_metadata_opt(&options)
+    let array = builder
+        .build(storage.clone(), path)
         .map_err(|e| e.to_string())?;
+    let options = ArrayMetadataOptions::default().with_include_zarrs_metadata(false);
+    let mut metadata =
+        serde_json::to_value(array.metadata_opt(&options)).map_err(|e| e.to_string())?;
+    if let Some(value) = metadata.get_mut("fill_value")
+        && value.as_array().is_some_and(Vec::is_empty)
+    {
+        // No bytes at all, in base64: zarr-python takes no list here, zarrs takes both.
+        *value = json!("");
+    }
+    let text = serde_json::to_vec_pretty(&metadata).map_err(|e| e.to_string())?;
+    let key = StoreKey::new(format!("{}/zarr.json", path.trim_start_matches('/')))
+        .map_err(|e| e.to_string())?;
+    storage.set(&key, text.into()).map_err(|e| e.to_string())?;
     Ok(array)
 }
 
