@@ -1,85 +1,128 @@
 #!/usr/bin/env bash
 # Brings what the build needs into .deps/ (ignored by git): libtorch 2.11.0, OpenSlide 4, libclang (for bindgen).
 # Idempotent; says what it does; each failure names its cure. An existing LIBTORCH is respected.
+# WSI_NUCLEI_CUDA=1 also fetches CUDA's libraries (2.5 GB), 0 never does; the default is 1 where an NVIDIA driver runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 deps=$PWD/.deps
 site=$deps/python
 
+torch=2.11.0
+# What torch 2.11.0 asks for on Linux; the first two are all that a CPU needs.
+cpu_wheels=("torch==$torch" 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*')
+cuda_wheels=(nvidia-cudnn-cu13==9.19.0.56 nvidia-cusparselt-cu13==0.8.0 nvidia-nccl-cu13==2.28.9 nvidia-nvshmem-cu13==3.4.5
+    'cuda-toolkit[cublas,cufft,cufile,curand,cusolver,cusparse,nvjitlink,nvrtc]==13.0.2')
+
 say() { echo "setup: $*"; }
-die() { echo "setup: error: $1" >&2; echo "setup: cure: $2" >&2; exit 1; }
+die() {
+    echo "setup: error: $1" >&2
+    echo "setup: cure: $2" >&2
+    exit 1
+}
 
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else return 1; fi
 }
 
-# need COMMAND PACKAGE: have the command, or install Debian's package that brings it.
+# need COMMAND PACKAGE: have the command, or install the Debian package that brings it.
 need() {
     command -v "$1" >/dev/null && return
-    say "$1 is missing: installing Debian package(s) $2"
-    command -v apt-get >/dev/null || die "$1 is missing and this is not Debian" "install $2 with your system's package manager, then repeat"
-    # shellcheck disable=SC2086
-    { as_root apt-get update -qq && as_root apt-get install -y -qq --no-install-recommends $2 >/dev/null; } ||
-        die "could not install $2 (no root, or no network)" "as root: apt-get install $2"
+    command -v apt-get >/dev/null ||
+        die "$1 is missing and this is not Debian" "install what Debian calls $2 with your package manager, then repeat"
+    say "$1 is missing: installing the Debian package $2"
+    { as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null; } ||
+        die "could not install $2 (no root, or no network)" "as root: apt-get update && apt-get install $2"
     command -v "$1" >/dev/null || die "$1 is still missing" "as root: apt-get install $2"
 }
 
-# fetch FOLDER REQUIREMENT…: wheels from PyPI into FOLDER, whatever Python this machine has.
+# done_with NAME FILE: NAME was fetched to the end before, and FILE is still there.
+done_with() { [ -e "$deps/$1.done" ] && [ -e "$2" ]; }
+
+# fetch NAME GB PIP-OPTION… REQUIREMENT…: unpacks wheels from PyPI into $site; they are unpacked and not installed, so
+# neither the version nor the settings of this machine's Python matter. What a broken run left is redone.
 fetch() {
-    local into=$1; shift
-    say "fetching $* from PyPI"
-    python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --upgrade \
-        --python-version 3.11 --implementation cp --target "$into" "$@" 2> >(grep -v 'Running pip as' >&2) ||
-        die "pip could not fetch $*" "check the network and pip's index (pip config list), then repeat"
+    local name=$1 gb=$2 stage=$deps/stage
+    shift 2
+    python3 -m pip --version >/dev/null 2>&1 || need pip3 python3-pip
+    python3 -m pip --version >/dev/null 2>&1 ||
+        die "python3 has no pip" "as root: apt-get install python3-pip (or set LIBTORCH to a libtorch $torch)"
+    [ "$(df -Pk "$deps" | awk 'NR == 2 { print int($4 / 1048576) }')" -ge "$gb" ] ||
+        die "fetching $name needs $gb GB of disk, $deps has less" "free some, or clone to a larger disk"
+    say "fetching $name from PyPI (up to $gb GB of disk)"
+    rm -rf "$deps/$name.done" "$stage"
+    mkdir -p "$stage/unpacked"
+    python3 -m pip --disable-pip-version-check download --quiet --only-binary=:all: \
+        --python-version 3.11 --implementation cp --dest "$stage" "$@" ||
+        die "pip could not fetch $name" "check the network and pip's index (pip config list); libtorch needs glibc 2.28 or newer on x86-64 or arm64"
+    local wheel
+    for wheel in "$stage"/*.whl; do
+        python3 -m zipfile -e "$wheel" "$stage/unpacked" || die "$wheel cannot be unpacked" "check the disk's free space, then repeat"
+        rm "$wheel"
+    done
+    mkdir -p "$site"
+    # Wheels share folders (nvidia/): merge, replacing files.
+    cp -rlf "$stage/unpacked/." "$site/" || die "cannot write into $site" "check its owner and free space"
+    rm -rf "$stage"
+    touch "$deps/$name.done"
 }
+
+# put FILE: standard input into FILE, untouched where nothing changes (cargo rebuilds on new dates).
+put() {
+    cat >"$1.new"
+    if cmp -s "$1.new" "$1"; then rm "$1.new"; else mv "$1.new" "$1"; fi
+}
+
+mkdir -p "$deps" 2>/dev/null && [ -w "$deps" ] ||
+    die "cannot write into $deps" "clone to a folder that you own, or: chown -R $(id -un) '$PWD'"
+# Two at once would fetch into the same folder.
+if command -v flock >/dev/null; then
+    exec 9>"$deps/lock"
+    flock 9
+fi
 
 need g++ build-essential
 need pkg-config pkg-config
 need python3 python3
-python3 -m pip --version >/dev/null 2>&1 || need pip3 python3-pip
-command -v cargo >/dev/null || die "cargo is missing" "install Rust 1.91 or newer from https://rustup.rs, then repeat"
+command -v cargo >/dev/null || die "cargo is missing" "install Rust 1.91 or newer from https://rustup.rs, open a new shell, then repeat"
 
-if [ -n "${LIBTORCH:-}" ]; then
-    [ -e "$LIBTORCH/lib/libtorch_cpu.so" ] || die "LIBTORCH=$LIBTORCH holds no lib/libtorch_cpu.so" "point LIBTORCH at a libtorch 2.11.0, or unset it"
+if [ -n "${LIBTORCH:-}" ] && [ "$LIBTORCH" != "$site/torch" ]; then
+    [ -e "$LIBTORCH/lib/libtorch_cpu.so" ] ||
+        die "LIBTORCH=$LIBTORCH holds no lib/libtorch_cpu.so" "point LIBTORCH at a libtorch $torch, or unset it"
+    found=$(cat "$LIBTORCH/build-version" 2>/dev/null || sed -n "s/^__version__ = '\(.*\)'/\1/p" "$LIBTORCH/version.py" 2>/dev/null || true)
+    [ -z "$found" ] || [ "${found%%+*}" = "$torch" ] ||
+        die "LIBTORCH=$LIBTORCH is version $found" "point LIBTORCH at a libtorch $torch, or unset it"
     say "using libtorch of LIBTORCH=$LIBTORCH"
     libtorch=$LIBTORCH
 else
     libtorch=$site/torch
-    if [ ! -e "$deps/torch-2.11.0.done" ]; then
-        fetch "$site" torch==2.11.0 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*'
-        touch "$deps/torch-2.11.0.done"
+    done_with "torch-$torch" "$libtorch/lib/libtorch_cpu.so" || fetch "torch-$torch" 3 --no-deps "${cpu_wheels[@]}"
+    cuda=${WSI_NUCLEI_CUDA:-$([ -e /proc/driver/nvidia/version ] && echo 1 || echo 0)}
+    if [ "$cuda" = 1 ] && ! done_with cuda-13.0 "$site/nvidia/cudnn/lib"; then
+        fetch cuda-13.0 6 "${cuda_wheels[@]}"
     fi
 fi
 
-if [ ! -e "$deps/openslide-4.done" ]; then
-    fetch "$site" openslide-bin==4.0.0.14
-    mkdir -p "$deps/openslide/lib/pkgconfig" "$deps/openslide/include"
-    cp "$site/openslide_bin/libopenslide.so.1" "$deps/openslide/lib/"
-    ln -sf libopenslide.so.1 "$deps/openslide/lib/libopenslide.so"
-    cat >"$deps/openslide/lib/pkgconfig/openslide.pc" <<PC
-prefix=$deps/openslide
+done_with openslide-4 "$site/openslide_bin/libopenslide.so.1" || fetch openslide-4 1 --no-deps openslide-bin==4.0.0.14
+mkdir -p "$deps/openslide/lib/pkgconfig" "$deps/openslide/include"
+put "$deps/openslide/lib/libopenslide.so.1" <"$site/openslide_bin/libopenslide.so.1"
+ln -sfn libopenslide.so.1 "$deps/openslide/lib/libopenslide.so"
+put "$deps/openslide/include/openslide.h" <config/openslide/openslide.h
+put "$deps/openslide/lib/pkgconfig/openslide.pc" <<PC
 Name: openslide
 Description: OpenSlide from the PyPI package openslide-bin
 Version: 4.0.0
-Libs: -L$deps/openslide/lib -lopenslide
-Cflags: -I$deps/openslide/include
+Libs: -L${deps// /\\ }/openslide/lib -lopenslide
+Cflags: -I${deps// /\\ }/openslide/include
 PC
-    touch "$deps/openslide-4.done"
-fi
-cp -u config/openslide/openslide.h "$deps/openslide/include/"
 
-if [ ! -e "$deps/libclang-18.done" ]; then
-    fetch "$site" libclang==18.1.1
-    touch "$deps/libclang-18.done"
-fi
+done_with libclang-18 "$site/clang/native/libclang.so" || fetch libclang-18 1 --no-deps libclang==18.1.1
 
-# What the build reads. `make` includes it; a shell can: . .deps/env
-cat >"$deps/env.new" <<ENV
-export LIBTORCH=$libtorch
+# What the build reads: `make` does; a shell can: . .deps/env
+put "$deps/env" <<ENV
+export LIBTORCH=$(printf %q "$libtorch")
 export LIBTORCH_CXX11_ABI=1
-export PKG_CONFIG_PATH=$deps/openslide/lib/pkgconfig
-export WSI_NUCLEI_OPENSLIDE_LIB=$deps/openslide/lib
-export LIBCLANG_PATH=$site/clang/native
+export PKG_CONFIG_PATH=$(printf %q "$deps/openslide/lib/pkgconfig")
+export WSI_NUCLEI_OPENSLIDE_LIB=$(printf %q "$deps/openslide/lib")
+export LIBCLANG_PATH=$(printf %q "$site/clang/native")
 ENV
-cmp -s "$deps/env.new" "$deps/env" || cp "$deps/env.new" "$deps/env"
-rm -f "$deps/env.new"
+say "ready: libtorch at $libtorch"

@@ -4,11 +4,17 @@
 ///
 /// `cost(row, column)` must be finite. Time O(rows² columns).
 pub fn least_cost(rows: usize, columns: usize, cost: impl Fn(usize, usize) -> f64) -> Vec<(usize, usize)> {
-    if rows > columns {
-        let mut turned: Vec<_> = least_cost(columns, rows, |r, c| cost(c, r)).into_iter().map(|(c, r)| (r, c)).collect();
-        turned.sort_unstable();
-        return turned;
+    if rows <= columns {
+        return wide(rows, columns, &cost);
     }
+    let turned = wide(columns, rows, &|r, c| cost(c, r));
+    let mut pairs: Vec<_> = turned.into_iter().map(|(c, r)| (r, c)).collect();
+    pairs.sort_unstable();
+    pairs
+}
+
+/// As [`least_cost`], for `rows <= columns`.
+fn wide(rows: usize, columns: usize, cost: &dyn Fn(usize, usize) -> f64) -> Vec<(usize, usize)> {
     // Columns and rows count from 1; 0 is the unmatched place.
     let mut row_price = vec![0.0; rows + 1];
     let mut column_price = vec![0.0; columns + 1];

@@ -1,0 +1,45 @@
+# The two commands a newcomer needs: `make demo` and `make test`. Each sets up what it needs (scripts/setup.sh).
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX ?= $(HOME)/.local
+DEMO_SLIDE := slides/CMU-1-Small-Region.svs
+BINARY = $${CARGO_TARGET_DIR:-target}/release/wsi-nuclei
+# Recipes that call cargo first read where libtorch, OpenSlide and libclang are.
+ENV := . .deps/env;
+
+.PHONY: help setup build demo test check install clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## libtorch, OpenSlide and libclang into .deps/
+	@scripts/setup.sh
+
+build: setup ## the release binary
+	@$(ENV) cargo build --release --locked
+
+demo: build ## nuclei of a real slide, from nothing to out/demo
+	@scripts/fetch_demo_slide.sh
+	@"$(BINARY)" run $(DEMO_SLIDE) -o out/demo
+	@echo "demo: look at $$PWD/out/demo/CMU-1-Small-Region/overlay.png; the numbers are in nuclei.csv and summary.json beside it"
+
+test: setup ## format, lints and all tests: what CI runs
+	@cargo fmt --version >/dev/null && cargo clippy --version >/dev/null || { echo "make test: cure: rustup component add rustfmt clippy" >&2; exit 1; }
+	@test -d "$${WSI_NUCLEI_SHARED:-../shared}" || echo "make test: no $${WSI_NUCLEI_SHARED:-../shared}: tests on real slides and labelled images say 'skipped'"
+	cargo fmt --check
+	$(ENV) cargo clippy --locked --all-targets -- -D warnings
+	@$(ENV) log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	    echo "cargo test --locked"; cargo test --locked -- --nocapture --quiet 2>&1 | tee "$$log"; \
+	    echo "make test: skipped:"; grep -o 'skipped: .*' "$$log" | sort -u || echo "nothing"
+
+check: test ## the same as test
+
+install: build ## binary and libraries into PREFIX (~/.local)
+	@scripts/install.sh "$(BINARY)" "$(PREFIX)"
+
+clean: ## what cargo built and the demo made; .deps/ and slides/ stay
+	cargo clean
+	rm -rf out
