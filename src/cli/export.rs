@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use wsi_nuclei::config::{Formats, Units};
-use wsi_nuclei::nuclei::{Foreground, segment};
 use wsi_nuclei::output::{self, Pictures};
-use wsi_nuclei::stitch;
+use wsi_nuclei::pipeline;
 use wsi_nuclei::store::Store;
 
 use super::run::writable;
@@ -40,13 +39,7 @@ pub fn main(args: &ExportArgs) -> Result<(), Failure> {
         legend: true,
     };
     writable(&args.output)?;
-    let meta = store.meta();
-    let (postproc, mpp) = (meta.model.postproc.clone(), meta.frames.proc_mpp());
-    let loaded = stitch::load(&store, Foreground::merge, |blob| {
-        segment(blob, &postproc, mpp)
-    })
-    .map_err(Failure::slides)?;
-    let result = loaded.slide;
+    let result = pipeline::load(&store).map_err(Failure::slides)?.slide;
     output::write_all(&result, pictures, &args.format.0, args.units, &args.output)?;
     print(&format!(
         "{} nuclei, written to {}\n",

@@ -15,7 +15,6 @@ use wsi_nuclei::output::{self, OutputError, Pictures, SlideResult};
 use wsi_nuclei::pipeline::events::Event;
 use wsi_nuclei::pipeline::{self, PipelineError};
 use wsi_nuclei::slide;
-use wsi_nuclei::store::StoreError;
 use wsi_nuclei::tissue::TissueError;
 
 use super::models::Models;
@@ -197,14 +196,16 @@ fn work(
     let thumb = store.thumb().map_err(PipelineError::from)?;
     let mask = store.mask().map_err(PipelineError::from)?;
     let batch = config.batch_size.unwrap_or(models.default_batch());
-    let finished = pipeline::run(prepared, store, model, batch, stop, &|event| {
+    let finished = pipeline::run(prepared, &store, model, batch, stop, &|event| {
         progress.event(event);
     })?;
-    let result = &finished.result;
+    let result = &finished.loaded.slide;
     report.stages = finished.stages;
     report.tiles_planned = result.meta.planned_tiles.len();
     report.tiles_reused = finished.tiles_reused;
     report.nuclei = result.nuclei.len();
+    report.nuclei_over_2_tiles = finished.loaded.seams.nuclei_over_2_tiles;
+    report.nuclei_over_4_tiles = finished.loaded.seams.nuclei_over_4_tiles;
 
     progress.event(Event::Stage("writing"));
     let overlay = config
@@ -291,7 +292,7 @@ impl From<SlideFailure> for Ending {
                 PipelineError::Memory { .. }
                 | PipelineError::PatchSize { .. }
                 | PipelineError::Tissue(TissueError::Mask { .. } | TissueError::Region { .. })
-                | PipelineError::Store(StoreError::Identity(_)),
+                | PipelineError::Identity(_),
             ) => Ending::Refused(text),
             _ => Ending::Failed(text),
         }

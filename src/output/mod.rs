@@ -6,7 +6,6 @@
 pub mod labels;
 pub mod nuclei_csv;
 pub mod nuclei_json;
-mod outline;
 pub mod pictures;
 pub mod raw_map;
 pub mod record;

@@ -61,6 +61,9 @@ pub struct RunReport {
     pub tiles_planned: usize,
     pub tiles_reused: usize,
     pub nuclei: usize,
+    /// Nuclei through which a seam of the tiles ran, and those on a crossing of four.
+    pub nuclei_over_2_tiles: usize,
+    pub nuclei_over_4_tiles: usize,
     pub peak_memory_bytes: Option<u64>,
     pub exit_code: u8,
     pub error: Option<String>,
