@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::geometry::Rect;
 
 pub use settings::Settings;
 pub use values::{
@@ -72,7 +71,7 @@ pub struct RunConfig {
     pub mpp: Option<f64>,
     pub mask: MaskChoice,
     pub roi: Option<PathBuf>,
-    pub level0_box: Option<Rect>,
+    pub level0_box: Option<Level0Box>,
     pub formats: Vec<Format>,
     pub units: Units,
     pub dedupe_names: bool,
@@ -178,7 +177,7 @@ impl RunConfig {
             mpp: needed(merged.mpp, "mpp")?.given().map(|mpp| mpp.0),
             mask: needed(merged.mask, "mask")?,
             roi: merged.roi,
-            level0_box: merged.level0_box.map(|b| b.0),
+            level0_box: merged.level0_box,
             formats: needed(merged.format, "format")?.0,
             units: needed(merged.units, "units")?,
             dedupe_names: needed(merged.dedupe_names, "dedupe-names")?,
