@@ -197,7 +197,7 @@ fn area_of(
         hash.update(std::fs::read(path).unwrap_or_default());
     }
     if let Some(b) = &run.level0_box {
-        let [x, y, w, h] = [b.0.x, b.0.y, b.0.w, b.0.h].map(f64::from);
+        let [x, y, w, h] = [b.x, b.y, b.w, b.h].map(f64::from);
         area = area.within_box([x, y, x + w, y + h]);
         hash.update(format!("{x},{y},{w},{h}"));
     }
