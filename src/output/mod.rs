@@ -88,11 +88,17 @@ pub fn write_all(
     units: Units,
     folder: &Path,
 ) -> Result<(), OutputError> {
-    let Pictures { thumb, mask, overlay, legend } = pictures;
+    let Pictures {
+        thumb,
+        mask,
+        overlay,
+        legend,
+    } = pictures;
     let medians = if formats.contains(&Format::Csv) {
         nuclei_csv::write(result, units, &folder.join("nuclei.csv"))?
     } else {
-        let Ok(medians) = table::for_each_row(result, units, |_| Ok::<(), std::convert::Infallible>(()));
+        let Ok(medians) =
+            table::for_each_row(result, units, |_| Ok::<(), std::convert::Infallible>(()));
         medians
     };
     if formats.contains(&Format::Json) {
