@@ -5,6 +5,7 @@
 
 use super::PipelineError;
 use crate::model::{Architecture, ModelSpec};
+use crate::plan::Plan;
 
 /// What the process holds before any slide: code, libtorch, the slide library.
 const BASE_BYTES: u64 = 320 << 20;
@@ -54,24 +55,40 @@ fn activation_bytes(spec: &ModelSpec, patch_in_px: i32) -> u64 {
     per_px * (patch_in_px as u64).pow(2)
 }
 
-/// Divides `memory_bytes` among the stages.
+/// What the settings and the machine give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resources {
+    pub memory_bytes: u64,
+    pub threads: usize,
+    pub on_gpu: bool,
+}
+
+/// Divides the memory among the stages.
 ///
 /// # Errors
 /// [`PipelineError::Memory`] with the least that would do.
 pub fn divide(
-    memory_bytes: u64,
-    threads: usize,
+    resources: Resources,
     spec: &ModelSpec,
-    patch: (i32, i32),
-    tile_px: u32,
-    on_gpu: bool,
+    plan: &Plan,
 ) -> Result<Budget, PipelineError> {
+    let Resources {
+        memory_bytes,
+        threads,
+        on_gpu,
+    } = resources;
+    let patch = (plan.grid.patch_in_px, plan.grid.patch_out_px);
+    let tile_area_px = plan
+        .tiles
+        .iter()
+        .map(|tile| tile.rect.area())
+        .max()
+        .unwrap_or(0);
     let (patch_in, patch_out) = (patch.0 as u64, patch.1 as u64);
     let channels = 3 + spec.types.len() as u64;
     let patch_bytes = 3 * patch_in * patch_in + 4 * channels * patch_out * patch_out;
-    let tile_side = u64::from(tile_px).max(patch_out);
     let pixel_bytes = FOREGROUND_BYTES + 2 * spec.types.len() as u64;
-    let tile_bytes = (tile_side as f64 * tile_side as f64 * FOREGROUND_SHARE) as u64 * pixel_bytes;
+    let tile_bytes = (tile_area_px as f64 * FOREGROUND_SHARE) as u64 * pixel_bytes;
     let worker_bytes = if on_gpu {
         0
     } else {

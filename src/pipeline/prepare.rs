@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::PipelineError;
-use super::budget::{self, Budget};
+use super::budget::{self, Budget, Resources};
 use crate::config::{MaskChoice, RunConfig, SlideConfig};
 use crate::model::{Architecture, Model, ModelSpec};
 use crate::nuclei::PostprocParams;
@@ -31,6 +31,7 @@ const THUMB_PX: u32 = 2048;
 pub struct Prepared {
     pub image: ProcImage,
     pub plan: Plan,
+    pub resources: Resources,
     pub budget: Budget,
     pub postproc: PostprocParams,
     pub tissue_mm2: f64,
@@ -104,13 +105,15 @@ pub fn prepare(
     }
     let grid = grid_of(&model.spec, &frames, run.patch_size_px)?;
     let tile_px = run.tile_size_px.unwrap_or(budget::default_tile_px());
-    let memory = run
-        .memory_bytes
-        .unwrap_or_else(budget::default_memory_bytes);
-    let on_gpu = model.device != tch::Device::Cpu;
-    let patch = (grid.patch_in_px, grid.patch_out_px);
-    let budget = budget::divide(memory, run.threads, &model.spec, patch, tile_px, on_gpu)?;
     let plan = Plan::new(grid, tile_px as i32, &frames, &area);
+    let resources = Resources {
+        memory_bytes: run
+            .memory_bytes
+            .unwrap_or_else(budget::default_memory_bytes),
+        threads: run.threads,
+        on_gpu: model.device != tch::Device::Cpu,
+    };
+    let budget = budget::divide(resources, &model.spec, &plan)?;
     let identity = identity(&info, model, &frames, level, &grid, &area_sha256);
     let from = slide
         .mpp_from
@@ -135,6 +138,7 @@ pub fn prepare(
     Ok(Prepared {
         image,
         plan,
+        resources,
         budget,
         postproc: model.spec.postproc.clone(),
         tissue_mm2,
@@ -169,6 +173,7 @@ impl Prepared {
                 self.image.frames(),
                 &self.area,
             );
+            self.budget = budget::divide(self.resources, &self.meta.model, &self.plan)?;
         }
         Ok(store)
     }
@@ -197,7 +202,7 @@ fn area_of(
         hash.update(std::fs::read(path).unwrap_or_default());
     }
     if let Some(b) = &run.level0_box {
-        let [x, y, w, h] = [b.0.x, b.0.y, b.0.w, b.0.h].map(f64::from);
+        let [x, y, w, h] = [b.x, b.y, b.w, b.h].map(f64::from);
         area = area.within_box([x, y, x + w, y + h]);
         hash.update(format!("{x},{y},{w},{h}"));
     }

@@ -32,7 +32,7 @@ fn patchy(width: u64, height: u64, seed: u64) -> Area {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        *cell = state % 400 == 0;
+        *cell = state.is_multiple_of(400);
     }
     Area::new(mask, size, [0.25; 2])
 }

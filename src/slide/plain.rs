@@ -113,7 +113,7 @@ impl SlideReader for PlainReader {
 }
 
 /// The `w` x `h` px of `image` at (`x_px`, `y_px`); `None` if they are not all inside.
-pub fn copy_window(image: &RgbImage, x_px: u64, y_px: u64, w: u32, h: u32) -> Option<RgbImage> {
+fn copy_window(image: &RgbImage, x_px: u64, y_px: u64, w: u32, h: u32) -> Option<RgbImage> {
     let stride = image.width() as usize * 3;
     let (left, bytes) = (usize::try_from(x_px).ok()? * 3, w as usize * 3);
     if left + bytes > stride {
@@ -138,8 +138,7 @@ fn read_image_file(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|e| e.to_string())
 }
 
-/// Limits of [`DynamicImage`] decoding, also used for masks.
-pub(crate) fn limits() -> Limits {
+fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE_PX);
     limits.max_image_height = Some(MAX_SIDE_PX);
@@ -148,7 +147,7 @@ pub(crate) fn limits() -> Limits {
 }
 
 /// Why decoding failed, with the cure.
-pub(crate) fn decode_reason(error: &image::ImageError) -> String {
+fn decode_reason(error: &image::ImageError) -> String {
     match error {
         image::ImageError::Limits(_) => format!(
             "{error}: a plain image may have {MAX_SIDE_PX} px a side and {} GiB decoded: convert it to a tiled, \

@@ -115,7 +115,11 @@ pub fn busy(level: usize, x: u64, y: u64) -> [u8; 3] {
     hash ^= hash >> 29;
     hash = hash.wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let noise = (hash >> 58) as u8;
-    let edge = if (x / 13 + y / 7) % 2 == 0 { 180 } else { 20 };
+    let edge = if (x / 13 + y / 7).is_multiple_of(2) {
+        180
+    } else {
+        20
+    };
     [
         edge + noise,
         ((x * 3 + y) % 192) as u8 + noise,

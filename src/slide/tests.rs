@@ -95,34 +95,80 @@ fn a_compression_that_openslide_lacks_is_named() {
 }
 
 #[test]
-fn pyramids_of_every_shared_slide_agree_between_levels() {
-    for name in [
-        "synthetic_300x250_pyramid_deflate.tiff",
-        "synthetic_boxes_0.dcm",
-        "synthetic_boxes_1.dcm",
-        "camelyon_1152x700_jpeg_tiledfull.dcm",
+fn every_shared_slide_is_what_it_is_said_to_be() {
+    // Sizes as the TIFF tags ImageWidth and ImageLength and DICOM (0048,0006) and (0048,0007) have them.
+    for (name, vendor, size, levels) in [
+        (
+            "synthetic_300x250_pyramid_deflate.tiff",
+            "generic-tiff",
+            [300, 250],
+            4,
+        ),
+        ("synthetic_boxes_0.dcm", "dicom", [16, 16], 1),
+        ("synthetic_boxes_1.dcm", "dicom", [16, 16], 1),
+        (
+            "camelyon_1152x700_jpeg_tiledfull.dcm",
+            "dicom",
+            [1152, 700],
+            1,
+        ),
     ] {
         let Some(path) = shared(&format!("slides/{name}")) else {
             return;
         };
         let slide = open(&path).unwrap();
-        let last = slide.info().levels.len() - 1;
-        let l = slide.info().levels[last];
-        let (w, h) = (l.width_px as u32, l.height_px as u32);
-        let small = slide.read_level(last, 0, 0, w, h).unwrap();
-        let [rx, ry] = level::level0_per_level(&slide.info().levels, last);
-        let zero = overview::overview(
-            &OnlyLevel0(slide.as_ref(), zero_only(slide.info())),
-            [w, h],
-            [rx, ry],
-        )
-        .unwrap();
-        let pairs = small.as_raw().iter().zip(zero.image.as_raw());
-        let mean =
-            pairs.map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / f64::from(w * h * 3);
-        eprintln!("{name}: {} levels, mean difference {mean:.2}", last + 1);
-        assert!(mean < 8.0, "{name}: {mean}");
+        let info = slide.info();
+        assert_eq!(info.vendor, vendor, "{name}");
+        assert_eq!(info.levels.len(), levels, "{name}");
+        assert_eq!(
+            [info.levels[0].width_px, info.levels[0].height_px],
+            size,
+            "{name}"
+        );
+        eprintln!(
+            "{name}: {:?} {:?} {:?}",
+            info.mpp, info.objective_power, info.levels
+        );
     }
+}
+
+/// A level shows the same picture as level 0 shrunk to its size, and no shifted one.
+#[test]
+fn levels_lie_on_each_other() {
+    let Some(path) = shared("slides/synthetic_300x250_pyramid_deflate.tiff") else {
+        return;
+    };
+    let slide = open(&path).unwrap();
+    let ratio = level::level0_per_level(&slide.info().levels, 1);
+    let l = slide.info().levels[1];
+    let (w, h) = (l.width_px as u32, l.height_px as u32);
+    let small = slide.read_level(1, 0, 0, w, h).unwrap();
+    let only_level0 = OnlyLevel0(slide.as_ref(), zero_only(slide.info()));
+    let shrunk = overview::overview(&only_level0, [w, h], ratio)
+        .unwrap()
+        .image;
+    let mean = |dx: u32, dy: u32| {
+        let pairs = (0..h - dy).flat_map(|y| (0..w - dx).map(move |x| (x, y)));
+        let sum: u32 = pairs
+            .flat_map(|(x, y)| {
+                let (a, b) = (small.get_pixel(x, y).0, shrunk.get_pixel(x + dx, y + dy).0);
+                (0..3).map(move |c| u32::from(a[c].abs_diff(b[c])))
+            })
+            .sum();
+        f64::from(sum) / f64::from((w - dx) * (h - dy) * 3)
+    };
+    assert!(
+        mean(0, 0) * 2.0 < mean(1, 0),
+        "{} {}",
+        mean(0, 0),
+        mean(1, 0)
+    );
+    assert!(
+        mean(0, 0) * 2.0 < mean(0, 1),
+        "{} {}",
+        mean(0, 0),
+        mean(0, 1)
+    );
 }
 
 fn zero_only(info: &SlideInfo) -> SlideInfo {

@@ -89,7 +89,7 @@ fn geojson_of_every_kind() {
     for (text, count) in [(polygon, 1), (multi, 2), (&feature, 2), (&collection, 3)] {
         let regions = Regions::parse(text).unwrap();
         assert_eq!(regions.polygons(), count);
-        assert_eq!(regions.meets([4.0, 4.0, 5.0, 5.0]), false);
+        assert!(!regions.meets([4.0, 4.0, 5.0, 5.0]));
         assert_eq!(
             regions.meets([1.0, 1.0, 2.0, 2.0]),
             text.contains("\"Polygon\"")
