@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::geometry::Rect;
+
 pub use settings::Settings;
 pub use values::{
     Auto, ByteSize, Count, DeviceChoice, Format, Formats, Level0Box, MaskChoice, Mpp,
@@ -70,7 +72,7 @@ pub struct RunConfig {
     pub mpp: Option<f64>,
     pub mask: MaskChoice,
     pub roi: Option<PathBuf>,
-    pub level0_box: Option<Level0Box>,
+    pub level0_box: Option<Rect>,
     pub formats: Vec<Format>,
     pub units: Units,
     pub dedupe_names: bool,
@@ -176,7 +178,7 @@ impl RunConfig {
             mpp: needed(merged.mpp, "mpp")?.given().map(|mpp| mpp.0),
             mask: needed(merged.mask, "mask")?,
             roi: merged.roi,
-            level0_box: merged.level0_box,
+            level0_box: merged.level0_box.map(|b| b.0),
             formats: needed(merged.format, "format")?.0,
             units: needed(merged.units, "units")?,
             dedupe_names: needed(merged.dedupe_names, "dedupe-names")?,
@@ -230,11 +232,6 @@ fn check(settings: &Settings, from: &BTreeMap<&'static str, Origin>) -> Result<(
     if settings.restart == Some(true) && settings.mix_devices == Some(true) {
         return refuse(
             "--restart drops the checkpoint, so --mix-devices has nothing to mix with: leave one of them out".into(),
-        );
-    }
-    if settings.roi.is_some() && settings.level0_box.is_some() {
-        return refuse(
-            "--roi and --level0-box both say where to look: leave one of them out".into(),
         );
     }
     if settings.device == Some(DeviceChoice::Cpu) && settings.precision == Some(Precision::F16) {

@@ -31,7 +31,9 @@ pub struct EvalArgs {
 
 pub fn main(args: &EvalArgs) -> Result<(), Failure> {
     let config = TrainConfig::read(&args.config).map_err(Failure::usage)?;
-    let folder = Library::from_env().open(&args.model).map_err(Failure::usage)?;
+    let folder = Library::from_env()
+        .open(&args.model)
+        .map_err(Failure::usage)?;
     tch::set_num_threads(1);
     let model = folder.load(tch::Device::Cpu).map_err(Failure::usage)?;
     let sets = data::load(&config, &args.data).map_err(Failure::slides)?;
@@ -44,7 +46,10 @@ pub fn main(args: &EvalArgs) -> Result<(), Failure> {
 }
 
 fn table(scores: &BTreeMap<String, SetScores>) -> String {
-    let mut out = format!("{:<10} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6}\n", "set", "images", "DICE", "AJI", "DQ", "SQ", "PQ", "F1d");
+    let mut out = format!(
+        "{:<10} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6}\n",
+        "set", "images", "DICE", "AJI", "DQ", "SQ", "PQ", "F1d"
+    );
     for (name, s) in scores {
         let part = |v: Option<f64>| v.map_or("-".into(), |v| format!("{v:.3}"));
         let seg = s.segmentation;

@@ -238,7 +238,7 @@ fn path_hash(path: &Path) -> String {
 }
 
 /// A slide's file name without its extension, fit to name a folder.
-fn stem_of(path: &Path) -> String {
+pub fn stem_of(path: &Path) -> String {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy());
     sanitised(stem.as_deref().unwrap_or(""))
 }

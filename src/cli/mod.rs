@@ -4,10 +4,20 @@
 //! can go wrong arrives here as a [`Failure`]; nothing below ends the process.
 
 mod completions;
+mod eval;
+mod export;
 mod inputs;
+mod mask;
+mod model;
+mod models;
+mod plan;
+mod postproc;
 mod progress;
 mod run;
 mod signals;
+mod slide;
+mod tile;
+mod train;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -92,6 +102,15 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<run::RunArgs>),
+    Tile(Box<tile::TileArgs>),
+    Slide(slide::SlideArgs),
+    Mask(mask::MaskArgs),
+    Plan(Box<plan::PlanArgs>),
+    Postproc(postproc::PostprocArgs),
+    Export(export::ExportArgs),
+    Model(model::ModelArgs),
+    Train(train::TrainArgs),
+    Eval(eval::EvalArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -123,13 +142,42 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::main(*args),
+        Command::Tile(args) => tile::main(*args),
+        Command::Slide(args) => slide::main(&args),
+        Command::Mask(args) => mask::main(&args),
+        Command::Plan(args) => plan::main(*args),
+        Command::Postproc(args) => postproc::main(&args),
+        Command::Export(args) => export::main(&args),
+        Command::Model(args) => model::main(&args),
+        Command::Train(args) => train::main(args),
+        Command::Eval(args) => eval::main(&args),
         Command::Completions(args) => completions::main(&args, Cli::command()),
     }
 }
 
 /// The version, and what it computes with. clap keeps it for the life of the process.
 fn version() -> &'static str {
-    env!("CARGO_PKG_VERSION")
+    let model = match wsi_nuclei::model::library::embedded_spec() {
+        Some(spec) => format!("model {}", spec.name),
+        None => "no embedded model".into(),
+    };
+    let text = format!(
+        "{} (libtorch {}, OpenSlide {}, {model})",
+        env!("CARGO_PKG_VERSION"),
+        libtorch_version(),
+        openslide_version()
+    );
+    Box::leak(text.into_boxed_str())
+}
+
+/// The libtorch that this binary was built against: tch checks it when it builds.
+fn libtorch_version() -> String {
+    "2.11.0".into()
+}
+
+/// The OpenSlide that is loaded.
+fn openslide_version() -> String {
+    openslide_rs::OpenSlide::version().unwrap_or_else(|_| "unknown".into())
 }
 
 /// Prints a result. A reader that has gone away (`| head`) is no error.

@@ -5,8 +5,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use clap::Args;
-use wsi_nuclei::config::{PostprocRules, RunConfig, Settings, SlideConfig};
+use image::RgbImage;
+use image::imageops::FilterType;
+use wsi_nuclei::config::{Format, PostprocRules, RunConfig, Settings, SlideConfig};
+use wsi_nuclei::model::ModelError;
+use wsi_nuclei::output::pictures::OVERLAY_SIDE_PX;
+use wsi_nuclei::output::run_json::{self, ModelReport, RunReport, SlideReport};
+use wsi_nuclei::output::{self, OutputError, Pictures, SlideResult};
+use wsi_nuclei::pipeline::events::Event;
+use wsi_nuclei::pipeline::{self, PipelineError};
+use wsi_nuclei::slide;
+use wsi_nuclei::tissue::TissueError;
 
+use super::models::Models;
 use super::progress::Progress;
 use super::{EXIT_NONE, EXIT_SOME, EXIT_STOPPED, EXIT_USAGE, Failure, inputs, signals};
 
@@ -74,24 +85,28 @@ pub fn main(args: RunArgs) -> Result<(), Failure> {
     writable(&config.output)?;
     let progress = Progress::new(&config)?;
     let stop = signals::stop_flag()?;
-    let endings = all(&slides, &config, &progress, &stop);
+    let mut models = Models::new(&config)?;
+    let endings = each(&slides, &progress, &stop, |slide| {
+        one(slide, &config, &mut models, &progress, &stop)
+    });
     match exit_code(&endings) {
         0 => Ok(()),
         code => Err(Failure::silent(code)),
     }
 }
 
-fn all(
+/// Runs `one` on slide after slide, until all are done or a signal asks to stop, and says how each ended.
+pub fn each(
     slides: &[SlideConfig],
-    config: &RunConfig,
     progress: &Progress,
     stop: &AtomicBool,
+    mut one: impl FnMut(&SlideConfig) -> Ending,
 ) -> Vec<Ending> {
     let mut endings = Vec::new();
     for slide in slides {
         progress.begin(&slide.stem);
         let started = Instant::now();
-        let ending = one(slide, config, progress, stop);
+        let ending = one(slide);
         let seconds = started.elapsed().as_secs_f64();
         match &ending {
             Ending::Done { nuclei } => progress.end(&format!(
@@ -120,17 +135,172 @@ fn all(
     endings
 }
 
-/// One slide: the only place that calls the pipeline.
-fn one(slide: &SlideConfig, config: &RunConfig, progress: &Progress, stop: &AtomicBool) -> Ending {
-    let _ = (config, progress, stop);
-    Ending::Failed(format!(
-        "{}: not done: the pipeline is not built into this binary yet",
-        slide.path.display()
-    ))
+/// One slide, with run.json beside its results however it ended.
+fn one(
+    slide: &SlideConfig,
+    config: &RunConfig,
+    models: &mut Models,
+    progress: &Progress,
+    stop: &AtomicBool,
+) -> Ending {
+    let clock = Instant::now();
+    let mut report = RunReport {
+        engine: models.engine(config),
+        slide: SlideReport {
+            path: slide.path.display().to_string(),
+            ..SlideReport::default()
+        },
+        settings: config.settings.clone(),
+        started_unix_s: unix_seconds(),
+        ..RunReport::default()
+    };
+    let ending = match work(slide, config, models, progress, stop, &mut report) {
+        Ok(ending) => ending,
+        Err(failure) => failure.into(),
+    };
+    report.seconds = clock.elapsed().as_secs_f64();
+    report.peak_memory_bytes = run_json::peak_memory_bytes();
+    report.exit_code = exit_code(std::slice::from_ref(&ending));
+    report.error = match &ending {
+        Ending::Failed(why) | Ending::Refused(why) | Ending::Incomplete { why, .. } => {
+            Some(why.clone())
+        }
+        Ending::Done { .. } | Ending::Stopped => None,
+    };
+    // A slide that never got a folder, or whose folder belongs to another run, gets no report either.
+    let ours = slide.folder.is_dir() && !matches!(ending, Ending::Refused(_));
+    match ours.then(|| run_json::write(&report, &slide.folder.join("run.json"))) {
+        Some(Err(error)) => Ending::Failed(error.to_string()),
+        _ => ending,
+    }
+}
+
+/// The only place that calls the pipeline.
+fn work(
+    slide: &SlideConfig,
+    config: &RunConfig,
+    models: &mut Models,
+    progress: &Progress,
+    stop: &AtomicBool,
+    report: &mut RunReport,
+) -> Result<Ending, SlideFailure> {
+    let model = models.get(&slide.model)?;
+    report.model = ModelReport {
+        name: model.spec.name.clone(),
+        sha256: Some(model.weights_sha256.clone()),
+    };
+    let mut prepared = pipeline::prepare(slide, config, &model)?;
+    report.slide.quickhash = Some(prepared.meta.slide.quickhash.clone());
+    report.slide.bytes = Some(prepared.meta.slide.file_bytes);
+    let store = prepared.open_store(&slide.folder.join("store.zarr"), config.restart)?;
+    let thumb = store.thumb().map_err(PipelineError::from)?;
+    let mask = store.mask().map_err(PipelineError::from)?;
+    let batch = config.batch_size.unwrap_or(models.default_batch());
+    let finished = pipeline::run(prepared, &store, model, batch, stop, &|event| {
+        progress.event(event);
+    })?;
+    let result = &finished.loaded.slide;
+    report.stages = finished.stages;
+    report.tiles_planned = result.meta.planned_tiles.len();
+    report.tiles_reused = finished.tiles_reused;
+    report.nuclei = result.nuclei.len();
+    report.nuclei_over_2_tiles = finished.loaded.seams.nuclei_over_2_tiles;
+    report.nuclei_over_4_tiles = finished.loaded.seams.nuclei_over_4_tiles;
+
+    progress.event(Event::Stage("writing"));
+    let overlay = config
+        .formats
+        .contains(&Format::Overlay)
+        .then(|| overlay_picture(&slide.path, result))
+        .transpose()?;
+    let pictures = Pictures {
+        thumb,
+        mask,
+        overlay,
+        legend: true,
+    };
+    output::write_all(
+        result,
+        pictures,
+        &config.formats,
+        config.units,
+        &slide.folder,
+    )?;
+    Ok(ending_of(result))
+}
+
+/// The slide as overlay.png shows it: at the finer of level 0 and the model's scale where that is small, else smaller.
+fn overlay_picture(path: &Path, result: &SlideResult) -> Result<RgbImage, PipelineError> {
+    let reader = slide::open(path)?;
+    let picture = slide::thumb::thumb(reader.as_ref(), OVERLAY_SIDE_PX)?;
+    let [width, height] = result.frames().proc_size_px.map(|px| px.max(0) as u32);
+    let finer = width > picture.width() && width.max(height) <= OVERLAY_SIDE_PX;
+    Ok(if finer {
+        image::imageops::resize(&picture, width, height, FilterType::CatmullRom)
+    } else {
+        picture
+    })
+}
+
+fn ending_of(result: &SlideResult) -> Ending {
+    let nuclei = result.nuclei.len();
+    let mut why = Vec::new();
+    if result.unreadable_px > 0 {
+        let reason = result.read_errors.first().map_or("", String::as_str);
+        why.push(format!(
+            "{:.4} mm² could not be read ({reason})",
+            result.frames().mm2(result.unreadable_px)
+        ));
+    }
+    if result.missing_tiles > 0 {
+        why.push(format!("{} tiles are not done", result.missing_tiles));
+    }
+    if why.is_empty() {
+        Ending::Done { nuclei }
+    } else {
+        Ending::Incomplete {
+            nuclei,
+            why: why.join(", "),
+        }
+    }
+}
+
+fn unix_seconds() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}
+
+/// Why a slide could not be done, on its way to an [`Ending`].
+#[derive(Debug, thiserror::Error)]
+pub enum SlideFailure {
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}
+
+impl From<SlideFailure> for Ending {
+    fn from(failure: SlideFailure) -> Self {
+        let text = failure.to_string();
+        match failure {
+            SlideFailure::Pipeline(PipelineError::Stopped) => Ending::Stopped,
+            // Settings that cannot work, whatever the slide: nothing was started.
+            SlideFailure::Model(_)
+            | SlideFailure::Pipeline(
+                PipelineError::Memory { .. }
+                | PipelineError::PatchSize { .. }
+                | PipelineError::Tissue(TissueError::Mask { .. } | TissueError::Region { .. })
+                | PipelineError::Identity(_),
+            ) => Ending::Refused(text),
+            _ => Ending::Failed(text),
+        }
+    }
 }
 
 /// The exit code that the endings of all slides come to.
-fn exit_code(endings: &[Ending]) -> u8 {
+pub fn exit_code(endings: &[Ending]) -> u8 {
     let count = |of: fn(&Ending) -> bool| endings.iter().filter(|ending| of(ending)).count();
     let done = count(|e| matches!(e, Ending::Done { .. }));
     let incomplete = count(|e| matches!(e, Ending::Incomplete { .. }));

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use crate::geometry::Rect;
+pub use crate::model::device::DeviceChoice;
 
 /// A number, or `auto`: the program chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,54 +144,6 @@ impl fmt::Display for ByteSize {
             }
         }
         write!(f, "{}B", self.0)
-    }
-}
-
-/// Where the network runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// CUDA where it is found, else the CPU.
-    Auto,
-    Cpu,
-    /// These CUDA devices; empty: all of them.
-    Cuda(Vec<usize>),
-}
-
-impl FromStr for DeviceChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no device: auto, cpu, cuda, cuda:0 or cuda:0,1");
-        match text {
-            "auto" => Ok(DeviceChoice::Auto),
-            "cpu" => Ok(DeviceChoice::Cpu),
-            "cuda" => Ok(DeviceChoice::Cuda(Vec::new())),
-            _ => {
-                let mut ids = Vec::new();
-                for id in text.strip_prefix("cuda:").ok_or_else(wrong)?.split(',') {
-                    let id: usize = id.trim().parse().map_err(|_| wrong())?;
-                    if ids.contains(&id) {
-                        return Err(format!("device {id} is named twice"));
-                    }
-                    ids.push(id);
-                }
-                Ok(DeviceChoice::Cuda(ids))
-            }
-        }
-    }
-}
-
-impl fmt::Display for DeviceChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DeviceChoice::Auto => f.write_str("auto"),
-            DeviceChoice::Cpu => f.write_str("cpu"),
-            DeviceChoice::Cuda(ids) if ids.is_empty() => f.write_str("cuda"),
-            DeviceChoice::Cuda(ids) => {
-                let ids: Vec<String> = ids.iter().map(usize::to_string).collect();
-                write!(f, "cuda:{}", ids.join(","))
-            }
-        }
     }
 }
 
@@ -383,8 +336,8 @@ macro_rules! serialize_as_text {
     )* };
 }
 serialize_as_text!(
-    ByteSize,
     DeviceChoice,
+    ByteSize,
     MaskChoice,
     Level0Box,
     Shard,

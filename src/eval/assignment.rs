@@ -3,12 +3,22 @@
 /// Pairs (row, column) of least total cost; every row or every column is used, whichever are fewer.
 ///
 /// `cost(row, column)` must be finite. Time O(rows² columns).
-pub fn least_cost(rows: usize, columns: usize, cost: impl Fn(usize, usize) -> f64) -> Vec<(usize, usize)> {
-    if rows > columns {
-        let mut turned: Vec<_> = least_cost(columns, rows, |r, c| cost(c, r)).into_iter().map(|(c, r)| (r, c)).collect();
-        turned.sort_unstable();
-        return turned;
+pub fn least_cost(
+    rows: usize,
+    columns: usize,
+    cost: impl Fn(usize, usize) -> f64,
+) -> Vec<(usize, usize)> {
+    if rows <= columns {
+        return wide(rows, columns, &cost);
     }
+    let turned = wide(columns, rows, &|r, c| cost(c, r));
+    let mut pairs: Vec<_> = turned.into_iter().map(|(c, r)| (r, c)).collect();
+    pairs.sort_unstable();
+    pairs
+}
+
+/// As [`least_cost`], for `rows <= columns`.
+fn wide(rows: usize, columns: usize, cost: &dyn Fn(usize, usize) -> f64) -> Vec<(usize, usize)> {
     // Columns and rows count from 1; 0 is the unmatched place.
     let mut row_price = vec![0.0; rows + 1];
     let mut column_price = vec![0.0; columns + 1];
@@ -51,7 +61,10 @@ pub fn least_cost(rows: usize, columns: usize, cost: impl Fn(usize, usize) -> f6
             column = came_from[column];
         }
     }
-    let mut pairs: Vec<_> = (1..=columns).filter(|&c| row_of[c] != 0).map(|c| (row_of[c] - 1, c - 1)).collect();
+    let mut pairs: Vec<_> = (1..=columns)
+        .filter(|&c| row_of[c] != 0)
+        .map(|c| (row_of[c] - 1, c - 1))
+        .collect();
     pairs.sort_unstable();
     pairs
 }
@@ -61,7 +74,13 @@ mod tests {
     use super::*;
 
     /// The least total over all permutations.
-    fn brute(rows: usize, columns: usize, cost: &dyn Fn(usize, usize) -> f64, row: usize, used: &mut Vec<bool>) -> f64 {
+    fn brute(
+        rows: usize,
+        columns: usize,
+        cost: &dyn Fn(usize, usize) -> f64,
+        row: usize,
+        used: &mut Vec<bool>,
+    ) -> f64 {
         if row == rows {
             return 0.0;
         }
@@ -81,7 +100,9 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(7);
         for _ in 0..200 {
             let (rows, columns) = (rng.usize(1..6), rng.usize(1..7));
-            let costs: Vec<f64> = (0..rows * columns).map(|_| f64::from(rng.u32(0..30))).collect();
+            let costs: Vec<f64> = (0..rows * columns)
+                .map(|_| f64::from(rng.u32(0..30)))
+                .collect();
             let cost = |r: usize, c: usize| costs[r * columns + c];
             let pairs = least_cost(rows, columns, cost);
             assert_eq!(pairs.len(), rows.min(columns));

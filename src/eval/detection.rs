@@ -47,11 +47,19 @@ impl TypeScores {
                 self.confusion[usize::from(truth.types[t])][usize::from(pred.types[p])] += 1;
             }
         }
-        for (t, _) in truth_paired.iter().enumerate().filter(|(_, paired)| !**paired) {
+        for (t, _) in truth_paired
+            .iter()
+            .enumerate()
+            .filter(|(_, paired)| !**paired)
+        {
             self.unpaired_truth += 1;
             self.unpaired_truth_types[usize::from(truth.types[t])] += 1;
         }
-        for (p, _) in pred_paired.iter().enumerate().filter(|(_, paired)| !**paired) {
+        for (p, _) in pred_paired
+            .iter()
+            .enumerate()
+            .filter(|(_, paired)| !**paired)
+        {
             self.unpaired_pred += 1;
             self.unpaired_pred_types[usize::from(pred.types[p])] += 1;
         }
@@ -62,22 +70,33 @@ impl TypeScores {
         self.paired += other.paired;
         self.unpaired_truth += other.unpaired_truth;
         self.unpaired_pred += other.unpaired_pred;
-        let add = |mine: &mut Vec<u64>, theirs: &[u64]| mine.iter_mut().zip(theirs).for_each(|(m, t)| *m += t);
-        self.confusion.iter_mut().zip(&other.confusion).for_each(|(m, t)| add(m, t));
+        let add = |mine: &mut Vec<u64>, theirs: &[u64]| {
+            mine.iter_mut().zip(theirs).for_each(|(m, t)| *m += t)
+        };
+        self.confusion
+            .iter_mut()
+            .zip(&other.confusion)
+            .for_each(|(m, t)| add(m, t));
         add(&mut self.unpaired_truth_types, &other.unpaired_truth_types);
         add(&mut self.unpaired_pred_types, &other.unpaired_pred_types);
     }
 
     /// F1 of detection, whatever the types.
     pub fn f1d(&self) -> f64 {
-        ratio(2 * self.paired, 2 * self.paired + self.unpaired_truth + self.unpaired_pred)
+        ratio(
+            2 * self.paired,
+            2 * self.paired + self.unpaired_truth + self.unpaired_pred,
+        )
     }
 
     /// F1 of one type: 2 TP / (2 TP + 2 FPc + 2 FNc + FPd + FNd). Pairs whose true type is unknown (0) do not count.
     pub fn f1_type(&self, id: usize) -> f64 {
         let tp = self.confusion[id][id];
         let known = 1..self.confusion.len();
-        let fp_class: u64 = known.filter(|&t| t != id).map(|t| self.confusion[t][id]).sum();
+        let fp_class: u64 = known
+            .filter(|&t| t != id)
+            .map(|t| self.confusion[t][id])
+            .sum();
         let fn_class: u64 = self.confusion[id].iter().sum::<u64>() - tp;
         let unpaired = self.unpaired_truth_types[id] + self.unpaired_pred_types[id];
         ratio(2 * tp, 2 * (tp + fp_class + fn_class) + unpaired)
@@ -94,8 +113,14 @@ mod tests {
 
     #[test]
     fn pairs_within_the_radius_by_hand() {
-        let truth = Detections { points: vec![[0.0, 0.0], [20.0, 0.0], [100.0, 0.0]], types: vec![1, 2, 1] };
-        let pred = Detections { points: vec![[3.0, 4.0], [21.0, 0.0], [150.0, 0.0]], types: vec![1, 1, 2] };
+        let truth = Detections {
+            points: vec![[0.0, 0.0], [20.0, 0.0], [100.0, 0.0]],
+            types: vec![1, 2, 1],
+        };
+        let pred = Detections {
+            points: vec![[3.0, 4.0], [21.0, 0.0], [150.0, 0.0]],
+            types: vec![1, 1, 2],
+        };
         let mut s = TypeScores::new(3);
         s.add(&truth, &pred, 12.0);
         assert_eq!((s.paired, s.unpaired_truth, s.unpaired_pred), (2, 1, 1));

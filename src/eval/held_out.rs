@@ -35,21 +35,27 @@ pub struct SetScores {
 }
 
 /// Scores the held-out images of every set.
-pub fn score(model: &Model, sets: &[LoadedSet]) -> Result<BTreeMap<String, SetScores>, PipelineError> {
-    sets.iter().map(|set| Ok((set.name.clone(), score_set(model, set)?))).collect()
+pub fn score(
+    model: &Model,
+    sets: &[LoadedSet],
+) -> Result<BTreeMap<String, SetScores>, PipelineError> {
+    sets.iter()
+        .map(|set| Ok((set.name.clone(), score_set(model, set)?)))
+        .collect()
 }
 
 fn score_set(model: &Model, set: &LoadedSet) -> Result<SetScores, PipelineError> {
     let held_out: Vec<&LabelledImage> = set.images.iter().filter(|i| i.held_out).collect();
-    let scored: Vec<(Option<Segmentation>, TypeScores)> =
-        held_out.par_iter().map(|image| score_image(model, image)).collect::<Result<_, _>>()?;
+    let scored: Vec<(Option<Segmentation>, TypeScores)> = held_out
+        .par_iter()
+        .map(|image| score_image(model, image))
+        .collect::<Result<_, _>>()?;
     let kinds = model.spec.types.len().max(1);
     let mut total = TypeScores::new(kinds);
     scored.iter().for_each(|(_, one)| total.merge(one));
     let segmentations: Vec<Segmentation> = scored.iter().filter_map(|(s, _)| *s).collect();
-    let known = |id: &usize| {
-        total.confusion[*id].iter().sum::<u64>() + total.unpaired_truth_types[*id] > 0
-    };
+    let known =
+        |id: &usize| total.confusion[*id].iter().sum::<u64>() + total.unpaired_truth_types[*id] > 0;
     let f1_types = (1..kinds)
         .filter(known)
         .map(|id| (model.spec.types[id].name.clone(), total.f1_type(id)))
@@ -63,23 +69,41 @@ fn score_set(model: &Model, set: &LoadedSet) -> Result<SetScores, PipelineError>
     })
 }
 
-fn score_image(model: &Model, image: &LabelledImage) -> Result<(Option<Segmentation>, TypeScores), PipelineError> {
+fn score_image(
+    model: &Model,
+    image: &LabelledImage,
+) -> Result<(Option<Segmentation>, TypeScores), PipelineError> {
     let nuclei = predict(model, image)?;
     let mut types = TypeScores::new(model.spec.types.len().max(1));
     let (truth, segmentation) = match &image.truth {
         Truth::Dots(dots) => {
-            let points = dots.iter().map(|d| [f64::from(d.x_px), f64::from(d.y_px)]).collect();
-            (Detections { points, types: dots.iter().map(|d| d.type_id).collect() }, None)
+            let points = dots
+                .iter()
+                .map(|d| [f64::from(d.x_px), f64::from(d.y_px)])
+                .collect();
+            (
+                Detections {
+                    points,
+                    types: dots.iter().map(|d| d.type_id).collect(),
+                },
+                None,
+            )
         }
         Truth::Instances { ids, types } => {
             let grid = grid_of(&model.spec, &frames_of(model, image), None)?;
             let pred = image::instance_map(&nuclei, &grid);
-            (centroids(ids, types, image.rgb.width() as usize), Some(segmentation::score(ids, &pred)))
+            (
+                centroids(ids, types, image.rgb.width() as usize),
+                Some(segmentation::score(ids, &pred)),
+            )
         }
     };
     let pred = Detections {
         points: nuclei.iter().map(centroid).collect(),
-        types: nuclei.iter().map(|n| n.type_id().unwrap_or(0) as u8).collect(),
+        types: nuclei
+            .iter()
+            .map(|n| n.type_id().unwrap_or(0) as u8)
+            .collect(),
     };
     types.add(&truth, &pred, RADIUS_UM / model.spec.mpp);
     Ok((segmentation, types))
@@ -91,11 +115,16 @@ fn frames_of(model: &Model, image: &LabelledImage) -> Frames {
 }
 
 fn predict(model: &Model, image: &LabelledImage) -> Result<Vec<Nucleus>, PipelineError> {
-    let reader: Arc<dyn SlideReader> = Arc::new(PlainReader::from_rgb(&image.name, image.rgb.clone()));
+    let reader: Arc<dyn SlideReader> =
+        Arc::new(PlainReader::from_rgb(&image.name, image.rgb.clone()));
     let (frames, level) = Frames::for_slide(reader.info(), [model.spec.mpp; 2], model.spec.mpp)?;
     let pixels = ProcImage::new(reader, frames, level, 64 << 20);
     let predicted = image::predict(&pixels, model, None, false)?;
-    Ok(image::nuclei(&predicted.foreground, &model.spec.postproc, frames.proc_mpp()))
+    Ok(image::nuclei(
+        &predicted.foreground,
+        &model.spec.postproc,
+        frames.proc_mpp(),
+    ))
 }
 
 /// Centre of mass, pixel-edge frame.
@@ -119,7 +148,11 @@ fn centroids(ids: &[u32], types: &[u8], width: usize) -> Detections {
     let mut sums = vec![(0.0, 0.0, 0.0); types.len()];
     for (i, &id) in ids.iter().enumerate().filter(|(_, id)| **id > 0) {
         let s = &mut sums[id as usize];
-        *s = (s.0 + 1.0, s.1 + (i % width) as f64 + 0.5, s.2 + (i / width) as f64 + 0.5);
+        *s = (
+            s.0 + 1.0,
+            s.1 + (i % width) as f64 + 0.5,
+            s.2 + (i / width) as f64 + 0.5,
+        );
     }
     let mut found = Detections::default();
     for ((n, x, y), &type_id) in sums.into_iter().zip(types).filter(|((n, ..), _)| *n > 0.0) {

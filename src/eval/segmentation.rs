@@ -28,15 +28,30 @@ pub fn score(truth: &[u32], pred: &[u32]) -> Segmentation {
     if o.truth.is_empty() || o.pred.is_empty() {
         let both_empty = o.truth.is_empty() && o.pred.is_empty();
         let v = f64::from(u8::from(both_empty));
-        return Segmentation { dice: v, aji: v, aji_plus: v, dq: v, sq: v, pq: v };
+        return Segmentation {
+            dice: v,
+            aji: v,
+            aji_plus: v,
+            dq: v,
+            sq: v,
+            pq: v,
+        };
     }
     let (dq, sq) = panoptic(&o);
-    Segmentation { dice: dice(&o), aji: aji(&o), aji_plus: aji_plus(&o), dq, sq, pq: dq * sq }
+    Segmentation {
+        dice: dice(&o),
+        aji: aji(&o),
+        aji_plus: aji_plus(&o),
+        dq,
+        sq,
+        pq: dq * sq,
+    }
 }
 
 /// Mean of each score; `None` of nothing.
 pub fn mean(scores: &[Segmentation]) -> Option<Segmentation> {
-    let of = |part: fn(&Segmentation) -> f64| scores.iter().map(part).sum::<f64>() / scores.len() as f64;
+    let of =
+        |part: fn(&Segmentation) -> f64| scores.iter().map(part).sum::<f64>() / scores.len() as f64;
     (!scores.is_empty()).then(|| Segmentation {
         dice: of(|s| s.dice),
         aji: of(|s| s.aji),
@@ -48,7 +63,11 @@ pub fn mean(scores: &[Segmentation]) -> Option<Segmentation> {
 }
 
 fn overlaps(truth: &[u32], pred: &[u32]) -> Overlaps {
-    let mut o = Overlaps { truth: BTreeMap::new(), pred: BTreeMap::new(), both: BTreeMap::new() };
+    let mut o = Overlaps {
+        truth: BTreeMap::new(),
+        pred: BTreeMap::new(),
+        both: BTreeMap::new(),
+    };
     for (&t, &p) in truth.iter().zip(pred) {
         if t > 0 {
             *o.truth.entry(t).or_default() += 1;
@@ -69,7 +88,9 @@ impl Overlaps {
     }
 
     fn iou(&self, t: u32, p: u32) -> f64 {
-        self.both.get(&(t, p)).map_or(0.0, |&n| n as f64 / self.union(t, p) as f64)
+        self.both
+            .get(&(t, p))
+            .map_or(0.0, |&n| n as f64 / self.union(t, p) as f64)
     }
 }
 
@@ -80,11 +101,20 @@ fn dice(o: &Overlaps) -> f64 {
 
 /// Pairs with IoU > 0.5 are unique; DQ = F1 of them, SQ = their mean IoU.
 fn panoptic(o: &Overlaps) -> (f64, f64) {
-    let matched: Vec<f64> = o.both.keys().map(|&(t, p)| o.iou(t, p)).filter(|&iou| iou > 0.5).collect();
+    let matched: Vec<f64> = o
+        .both
+        .keys()
+        .map(|&(t, p)| o.iou(t, p))
+        .filter(|&iou| iou > 0.5)
+        .collect();
     let tp = matched.len() as f64;
     let (fp, fnn) = (o.pred.len() as f64 - tp, o.truth.len() as f64 - tp);
     let dq = tp / (tp + 0.5 * fp + 0.5 * fnn);
-    let sq = if matched.is_empty() { 0.0 } else { matched.iter().sum::<f64>() / tp };
+    let sq = if matched.is_empty() {
+        0.0
+    } else {
+        matched.iter().sum::<f64>() / tp
+    };
     (dq, sq)
 }
 
@@ -105,19 +135,30 @@ fn aji(o: &Overlaps) -> f64 {
 fn aji_plus(o: &Overlaps) -> f64 {
     let truth: Vec<u32> = o.truth.keys().copied().collect();
     let pred: Vec<u32> = o.pred.keys().copied().collect();
-    let pairs: Vec<(u32, u32)> = least_cost(truth.len(), pred.len(), |t, p| -o.iou(truth[t], pred[p]))
-        .into_iter()
-        .map(|(t, p)| (truth[t], pred[p]))
-        .filter(|&(t, p)| o.iou(t, p) > 0.0)
-        .collect();
+    let pairs: Vec<(u32, u32)> =
+        least_cost(truth.len(), pred.len(), |t, p| -o.iou(truth[t], pred[p]))
+            .into_iter()
+            .map(|(t, p)| (truth[t], pred[p]))
+            .filter(|&(t, p)| o.iou(t, p) > 0.0)
+            .collect();
     jaccard_of(o, &pairs)
 }
 
 fn jaccard_of(o: &Overlaps, pairs: &[(u32, u32)]) -> f64 {
     let shared: u64 = pairs.iter().map(|pair| o.both[pair]).sum();
     let mut union: u64 = pairs.iter().map(|&(t, p)| o.union(t, p)).sum();
-    union += o.truth.iter().filter(|(t, _)| !pairs.iter().any(|(pt, _)| pt == *t)).map(|(_, n)| n).sum::<u64>();
-    union += o.pred.iter().filter(|(p, _)| !pairs.iter().any(|(_, pp)| pp == *p)).map(|(_, n)| n).sum::<u64>();
+    union += o
+        .truth
+        .iter()
+        .filter(|(t, _)| !pairs.iter().any(|(pt, _)| pt == *t))
+        .map(|(_, n)| n)
+        .sum::<u64>();
+    union += o
+        .pred
+        .iter()
+        .filter(|(p, _)| !pairs.iter().any(|(_, pp)| pp == *p))
+        .map(|(_, n)| n)
+        .sum::<u64>();
     shared as f64 / union as f64
 }
 

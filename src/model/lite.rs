@@ -308,11 +308,9 @@ impl Convolve for Lite {
 }
 
 impl Lite {
-    /// `tensors` as [`parameters`] names them, already checked against it and on their device. `types` without background.
-    pub fn from_tensors(
-        mut tensors: BTreeMap<String, Tensor>,
-        types: i64,
-    ) -> Result<Self, ModelError> {
+    /// `tensors` as [`parameters`] names them, already checked against it and on their device.
+    pub fn from_tensors(mut tensors: BTreeMap<String, Tensor>) -> Result<Self, ModelError> {
+        let types = tensors.get("head.tp.bias").map_or(0, Tensor::numel) as i64;
         let layers = layers(types);
         let mut weights = BTreeMap::new();
         for l in &layers {

@@ -62,6 +62,8 @@ impl SharedNetwork {
 // SAFETY: `Network::forward` takes `&self` and, by its contract, only reads tensors that nobody changes after
 // construction; libtorch allows concurrent reads of a tensor, and reference counts are atomic.
 unsafe impl Send for SharedNetwork {}
+// SAFETY: as above: sharing a reference gives nothing but `forward`.
+unsafe impl Sync for SharedNetwork {}
 
 struct TorchWorker {
     network: SharedNetwork,

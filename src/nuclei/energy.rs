@@ -79,8 +79,12 @@ impl Ramp {
 
     #[inline(always)]
     fn energy(self, slope: f32) -> u8 {
-        let energy = ((self.hi - slope) * self.per_slope).clamp(0.0, f32::from(RIDGE));
-        (energy + 0.5) as u8
+        // `max` first: a NaN (0 times infinity, from odd constants) becomes 0.
+        let energy = ((self.hi - slope) * self.per_slope)
+            .max(0.0)
+            .min(f32::from(RIDGE));
+        // SAFETY: within 0.5..=255.5, and not NaN.
+        unsafe { (energy + 0.5).to_int_unchecked::<i32>() as u8 }
     }
 }
 
@@ -90,8 +94,19 @@ type Lanes = [f32; LANES];
 fn eigen_span(span: Run, grid: &Grid, kernel: &SobelKernel, ramp: Ramp, scratch: &mut Scratch) {
     let radius = kernel.radius();
     let [h_smooth, h_derive, v_smooth, v_derive] = &mut scratch.rows;
-    vertical(&scratch.h, span, grid, kernel, h_smooth, h_derive);
-    vertical(&scratch.v, span, grid, kernel, v_smooth, v_derive);
+    let (h, v, stride) = (&scratch.h, &scratch.v, grid.stride);
+    down(span, grid, radius, h_smooth, |at| {
+        smooth(h, at, stride, &kernel.smooth)
+    });
+    down(span, grid, radius, h_derive, |at| {
+        derive(h, at, stride, &kernel.derive)
+    });
+    down(span, grid, radius, v_smooth, |at| {
+        smooth(v, at, stride, &kernel.smooth)
+    });
+    down(span, grid, radius, v_derive, |at| {
+        derive(v, at, stride, &kernel.derive)
+    });
     let energy = &mut scratch.energy[grid.start(span)..][..span.len()];
     for (chunk, out) in energy.chunks_mut(LANES).enumerate() {
         let centre = chunk * LANES + radius;
@@ -113,9 +128,14 @@ fn eigen_span(span: Run, grid: &Grid, kernel: &SobelKernel, ramp: Ramp, scratch:
 /// The energy of one span with the smaller of dh/dx and dv/dy.
 fn axes_span(span: Run, grid: &Grid, kernel: &SobelKernel, ramp: Ramp, scratch: &mut Scratch) {
     let radius = kernel.radius();
-    let [h_smooth, h_derive, v_smooth, v_derive] = &mut scratch.rows;
-    vertical(&scratch.h, span, grid, kernel, h_smooth, h_derive);
-    vertical(&scratch.v, span, grid, kernel, v_smooth, v_derive);
+    let [h_smooth, _, _, v_derive] = &mut scratch.rows;
+    let (h, v, stride) = (&scratch.h, &scratch.v, grid.stride);
+    down(span, grid, radius, h_smooth, |at| {
+        smooth(h, at, stride, &kernel.smooth)
+    });
+    down(span, grid, radius, v_derive, |at| {
+        derive(v, at, stride, &kernel.derive)
+    });
     let energy = &mut scratch.energy[grid.start(span)..][..span.len()];
     for (chunk, out) in energy.chunks_mut(LANES).enumerate() {
         let centre = chunk * LANES + radius;
@@ -129,51 +149,29 @@ fn axes_span(span: Run, grid: &Grid, kernel: &SobelKernel, ramp: Ramp, scratch: 
     }
 }
 
-/// The columns of a span and `radius` more on either side, smoothed and derived downwards: entry 0 is column
-/// `span.x0 - radius`.
-fn vertical(
-    plane: &[f32],
-    span: Run,
-    grid: &Grid,
-    kernel: &SobelKernel,
-    smoothed: &mut Vec<f32>,
-    derived: &mut Vec<f32>,
-) {
-    let radius = kernel.radius();
+/// One pass down the columns of a span and `radius` more on either side: `pass` gives the values from a place in the
+/// plane on. Entry 0 of `row` is column `span.x0 - radius`.
+#[inline(always)]
+fn down(span: Run, grid: &Grid, radius: usize, row: &mut Vec<f32>, pass: impl Fn(usize) -> Lanes) {
     let columns = (span.len() + 2 * radius).next_multiple_of(LANES);
-    // The horizontal pass works on whole chunks and may look this much further; what it finds there is not used.
-    smoothed.resize(columns + 2 * LANES, 0.0);
-    derived.resize(columns + 2 * LANES, 0.0);
+    // The pass along the row works on whole chunks and may look this much further; that is not used.
+    row.resize(columns + 2 * LANES, 0.0);
     let first = grid.start(span) - radius;
-    for column in (0..columns).step_by(LANES) {
-        let at = first + column;
-        smoothed[column..column + LANES].copy_from_slice(&smooth(
-            plane,
-            at,
-            grid.stride,
-            &kernel.smooth,
-        ));
-        derived[column..column + LANES].copy_from_slice(&derive(
-            plane,
-            at,
-            grid.stride,
-            &kernel.derive,
-        ));
+    for (chunk, out) in row[..columns].chunks_exact_mut(LANES).enumerate() {
+        out.copy_from_slice(&pass(first + chunk * LANES));
     }
 }
 
 /// `LANES` neighbouring values of `plane`, each smoothed over the pixels `step` apart.
 #[inline(always)]
 fn smooth(plane: &[f32], at: usize, step: usize, kernel: &[f32]) -> Lanes {
-    let mut sum = lanes(plane, at);
-    for value in &mut sum {
-        *value *= kernel[0];
-    }
-    for (k, &weight) in kernel.iter().enumerate().skip(1) {
-        let (before, after) = (lanes(plane, at - k * step), lanes(plane, at + k * step));
-        for l in 0..LANES {
-            sum[l] += weight * (after[l] + before[l]);
-        }
+    let centre = lanes(plane, at);
+    let mut sum: Lanes = std::array::from_fn(|l| kernel[0] * centre[l]);
+    let (mut before, mut after) = (at, at);
+    for &weight in &kernel[1..] {
+        (before, after) = (before - step, after + step);
+        let (b, a) = (lanes(plane, before), lanes(plane, after));
+        sum = std::array::from_fn(|l| sum[l] + weight * (a[l] + b[l]));
     }
     sum
 }
@@ -182,18 +180,17 @@ fn smooth(plane: &[f32], at: usize, step: usize, kernel: &[f32]) -> Lanes {
 #[inline(always)]
 fn derive(plane: &[f32], at: usize, step: usize, kernel: &[f32]) -> Lanes {
     let mut sum = [0.0; LANES];
-    for (k, &weight) in kernel.iter().enumerate().skip(1) {
-        let (before, after) = (lanes(plane, at - k * step), lanes(plane, at + k * step));
-        for l in 0..LANES {
-            sum[l] += weight * (after[l] - before[l]);
-        }
+    let (mut before, mut after) = (at, at);
+    for &weight in &kernel[1..] {
+        (before, after) = (before - step, after + step);
+        let (b, a) = (lanes(plane, before), lanes(plane, after));
+        sum = std::array::from_fn(|l| sum[l] + weight * (a[l] - b[l]));
     }
     sum
 }
 
 #[inline(always)]
-fn lanes(plane: &[f32], at: usize) -> Lanes {
-    let mut values = [0.0; LANES];
-    values.copy_from_slice(&plane[at..at + LANES]);
-    values
+fn lanes(plane: &[f32], at: usize) -> &Lanes {
+    // The margin and the tail of a plane make room for every kernel, so the zeros never come.
+    plane[at..].first_chunk().unwrap_or(&[0.0; LANES])
 }

@@ -56,15 +56,48 @@ pub struct Foreground {
 
 /// A quantised probability: `floor(p * 255 + 1/2)`, NaN and negative values 0, values above 1 255.
 #[inline]
+#[expect(clippy::manual_clamp, reason = "max sends NaN to 0, clamp would not")]
 pub fn quantise_probability(p: f32) -> u8 {
-    // `as` saturates and sends NaN to 0.
-    (p * 255.0 + 0.5) as u8
+    let scaled = (p * 255.0 + 0.5).max(0.0).min(255.5);
+    // SAFETY: within 0.0..=255.5, and not NaN. A saturating cast would keep the loops from being vectorised.
+    unsafe { scaled.to_int_unchecked::<i32>() as u8 }
 }
 
 /// A quantised h or v: `x * HV_SCALE` rounded half away from zero, clamped to `i16`, NaN 0.
 #[inline]
 pub fn quantise_distance(x: f32) -> i16 {
-    (x * HV_SCALE + 0.5f32.copysign(x)) as i16
+    let scaled = x * HV_SCALE + 0.5f32.copysign(x);
+    let scaled = if scaled.is_nan() { 0.0 } else { scaled };
+    // SAFETY: clamped to the range of i16, and not NaN.
+    unsafe { scaled.clamp(-32768.0, 32767.0).to_int_unchecked::<i32>() as i16 }
+}
+
+/// Appends the runs of one row in which np reaches the threshold; the row starts at (`x0`, `y`), proc px.
+fn push_runs(np: &[f32], threshold: u8, y: i32, x0: i32, runs: &mut Vec<Run>) {
+    let inside = |p: &f32| quantise_probability(*p) >= threshold;
+    let mut x = 0;
+    while x < np.len() {
+        // Most of a slide is background: eight pixels at a time.
+        if let Some(eight) = np.get(x..x + 8)
+            && !eight.iter().fold(false, |any, p| any | inside(p))
+        {
+            x += 8;
+            continue;
+        }
+        let Some(skip) = np[x..].iter().position(inside) else {
+            return;
+        };
+        let start = x + skip;
+        x = np[start..]
+            .iter()
+            .position(|p| !inside(p))
+            .map_or(np.len(), |n| start + n);
+        runs.push(Run {
+            y,
+            x0: x0 + start as i32,
+            x1: x0 + x as i32,
+        });
+    }
 }
 
 impl Foreground {
@@ -97,33 +130,26 @@ impl Foreground {
             (width, height),
             "the picture and the prediction map must have the same size"
         );
-        let mut fg = Foreground {
-            types: map.types,
-            ..Foreground::default()
-        };
-        let threshold = quantise_probability(np_threshold);
         let window = clip.intersect(&Rect::new(origin.0, origin.1, width as i32, height as i32));
+        let mut runs = Vec::new();
         for y in window.y..window.bottom() {
-            let row = (y - origin.1) as usize * width;
-            let from = row + (window.x - origin.0) as usize;
-            let np = &map.np[from..from + window.w as usize];
-            let inside = |p: &f32| quantise_probability(*p) >= threshold;
-            let mut x = 0;
-            while let Some(skip) = np[x..].iter().position(inside) {
-                let start = x + skip;
-                let end = np[start..]
-                    .iter()
-                    .position(|p| !inside(p))
-                    .map_or(np.len(), |n| start + n);
-                fg.runs.push(Run {
-                    y,
-                    x0: window.x + start as i32,
-                    x1: window.x + end as i32,
-                });
-                fg.push_predictions(map, rgb, from + start..from + end);
-                x = end;
-            }
+            let from = (y - origin.1) as usize * width + (window.x - origin.0) as usize;
+            let row = &map.np[from..from + window.w as usize];
+            push_runs(
+                row,
+                quantise_probability(np_threshold),
+                y,
+                window.x,
+                &mut runs,
+            );
         }
+        let pixels = runs.iter().map(Run::len).sum();
+        let mut fg = Foreground::with_capacity(map.types, pixels);
+        for run in &runs {
+            let from = (run.y - origin.1) as usize * width + (run.x0 - origin.0) as usize;
+            fg.push_predictions(map, rgb, from..from + run.len());
+        }
+        fg.runs = runs;
         fg
     }
 

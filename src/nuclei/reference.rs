@@ -361,3 +361,46 @@ fn local_plane(blob: &[Run]) -> (Rect, Area, Vec<u8>) {
 fn local_start(area: &Area, bounds: &Rect, x: i32, y: i32) -> usize {
     area.start + (y - bounds.y) as usize * area.stride + (x - bounds.x) as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `cv2.morphologyEx(image, cv2.MORPH_OPEN, 5x5 ellipse)`: beyond the border everything counts as set for erosion
+    /// and as unset for dilation.
+    #[test]
+    fn opening_at_the_border_is_opencvs() {
+        let frame = Frame::new(7, 4);
+        let open = |rows: [&str; 4]| {
+            let mut plane: Vec<u8> = frame.plane(0);
+            for (y, row) in rows.iter().enumerate() {
+                for (x, c) in row.bytes().enumerate() {
+                    plane[frame.area.start + y * frame.area.stride + x] = u8::from(c == b'#');
+                }
+            }
+            frame.open(&mut plane);
+            let row = |y: usize| -> String {
+                let at = frame.area.start + y * frame.area.stride;
+                let pixels = plane[at..at + 7].iter();
+                pixels.map(|&p| if p == 1 { '#' } else { '.' }).collect()
+            };
+            [0, 1, 2, 3].map(row)
+        };
+        assert_eq!(
+            open(["###....", "###....", "###....", "......."]),
+            ["###....", "###....", "#......", "......."]
+        );
+        assert_eq!(
+            open(["#######", "#.#####", "#######", "#######"]),
+            ["..#####", "#.#####", "#######", "#######"]
+        );
+        assert_eq!(
+            open(["##.....", "##...##", "##..###", "##..###"]),
+            [".......", "......#", "....###", "....###"]
+        );
+        assert_eq!(
+            open(["..###..", ".#####.", "..###..", "......."]),
+            [".......", ".......", ".......", "......."]
+        );
+    }
+}

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use image::{ImageBuffer, Luma};
 use npyz::WriterBuilder;
 
-use super::{OutputError, SlideResult, atomic, pictures};
+use super::{OutputError, SlideResult, pictures, write_file};
 
 /// Largest id that 16 bits hold.
 const MOST_IN_16_BITS: usize = u16::MAX as usize;
@@ -28,7 +28,7 @@ pub fn write(result: &SlideResult, folder: &Path) -> Result<PathBuf, OutputError
         pictures::write_png(&image.into(), &png)?;
         (png, npy)
     } else {
-        atomic::write(&npy, |out| {
+        write_file(&npy, |out| {
             let mut writer = npyz::WriteOptions::new()
                 .default_dtype()
                 .shape(&[height, width])
@@ -63,15 +63,7 @@ fn label_map(result: &SlideResult, path: &Path) -> Result<Vec<u32>, OutputError>
         for y in y0.floor().max(0.0) as usize..(y1.ceil().max(0.0) as usize).min(height) {
             for x in columns.clone() {
                 let [px, py] = frames.to_proc(x as f64 + 0.5, y as f64 + 0.5);
-                let (col, row) = (px.floor() as i32 - b.x, py.floor() as i32 - b.y);
-                if col < 0 || row < 0 || col >= b.w || row >= b.h {
-                    continue;
-                }
-                let bit = row as usize * b.w as usize + col as usize;
-                let inside = nucleus
-                    .mask
-                    .get(bit / 8)
-                    .is_some_and(|byte| byte >> (bit % 8) & 1 == 1);
+                let inside = nucleus.contains(px.floor() as i32, py.floor() as i32);
                 if inside && let Some(label) = map.get_mut(y * width + x) {
                     *label = id;
                 }

@@ -3,23 +3,29 @@
 //! In: a [`SlideResult`], which the store alone can give, and pictures. Out: files, each written whole or not at all.
 //! Never reads a slide, and never writes a clock, a host or a random number into a result (run.json is no result).
 
-mod atomic;
 pub mod labels;
+pub mod nuclei_csv;
 pub mod nuclei_json;
-mod outline;
 pub mod pictures;
+pub mod raw_map;
 pub mod record;
 pub mod run_json;
 pub mod summary_json;
+pub mod table;
 
 #[cfg(test)]
 pub(crate) mod fixture;
 
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
+use image::{DynamicImage, RgbImage};
+
+use crate::config::{Format, Units};
 use crate::nuclei::Nucleus;
 use crate::slide::frames::Frames;
-use crate::store::StoreMeta;
+use crate::store::{StoreMeta, atomic};
+use crate::tissue::TissueMask;
 
 pub use record::Record;
 
@@ -61,6 +67,60 @@ impl SlideResult {
             .zip(&self.nuclei)
             .map(|(id, nucleus)| Record::new(id, nucleus, self))
     }
+}
+
+/// The pictures that go with a result, read by someone else.
+pub struct Pictures {
+    /// The whole slide, small.
+    pub thumb: RgbImage,
+    pub mask: TissueMask,
+    /// The whole slide as overlay.png shows it; outlines are drawn over it. None: over the thumb.
+    pub overlay: Option<RgbImage>,
+    /// Whether a strip below overlay.png names the types; without it the picture keeps its size.
+    pub legend: bool,
+}
+
+/// Writes every file of a slide but run.json into `folder`: the chosen formats, summary.json, thumb.png, mask.png.
+pub fn write_all(
+    result: &SlideResult,
+    pictures: Pictures,
+    formats: &[Format],
+    units: Units,
+    folder: &Path,
+) -> Result<(), OutputError> {
+    let Pictures { thumb, mask, overlay, legend } = pictures;
+    let medians = if formats.contains(&Format::Csv) {
+        nuclei_csv::write(result, units, &folder.join("nuclei.csv"))?
+    } else {
+        let Ok(medians) = table::for_each_row(result, units, |_| Ok::<(), std::convert::Infallible>(()));
+        medians
+    };
+    if formats.contains(&Format::Json) {
+        nuclei_json::write(result, &folder.join("nuclei.json"))?;
+    }
+    if formats.contains(&Format::Overlay) {
+        let mut picture = overlay.unwrap_or_else(|| thumb.clone());
+        pictures::draw_outlines(&mut picture, result);
+        if legend {
+            picture = pictures::with_legend(&picture, result);
+        }
+        pictures::write_png(&picture.into(), &folder.join("overlay.png"))?;
+    }
+    pictures::write_png(&thumb.into(), &folder.join("thumb.png"))?;
+    let mask: DynamicImage = pictures::mask_picture(&mask).into();
+    pictures::write_png(&mask, &folder.join("mask.png"))?;
+    summary_json::write(result, &medians, &folder.join("summary.json"))
+}
+
+/// Writes one file whole or not at all.
+fn write_file(
+    path: &Path,
+    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), OutputError> {
+    atomic::write(path, content).map_err(|source| OutputError::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// To 6 significant digits, so that tables stay readable; the same text on every machine. `None` for what is no number.

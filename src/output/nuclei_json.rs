@@ -11,19 +11,19 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::outline::outline_through_centres;
-use super::{OutputError, Record, SlideResult, atomic};
+use super::{OutputError, Record, SlideResult, write_file};
+use crate::nuclei::outline_through_centres;
 
 /// Nuclei turned into text at a time: enough to feed every core, little to hold.
 const CHUNK: usize = 8192;
 
 /// Writes `path`.
 pub fn write(result: &SlideResult, path: &Path) -> Result<(), OutputError> {
-    atomic::write(path, |out| stream(result, out))
+    write_file(path, |out| stream(result, out))
 }
 
 /// Writes the document into `out`.
-pub fn stream(result: &SlideResult, out: &mut impl Write) -> io::Result<()> {
+pub fn stream(result: &SlideResult, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
     let mag = whole_if_whole(result.meta.slide.objective_power);
     write!(out, "{{\"mag\":{mag},\"nuc\":{{")?;
     let mut first_id = 1u64;
@@ -95,6 +95,7 @@ fn entry(record: &Record<'_>) -> String {
         let _ = write!(text, "{}[{x},{y}]", if i > 0 { "," } else { "" });
     }
     let prob = record
+        .nucleus
         .type_prob()
         .map_or("null".to_owned(), |p| ((p * 1e4).round() / 1e4).to_string());
     let kind = record

@@ -3,14 +3,14 @@
 //! In: pixels that someone else read, a [`TissueMask`], a [`SlideResult`]. Out: PNG files. Drawing is plain integer
 //! work in order of id: the same result gives the same bytes.
 
-use std::io::Cursor;
 use std::path::Path;
 
 use font8x8::UnicodeFonts;
-use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
+use image::codecs::png::PngEncoder;
+use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 
-use super::outline::outline_through_centres;
-use super::{OutputError, Record, SlideResult, atomic};
+use super::{OutputError, Record, SlideResult, write_file};
+use crate::nuclei::outline_through_centres;
 use crate::tissue::TissueMask;
 
 /// Longest side of overlay.png, px: larger slides are drawn smaller.
@@ -30,14 +30,11 @@ const FALLBACK: [Rgb<u8>; 6] = [
 
 /// Writes any picture as PNG.
 pub fn write_png(picture: &DynamicImage, path: &Path) -> Result<(), OutputError> {
-    let mut bytes = Cursor::new(Vec::new());
-    picture
-        .write_to(&mut bytes, ImageFormat::Png)
-        .map_err(|error| OutputError::Content {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })?;
-    atomic::write(path, |out| std::io::Write::write_all(out, bytes.get_ref()))
+    write_file(path, |out| {
+        picture
+            .write_with_encoder(PngEncoder::new(out))
+            .map_err(std::io::Error::other)
+    })
 }
 
 /// The mask as a picture: one px a cell, 255 is tissue.

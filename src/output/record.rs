@@ -27,61 +27,26 @@ impl<'a> Record<'a> {
         Self {
             id,
             nucleus,
-            type_id: type_of(nucleus),
+            type_id: nucleus.type_id(),
             size_px: frames.level0_size_px,
             ratio: frames.proc_per_level0,
         }
     }
 
-    /// Mean class probability of type `i` over the nucleus, 0..=1.
-    pub fn prob(&self, i: usize) -> f64 {
-        let sum = self.nucleus.prob_sums.get(i).copied().unwrap_or(0);
-        f64::from(sum) / (255.0 * f64::from(self.nucleus.area_px.max(1)))
-    }
-
-    /// Mean probability of the nucleus's own type; `None` for a model without types.
-    pub fn type_prob(&self) -> Option<f64> {
-        self.type_id.map(|i| self.prob(i))
-    }
-
-    /// Share of the pixels whose most probable class is the nucleus's type: hover_net's `type_prob`.
-    pub fn type_share(&self) -> Option<f64> {
-        let count = self.nucleus.type_counts.get(self.type_id?).copied()?;
-        Some(f64::from(count) / f64::from(self.nucleus.area_px.max(1)))
-    }
-
-    /// Shannon entropy of the mean class probabilities, in bits.
-    pub fn type_entropy(&self) -> Option<f64> {
-        self.type_id?;
-        let total: u64 = self.nucleus.prob_sums.iter().copied().map(u64::from).sum();
-        let entropy = self
-            .nucleus
-            .prob_sums
-            .iter()
-            .filter(|sum| **sum > 0)
-            .map(|sum| {
-                let p = f64::from(*sum) / total as f64;
-                -p * p.log2()
-            })
-            .sum::<f64>();
-        // -0.0 for a certain nucleus would print as such.
-        Some(entropy.max(0.0))
-    }
-
     /// Centroid of the mask, proc px, edge frame.
     pub fn centroid_proc_px(&self) -> [f64; 2] {
         let bbox = self.nucleus.bbox;
-        let [mut sum_x, mut sum_y, mut n] = [0u64; 3];
-        for (x, y) in mask_pixels(self.nucleus) {
-            sum_x += u64::from(x);
-            sum_y += u64::from(y);
-            n += 1;
+        let [mut sum_x, mut sum_y, mut n] = [0i64; 3];
+        for y in bbox.y..bbox.bottom() {
+            for x in bbox.x..bbox.right() {
+                let inside = i64::from(self.nucleus.contains(x, y));
+                sum_x += inside * i64::from(x);
+                sum_y += inside * i64::from(y);
+                n += inside;
+            }
         }
         let n = n.max(1) as f64;
-        [
-            f64::from(bbox.x) + sum_x as f64 / n + 0.5,
-            f64::from(bbox.y) + sum_y as f64 / n + 0.5,
-        ]
+        [sum_x as f64 / n + 0.5, sum_y as f64 / n + 0.5]
     }
 
     /// A point of the proc edge frame in the level-0 edge frame, within [0, W] x [0, H].
@@ -124,36 +89,6 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The most probable type that is not background (ties: the first); 0 where the model saw background alone.
-fn type_of(nucleus: &Nucleus) -> Option<usize> {
-    if nucleus.prob_sums.is_empty() {
-        return None;
-    }
-    let mut best = 0;
-    let mut most = 0;
-    for (i, sum) in nucleus.prob_sums.iter().enumerate().skip(1) {
-        if *sum > most {
-            (best, most) = (i, *sum);
-        }
-    }
-    Some(best)
-}
-
-/// Columns and rows of the mask's pixels inside its box, in raster order.
-pub fn mask_pixels(nucleus: &Nucleus) -> impl Iterator<Item = (u32, u32)> + '_ {
-    let w = nucleus.bbox.w.max(0) as u32;
-    let h = nucleus.bbox.h.max(0) as u32;
-    (0..h)
-        .flat_map(move |y| (0..w).map(move |x| (x, y)))
-        .filter(move |(x, y)| {
-            let bit = *y as usize * w as usize + *x as usize;
-            nucleus
-                .mask
-                .get(bit / 8)
-                .is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
-        })
-}
-
 /// To 2 decimals: a hundredth of a pixel.
 pub fn round2(v: f64) -> f64 {
     (v * 100.0).round() / 100.0
@@ -162,18 +97,6 @@ pub fn round2(v: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::super::fixture;
-
-    #[test]
-    fn type_is_the_most_probable_that_is_no_background() {
-        let result = fixture::result(1.0);
-        let types: Vec<_> = result.records().map(|record| record.type_id).collect();
-        assert_eq!(types, [Some(1), Some(2), Some(1), Some(1)]);
-        let second = result.records().nth(1).unwrap();
-        assert_eq!(second.type_prob(), Some(0.6));
-        assert_eq!(second.type_share(), Some(0.5));
-        // -(0.2 log2 0.2 + 0.2 log2 0.2 + 0.6 log2 0.6), by hand.
-        assert!((second.type_entropy().unwrap() - 1.370_950_594_454_668_6).abs() < 1e-12);
-    }
 
     #[test]
     fn boxes_cover_the_mask_and_the_outline() {

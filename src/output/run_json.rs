@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{OutputError, atomic};
+use super::{OutputError, write_file};
 use crate::config::Setting;
 
 /// Seconds of one stage, summed over its workers.
@@ -61,6 +61,9 @@ pub struct RunReport {
     pub tiles_planned: usize,
     pub tiles_reused: usize,
     pub nuclei: usize,
+    /// Nuclei through which a seam of the tiles ran, and those on a crossing of four.
+    pub nuclei_over_2_tiles: usize,
+    pub nuclei_over_4_tiles: usize,
     pub peak_memory_bytes: Option<u64>,
     pub exit_code: u8,
     pub error: Option<String>,
@@ -68,9 +71,9 @@ pub struct RunReport {
 
 /// Writes `path`.
 pub fn write(report: &RunReport, path: &Path) -> Result<(), OutputError> {
-    atomic::write(path, |out| {
+    write_file(path, |out| {
         serde_json::to_writer_pretty(&mut *out, report)?;
-        std::io::Write::write_all(out, b"\n")
+        out.write_all(b"\n")
     })
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{OutputError, SlideResult, atomic};
+use super::{OutputError, SlideResult, write_file};
 
 /// Median of each feature over all nuclei, and over those of a type, by column name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -20,9 +20,9 @@ pub struct Medians {
 /// Writes `path`.
 pub fn write(result: &SlideResult, medians: &Medians, path: &Path) -> Result<(), OutputError> {
     let value = summary(result, medians);
-    atomic::write(path, |out| {
+    write_file(path, |out| {
         serde_json::to_writer_pretty(&mut *out, &value)?;
-        std::io::Write::write_all(out, b"\n")
+        out.write_all(b"\n")
     })
 }
 

@@ -38,7 +38,7 @@ pub const fn default_tile_px() -> u32 {
 
 /// 60 % of what the cgroup or the machine allows.
 pub fn default_memory_bytes() -> u64 {
-    let limit = crate::doctor::memory_limit_bytes().unwrap_or(8 << 30);
+    let limit = super::machine::memory_limit_bytes().unwrap_or(8 << 30);
     limit / 10 * 6
 }
 
@@ -72,16 +72,27 @@ pub fn divide(
     let tile_side = u64::from(tile_px).max(patch_out);
     let pixel_bytes = FOREGROUND_BYTES + 2 * spec.types.len() as u64;
     let tile_bytes = (tile_side as f64 * tile_side as f64 * FOREGROUND_SHARE) as u64 * pixel_bytes;
-    let worker_bytes = if on_gpu { 0 } else { activation_bytes(spec, patch.0) };
+    let worker_bytes = if on_gpu {
+        0
+    } else {
+        activation_bytes(spec, patch.0)
+    };
 
     let need = |workers: u64, queue: u64, tiles: u64, cache: u64| {
-        BASE_BYTES + workers * (worker_bytes + patch_bytes) + 2 * queue * patch_bytes + tiles * tile_bytes + cache
+        BASE_BYTES
+            + workers * (worker_bytes + patch_bytes)
+            + 2 * queue * patch_bytes
+            + tiles * tile_bytes
+            + cache
     };
     // A row of blocks around one patch is the least that avoids reading everything twice.
     let least_cache = BLOCK_BYTES * (patch_in / 512 + 2).pow(2);
     let least = need(1, 1, 1, least_cache);
     if least > memory_bytes {
-        return Err(PipelineError::Memory { given: memory_bytes, least });
+        return Err(PipelineError::Memory {
+            given: memory_bytes,
+            least,
+        });
     }
     let threads = threads.max(1) as u64;
     let mut workers = if on_gpu { 1 } else { threads };

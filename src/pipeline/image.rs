@@ -36,7 +36,10 @@ pub fn predict(
 ) -> Result<ImagePrediction, PipelineError> {
     let size = image.frames().proc_rect();
     if keep_map && size.area() > MAX_DENSE_PX {
-        return Err(PipelineError::TooLarge { w: size.w, h: size.h });
+        return Err(PipelineError::TooLarge {
+            w: size.w,
+            h: size.h,
+        });
     }
     let grid = grid_of(&model.spec, image.frames(), patch_px)?;
     let threshold = model.spec.postproc.np_threshold;
@@ -49,16 +52,36 @@ pub fn predict(
     for some in patches.chunks(rayon::current_num_threads().max(1) * 2) {
         let done: Vec<_> = some
             .par_iter()
-            .map_init(|| model.worker(), |worker, &index| {
-                let rgb = image.region(grid.in_rect(index))?;
-                let dense = worker.predict(std::slice::from_ref(&rgb)).map_err(PipelineError::Model)?;
-                let dense = dense.into_iter().next().ok_or_else(|| PipelineError::Panic("no map".into()))?;
-                let clip = grid.out_rect(index);
-                let margin = ((grid.patch_in_px - grid.patch_out_px) / 2) as u32;
-                let inner = image::imageops::crop_imm(&rgb, margin, margin, dense.width as u32, dense.height as u32);
-                let fg = Foreground::from_patch(&dense, &inner.to_image(), (clip.x, clip.y), clip, threshold);
-                Ok((clip, dense, fg))
-            })
+            .map_init(
+                || model.worker(),
+                |worker, &index| {
+                    let rgb = image.region(grid.in_rect(index))?;
+                    let dense = worker
+                        .predict(std::slice::from_ref(&rgb))
+                        .map_err(PipelineError::Model)?;
+                    let dense = dense
+                        .into_iter()
+                        .next()
+                        .ok_or_else(|| PipelineError::Panic("no map".into()))?;
+                    let clip = grid.out_rect(index);
+                    let margin = ((grid.patch_in_px - grid.patch_out_px) / 2) as u32;
+                    let inner = image::imageops::crop_imm(
+                        &rgb,
+                        margin,
+                        margin,
+                        dense.width as u32,
+                        dense.height as u32,
+                    );
+                    let fg = Foreground::from_patch(
+                        &dense,
+                        &inner.to_image(),
+                        (clip.x, clip.y),
+                        clip,
+                        threshold,
+                    );
+                    Ok((clip, dense, fg))
+                },
+            )
             .collect::<Result<_, PipelineError>>()?;
         for (clip, dense, fg) in done {
             if let Some(map) = &mut map {
@@ -67,7 +90,11 @@ pub fn predict(
             parts.push(fg);
         }
     }
-    Ok(ImagePrediction { foreground: Foreground::merge(&parts), map, done_px: size.area() })
+    Ok(ImagePrediction {
+        foreground: Foreground::merge(&parts),
+        map,
+        done_px: size.area(),
+    })
 }
 
 fn empty_map(size: Rect, types: usize) -> PredictionMap {
@@ -110,7 +137,10 @@ pub fn nuclei(foreground: &Foreground, params: &PostprocParams, mpp: [f64; 2]) -
 }
 
 /// Nuclei by hover_net's rules for one map, sorted by first pixel.
-pub fn reference_nuclei(map: &PredictionMap, image: &ProcImage) -> Result<Vec<Nucleus>, PipelineError> {
+pub fn reference_nuclei(
+    map: &PredictionMap,
+    image: &ProcImage,
+) -> Result<Vec<Nucleus>, PipelineError> {
     let rgb = image.region(image.frames().proc_rect())?;
     let (mut nuclei, _) = reference::segment_map(map, &rgb);
     nuclei.sort_by_key(Nucleus::first_pixel);

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod estimate;
 pub mod events;
 pub mod image;
+pub mod machine;
 pub mod prepare;
 pub mod stages;
 pub mod telemetry;
@@ -21,11 +22,11 @@ use crossbeam_channel::RecvTimeoutError;
 pub use prepare::{Prepared, grid_of, prepare};
 
 use crate::model::{Model, ModelError};
-use crate::output::SlideResult;
+use crate::nuclei::{Foreground, segment};
 use crate::output::run_json::StageReport;
 use crate::slide::SlideError;
-use crate::stitch;
-use crate::store::{Store, StoreError};
+use crate::stitch::{self, Loaded, Overlap};
+use crate::store::{IdentityMismatch, Store, StoreError};
 use crate::tissue::TissueError;
 use events::{Event, Events};
 use stages::{Message, Work};
@@ -45,6 +46,10 @@ pub enum PipelineError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("internal error: {0}: please report this")]
+    Overlap(#[from] Overlap),
+    #[error(transparent)]
+    Identity(#[from] IdentityMismatch),
     #[error("a memory budget of {} MiB is too small: at least --memory {}MiB would do", given >> 20, (least >> 20) + 1)]
     Memory { given: u64, least: u64 },
     #[error("--patch-size {patch_px}: {reason}")]
@@ -53,17 +58,17 @@ pub enum PipelineError {
     TooLarge { w: i32, h: i32 },
     #[error("a stage broke down: {0}: please report this")]
     Panic(String),
-    #[error("stopped on request; finished tiles are in the store: run the same command again to go on")]
+    #[error(
+        "stopped on request; finished tiles are in the store: run the same command again to go on"
+    )]
     Stopped,
 }
 
 /// A finished slide and how it went.
 pub struct Finished {
-    pub result: SlideResult,
+    pub loaded: Loaded,
     pub stages: Vec<StageReport>,
     pub tiles_reused: usize,
-    /// Nuclei whose blob lay in two tiles or more, and in four or more.
-    pub crossed: [usize; 2],
 }
 
 /// Runs the tiles that the store lacks, then joins all of them.
@@ -72,20 +77,33 @@ pub struct Finished {
 /// [`PipelineError`]; whatever had finished is in the store.
 pub fn run(
     prepared: Prepared,
+    store: &Store,
     model: Arc<Model>,
     batch: usize,
     stop: &AtomicBool,
     events: Events,
 ) -> Result<Finished, PipelineError> {
-    let Prepared { image, plan, store, budget, postproc, mut warnings, .. } = prepared;
-    for warning in warnings.drain(..) {
+    let Prepared {
+        image,
+        plan,
+        budget,
+        postproc,
+        warnings,
+        ..
+    } = prepared;
+    for warning in warnings {
         events(Event::Warning(warning));
     }
-    let todo = unfinished(&plan, &store)?;
+    let todo = unfinished(&plan, store)?;
     let tiles_reused = plan.tiles.len() - todo.len();
     let frames = *image.frames();
     let mm2_of = |tile: &crate::plan::Tile| {
-        frames.mm2(tile.patches.iter().map(|&p| plan.grid.out_rect(p).area()).sum())
+        frames.mm2(
+            tile.patches
+                .iter()
+                .map(|&p| plan.grid.out_rect(p).area())
+                .sum(),
+        )
     };
     let mm2: f64 = plan.tiles.iter().map(mm2_of).sum();
     let mm2_todo: f64 = todo.iter().map(|&t| mm2_of(&plan.tiles[t])).sum();
@@ -96,12 +114,23 @@ pub fn run(
         mm2_done: mm2 - mm2_todo,
     });
     let count = todo.len();
-    let work = Arc::new(Work { image, model, plan, postproc: postproc.clone(), budget, batch });
+    let numerics = machine::numerics(model.device);
+    let work = Arc::new(Work {
+        image,
+        model,
+        plan,
+        postproc: postproc.clone(),
+        budget,
+        batch,
+    });
     let commit = Stage::new("commit", 1);
     let running = stages::start(work, todo);
-    let committed = commit_all(&running, &store, &commit, count, stop, |t| {
+    let committed = commit_all(&running, store, &commit, count, &numerics, stop, |t| {
         let nuclei = t.nuclei.len() as u64;
-        events(Event::TileDone { mm2: frames.mm2(t.done_px + t.unreadable_px), nuclei });
+        events(Event::TileDone {
+            mm2: frames.mm2(t.done_px + t.unreadable_px),
+            nuclei,
+        });
     });
     let mut stages = running.reports();
     drop(running);
@@ -110,12 +139,24 @@ pub fn run(
 
     events(Event::Stage("stitching"));
     let stitching = Stage::new("stitch", 1);
-    let mpp = frames.proc_mpp();
-    let (result, crossed) = stitching.busy(|| {
-        stitch::load(&store, |blob| crate::nuclei::segment(blob, &postproc, mpp))
-    })?;
+    let loaded = stitching.busy(|| load(store))?;
     stages.push(stitching.report());
-    Ok(Finished { result, stages, tiles_reused, crossed })
+    Ok(Finished {
+        loaded,
+        stages,
+        tiles_reused,
+    })
+}
+
+/// The nuclei of a store, joined across its tiles: all that outputs need, without slide or network.
+pub fn load(store: &Store) -> Result<Loaded, PipelineError> {
+    let meta = store.meta();
+    let (postproc, mpp) = (meta.model.postproc.clone(), meta.frames.proc_mpp());
+    let loaded = stitch::load(store, Foreground::merge, |blob| {
+        segment(blob, &postproc, mpp)
+    })?;
+    stitch::check_disjoint(&loaded.slide.nuclei)?;
+    Ok(loaded)
 }
 
 /// Places in `plan.tiles` whose chunk is absent or fails its check.
@@ -135,6 +176,7 @@ fn commit_all(
     store: &Store,
     stage: &Stage,
     count: usize,
+    numerics: &str,
     stop: &AtomicBool,
     mut committed: impl FnMut(&crate::store::TileResult),
 ) -> Result<(), PipelineError> {
@@ -145,7 +187,7 @@ fn commit_all(
         }
         match stage.input(|| running.messages.recv_timeout(STOP_CHECK)) {
             Ok(Message::Tile(tile)) => {
-                stage.busy(|| store.write_tile(&tile, &prepare::numerics()))?;
+                stage.busy(|| store.write_tile(&tile, numerics))?;
                 running.tile_committed();
                 committed(&tile);
                 left -= 1;
@@ -153,7 +195,9 @@ fn commit_all(
             Ok(Message::Failed(error)) => return Err(error),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(PipelineError::Panic("all stages ended before the last tile".into()));
+                return Err(PipelineError::Panic(
+                    "all stages ended before the last tile".into(),
+                ));
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::slide::blocks::ProcImage;
 use crate::slide::frames::Frames;
 use crate::slide::{self, SlideReader};
 use crate::store::{Store, StoreMeta};
-use crate::tissue::{self, Area};
+use crate::tissue::{self, Area, Regions, TissueMask};
 
 /// Raised whenever the same input gives another result.
 pub const ALGORITHM: u32 = 1;
@@ -40,19 +40,28 @@ pub struct Prepared {
 }
 
 /// The patch grid of a slide. `patch_px` replaces the model's input side; the margin stays.
-pub fn grid_of(spec: &ModelSpec, frames: &Frames, patch_px: Option<u32>) -> Result<PatchGrid, PipelineError> {
+pub fn grid_of(
+    spec: &ModelSpec,
+    frames: &Frames,
+    patch_px: Option<u32>,
+) -> Result<PatchGrid, PipelineError> {
     let margin = spec.patch_in_px - spec.patch_out_px;
     let patch_in_px = match patch_px {
         None => spec.patch_in_px,
         Some(px) => {
-            let refused = |reason: String| PipelineError::PatchSize { patch_px: px, reason };
+            let refused = |reason: String| PipelineError::PatchSize {
+                patch_px: px,
+                reason,
+            };
             let (step, base) = match spec.architecture {
                 Architecture::HovernetLite => (32, 0),
                 Architecture::HovernetFast => (8, 256),
                 Architecture::HovernetOriginal => (8, 270),
                 Architecture::Analytic => (1, 0),
                 Architecture::Torchscript => {
-                    return Err(refused("a TorchScript model takes the patch of its model.toml".into()));
+                    return Err(refused(
+                        "a TorchScript model takes the patch of its model.toml".into(),
+                    ));
                 }
             };
             let side = i32::try_from(px).map_err(|_| refused("too large".into()))?;
@@ -64,30 +73,49 @@ pub fn grid_of(spec: &ModelSpec, frames: &Frames, patch_px: Option<u32>) -> Resu
             side
         }
     };
-    Ok(PatchGrid { slide_px: frames.proc_size_px, patch_in_px, patch_out_px: patch_in_px - margin })
+    Ok(PatchGrid {
+        slide_px: frames.proc_size_px,
+        patch_in_px,
+        patch_out_px: patch_in_px - margin,
+    })
 }
 
 /// Opens a slide and decides what to do with it; nothing is written.
-pub fn prepare(slide: &SlideConfig, run: &RunConfig, model: &Model) -> Result<Prepared, PipelineError> {
+pub fn prepare(
+    slide: &SlideConfig,
+    run: &RunConfig,
+    model: &Model,
+) -> Result<Prepared, PipelineError> {
     let reader: Arc<dyn SlideReader> = slide::open(&slide.path)?.into();
     let info = reader.info().clone();
     let mpp = slide::mpp::resolve_mpp(&info, slide.mpp)?;
     let (frames, level) = Frames::for_slide(&info, mpp.mpp, model.spec.mpp)?;
-    let mut warnings: Vec<String> = mpp.warning.into_iter().chain(frames.scale_warning(model.spec.mpp)).collect();
-    let area = area_of(slide, run, reader.as_ref(), &frames)?;
-    let tissue_mm2 = area.mm2();
+    let mut warnings: Vec<String> = mpp
+        .warning
+        .into_iter()
+        .chain(frames.scale_warning(model.spec.mpp))
+        .collect();
+    let (area, area_sha256) = area_of(slide, run, reader.as_ref(), &frames)?;
+    let tissue_mm2 = area.tissue_mm2();
     if tissue_mm2 == 0.0 {
-        warnings.push("no tissue was found: nothing will be predicted (--mask none looks everywhere)".into());
+        warnings.push(
+            "no tissue was found: nothing will be predicted (--mask none looks everywhere)".into(),
+        );
     }
     let grid = grid_of(&model.spec, &frames, run.patch_size_px)?;
     let tile_px = run.tile_size_px.unwrap_or(budget::default_tile_px());
-    let memory = run.memory_bytes.unwrap_or_else(budget::default_memory_bytes);
+    let memory = run
+        .memory_bytes
+        .unwrap_or_else(budget::default_memory_bytes);
     let on_gpu = model.device != tch::Device::Cpu;
     let patch = (grid.patch_in_px, grid.patch_out_px);
     let budget = budget::divide(memory, run.threads, &model.spec, patch, tile_px, on_gpu)?;
     let plan = Plan::new(grid, tile_px as i32, &frames, &area);
-    let identity = identity(&info, model, &frames, level, &grid, &area);
-    let from = slide.mpp_from.filter(|_| slide.mpp.is_some()).unwrap_or(mpp.from);
+    let identity = identity(&info, model, &frames, level, &grid, &area_sha256);
+    let from = slide
+        .mpp_from
+        .filter(|_| slide.mpp.is_some())
+        .unwrap_or(mpp.from);
     let meta = StoreMeta {
         identity,
         tile_patches: plan.tile_patches,
@@ -104,7 +132,16 @@ pub fn prepare(slide: &SlideConfig, run: &RunConfig, model: &Model) -> Result<Pr
         warnings: warnings.clone(),
     };
     let image = ProcImage::new(reader, frames, level, budget.cache_bytes as usize);
-    Ok(Prepared { image, plan, budget, postproc: model.spec.postproc.clone(), tissue_mm2, warnings, meta, area })
+    Ok(Prepared {
+        image,
+        plan,
+        budget,
+        postproc: model.spec.postproc.clone(),
+        tissue_mm2,
+        warnings,
+        meta,
+        area,
+    })
 }
 
 impl Prepared {
@@ -115,7 +152,7 @@ impl Prepared {
         }
         if !path.exists() {
             let thumb = slide::thumb::thumb(self.image.reader(), THUMB_PX)?;
-            return Ok(Store::create(path, &self.meta, &thumb, &self.area.mask())?);
+            return Ok(Store::create(path, &self.meta, &thumb, self.area.mask())?);
         }
         let store = Store::open(path)?;
         store.check_identity(&self.meta)?;
@@ -126,27 +163,50 @@ impl Prepared {
                 stored * self.plan.grid.patch_out_px,
                 self.plan.tile_patches * self.plan.grid.patch_out_px,
             ));
-            self.plan = Plan::new(self.plan.grid, stored * self.plan.grid.patch_out_px, self.image.frames(), &self.area);
+            self.plan = Plan::new(
+                self.plan.grid,
+                stored * self.plan.grid.patch_out_px,
+                self.image.frames(),
+                &self.area,
+            );
         }
         Ok(store)
     }
 }
 
-/// Where to look: mask and region and box, all that are given.
-fn area_of(slide: &SlideConfig, run: &RunConfig, reader: &dyn SlideReader, frames: &Frames) -> Result<Area, PipelineError> {
+/// Where to look (mask and region and box, all that are given), and a hash of it for the identity.
+fn area_of(
+    slide: &SlideConfig,
+    run: &RunConfig,
+    reader: &dyn SlideReader,
+    frames: &Frames,
+) -> Result<(Area, String), PipelineError> {
+    let (size, mpp) = (frames.level0_size_px, frames.level0_mpp);
     let mask = match &slide.mask {
-        MaskChoice::Otsu => tissue::detect(reader, frames.level0_mpp)?,
-        MaskChoice::None => tissue::all(frames.level0_size_px, frames.level0_mpp),
-        MaskChoice::File(path) => tissue::from_png(path, frames.level0_size_px)?,
+        MaskChoice::Otsu => tissue::detect(reader, mpp)?,
+        MaskChoice::None => TissueMask::all(size, mpp),
+        MaskChoice::File(path) => TissueMask::from_png(path, size)?,
     };
-    let mut area = Area::new(mask, frames.level0_mpp);
+    let mut hash = Sha256::new();
+    hash.update(format!("{} x {}", mask.width, mask.height));
+    hash.update(mask.tissue.iter().map(|&t| u8::from(t)).collect::<Vec<_>>());
+    let mut area = Area::new(mask, size, mpp);
     if let Some(path) = &slide.roi {
-        area = area.within(tissue::Regions::from_geojson(path)?);
+        area = area.within(Regions::from_geojson(path)?);
+        // Readable a moment ago; if it is gone now, its absence is another identity.
+        hash.update(std::fs::read(path).unwrap_or_default());
     }
     if let Some(b) = &run.level0_box {
-        area = area.within(tissue::Regions::from_box([b.x, b.y, b.w, b.h]));
+        let [x, y, w, h] = [b.0.x, b.0.y, b.0.w, b.0.h].map(f64::from);
+        area = area.within_box([x, y, x + w, y + h]);
+        hash.update(format!("{x},{y},{w},{h}"));
     }
-    Ok(area)
+    let hex = hash
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok((area, hex))
 }
 
 /// Every setting that a result depends on, by name (DESIGN.md).
@@ -156,7 +216,7 @@ fn identity(
     frames: &Frames,
     level: usize,
     grid: &PatchGrid,
-    area: &Area,
+    area_sha256: &str,
 ) -> BTreeMap<String, Value> {
     let spec = &model.spec;
     let types: Vec<&str> = spec.types.iter().map(|t| t.name.as_str()).collect();
@@ -171,19 +231,14 @@ fn identity(
         ("mpp", json!(frames.level0_mpp)),
         ("proc_per_level0", json!(frames.proc_per_level0)),
         ("level", json!(level)),
-        ("filter", json!("catmull-rom")),
+        ("filter", json!(slide::FILTER_NAME)),
         ("patch_in_px", json!(grid.patch_in_px)),
         ("patch_out_px", json!(grid.patch_out_px)),
-        ("area_sha256", json!(format!("{:x}", Sha256::digest(area.identity_bytes())))),
+        ("area_sha256", json!(area_sha256)),
         ("background", json!(info.background)),
         ("precision", json!("f32")),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_string(), value))
     .collect()
-}
-
-/// What computed a chunk: other hardware may give other last bits.
-pub fn numerics() -> String {
-    crate::doctor::numerics()
 }

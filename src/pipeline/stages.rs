@@ -127,23 +127,36 @@ pub fn start(work: Arc<Work>, tiles: Vec<usize>) -> Running {
         let (work, stage, stop) = (work.clone(), stages[1].clone(), stop.clone());
         let (queue, out) = (infer_queue.clone(), to_post.clone());
         let worker = work.model.worker();
-        spawn(Box::new(move || infer(&work, worker, &stage, &stop, &queue, &out)));
+        spawn(Box::new(move || {
+            infer(&work, worker, &stage, &stop, &queue, &out)
+        }));
     }
     let assembly = Arc::new(Mutex::new(HashMap::new()));
     for _ in 0..post_workers {
-        let (work, stage, stop, assembly) = (work.clone(), stages[2].clone(), stop.clone(), assembly.clone());
+        let (work, stage, stop, assembly) = (
+            work.clone(),
+            stages[2].clone(),
+            stop.clone(),
+            assembly.clone(),
+        );
         let (queue, out) = (post_queue.clone(), to_caller.clone());
         spawn(Box::new(move || {
             post_process(&work, &stage, &stop, &assembly, &queue, &out);
             Ok(())
         }));
     }
-    Running { messages, stop, stages, permit }
+    Running {
+        messages,
+        stop,
+        stages,
+        permit,
+    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "unknown".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "unknown".into())
 }
 
 /// Sends the patches of one tile after the other; a new tile begins when a permit is free.
@@ -160,14 +173,31 @@ fn feed(plan: &Plan, tiles: &[usize], permits: &Receiver<()>, out: &Sender<(usiz
     }
 }
 
-fn read(work: &Work, stage: &Stage, stop: &AtomicBool, queue: &Receiver<(usize, PatchIndex)>, out: &Sender<Patch<RgbImage>>) {
+fn read(
+    work: &Work,
+    stage: &Stage,
+    stop: &AtomicBool,
+    queue: &Receiver<(usize, PatchIndex)>,
+    out: &Sender<Patch<RgbImage>>,
+) {
     while let Ok((tile, index)) = stage.input(|| queue.recv()) {
         if stop.load(Ordering::Relaxed) {
             return;
         }
         let rect = work.plan.grid.in_rect(index);
-        let content = stage.busy(|| work.image.region(rect)).map_err(|e| e.to_string());
-        if stage.output(|| out.send(Patch { tile, index, content })).is_err() {
+        let content = stage
+            .busy(|| work.image.region(rect))
+            .map_err(|e| e.to_string());
+        if stage
+            .output(|| {
+                out.send(Patch {
+                    tile,
+                    index,
+                    content,
+                })
+            })
+            .is_err()
+        {
             return;
         }
     }
@@ -193,20 +223,31 @@ fn infer(
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let readable: Vec<RgbImage> = batch.iter().filter_map(|p| p.content.as_ref().ok().cloned()).collect();
-        let maps = stage.busy(|| worker.predict(&readable)).map_err(PipelineError::Model)?;
+        let readable: Vec<RgbImage> = batch
+            .iter()
+            .filter_map(|p| p.content.as_ref().ok().cloned())
+            .collect();
+        let maps = stage
+            .busy(|| worker.predict(&readable))
+            .map_err(PipelineError::Model)?;
         let mut maps = maps.into_iter();
         for patch in batch {
             let content = match patch.content {
                 Err(reason) => Err(reason),
                 Ok(rgb) => {
-                    let map = maps.next().ok_or_else(|| PipelineError::Panic("fewer maps than patches".into()))?;
+                    let map = maps
+                        .next()
+                        .ok_or_else(|| PipelineError::Panic("fewer maps than patches".into()))?;
                     let (w, h) = (map.width as u32, map.height as u32);
                     let rgb = imageops::crop_imm(&rgb, margin, margin, w, h).to_image();
                     Ok(Predicted { map, rgb })
                 }
             };
-            let done = Patch { tile: patch.tile, index: patch.index, content };
+            let done = Patch {
+                tile: patch.tile,
+                index: patch.index,
+                content,
+            };
             if stage.output(|| out.send(done)).is_err() {
                 return Ok(());
             }
@@ -240,11 +281,21 @@ fn post_process(
         let tile = &work.plan.tiles[patch.tile];
         let complete = stage.busy(|| {
             let part = patch.content.map(|p| sparse(work, patch.index, &p));
-            add(assembly, patch.tile, tile, patch.index, work.plan.grid.out_rect(patch.index), part)
+            add(
+                assembly,
+                patch.tile,
+                tile,
+                patch.index,
+                work.plan.grid.out_rect(patch.index),
+                part,
+            )
         });
         if let Some(complete) = complete {
             let result = stage.busy(|| finish(work, tile, complete));
-            if stage.output(|| out.send(Message::Tile(Box::new(result)))).is_err() {
+            if stage
+                .output(|| out.send(Message::Tile(Box::new(result))))
+                .is_err()
+            {
                 return;
             }
         }
@@ -254,7 +305,13 @@ fn post_process(
 fn sparse(work: &Work, index: PatchIndex, predicted: &Predicted) -> Foreground {
     let clip = work.plan.grid.out_rect(index);
     let origin = (clip.x, clip.y);
-    Foreground::from_patch(&predicted.map, &predicted.rgb, origin, clip, work.postproc.np_threshold)
+    Foreground::from_patch(
+        &predicted.map,
+        &predicted.rgb,
+        origin,
+        clip,
+        work.postproc.np_threshold,
+    )
 }
 
 /// Adds a patch to its tile; the tile's assembly once it is complete.
@@ -267,7 +324,9 @@ fn add(
     part: Result<Foreground, String>,
 ) -> Option<Assembly> {
     // A poisoned lock means that another worker panicked, which the caller already knows; the map itself is whole.
-    let mut open = assembly.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut open = assembly
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let entry = open.entry(place).or_default();
     entry.patches += 1;
     match part {
@@ -280,7 +339,9 @@ fn add(
             entry.read_errors.push((index, reason));
         }
     }
-    (entry.patches == tile.patches.len()).then(|| open.remove(&place)).flatten()
+    (entry.patches == tile.patches.len())
+        .then(|| open.remove(&place))
+        .flatten()
 }
 
 /// Merged patches to blobs, blobs to nuclei; blobs at an inner border of the tile grid stay open.
@@ -308,7 +369,12 @@ fn finish(work: &Work, tile: &Tile, mut assembly: Assembly) -> TileResult {
         done_px: assembly.done_px,
         unreadable_px: assembly.unreadable_px,
         outside_px: tile.rect.area() - assembly.done_px - assembly.unreadable_px,
-        read_errors: assembly.read_errors.into_iter().map(|(_, reason)| reason).take(4).collect(),
+        read_errors: assembly
+            .read_errors
+            .into_iter()
+            .map(|(_, reason)| reason)
+            .take(4)
+            .collect(),
         nuclei,
         fragments,
     }

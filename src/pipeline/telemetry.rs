@@ -20,7 +20,13 @@ pub struct Stage {
 impl Stage {
     pub fn new(name: &'static str, workers: usize) -> Self {
         let zero = || AtomicU64::new(0);
-        Self { name, workers, busy_ns: zero(), input_ns: zero(), output_ns: zero() }
+        Self {
+            name,
+            workers,
+            busy_ns: zero(),
+            input_ns: zero(),
+            output_ns: zero(),
+        }
     }
 
     /// Runs `work` and counts it as busy time.

@@ -4,6 +4,8 @@
 //! slide and the model alone; tiles only group patches. Never reads a pixel and never changes a result.
 
 use crate::geometry::Rect;
+use crate::slide::Frames;
+use crate::tissue::Area;
 
 /// The one global grid of a slide: output squares tile it exactly, input windows overlap.
 ///
@@ -47,3 +49,163 @@ pub struct Plan {
     /// Tiles with at least one patch, in raster order.
     pub tiles: Vec<Tile>,
 }
+
+impl PatchGrid {
+    /// Columns of patches: as many as cover the slide.
+    pub fn cols(&self) -> i32 {
+        div_ceil(self.slide_px[0], self.patch_out_px)
+    }
+
+    /// Rows of patches.
+    pub fn rows(&self) -> i32 {
+        div_ceil(self.slide_px[1], self.patch_out_px)
+    }
+
+    /// The slide, proc px.
+    pub fn slide_rect(&self) -> Rect {
+        Rect::new(0, 0, self.slide_px[0], self.slide_px[1])
+    }
+
+    /// A patch's output square, clipped to the slide, proc px.
+    pub fn out_rect(&self, patch: PatchIndex) -> Rect {
+        self.blocks(patch.col, patch.row, 1)
+    }
+
+    /// A patch's input window, proc px: always `patch_in_px` a side, so it may stick out of the slide. Output px
+    /// (0, 0) is input px (m, m), m = `(patch_in_px - patch_out_px) / 2`.
+    pub fn in_rect(&self, patch: PatchIndex) -> Rect {
+        let margin = (self.patch_in_px - self.patch_out_px) / 2;
+        Rect::new(
+            patch.col * self.patch_out_px - margin,
+            patch.row * self.patch_out_px - margin,
+            self.patch_in_px,
+            self.patch_in_px,
+        )
+    }
+
+    /// Block (`col`, `row`) of `side` x `side` patches, clipped to the slide.
+    fn blocks(&self, col: i32, row: i32, side: i32) -> Rect {
+        let px = self.patch_out_px.saturating_mul(side);
+        let (x, y) = (col.saturating_mul(px), row.saturating_mul(px));
+        let [width, height] = self.slide_px;
+        Rect::new(x, y, px.min(width - x).max(0), px.min(height - y).max(0))
+    }
+}
+
+/// Which sides of a tile border on another tile of the grid: a blob that touches such a side may go on beyond it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenSides {
+    pub left: bool,
+    pub top: bool,
+    pub right: bool,
+    pub bottom: bool,
+}
+
+impl Tile {
+    /// Proc px that will be predicted: the output squares of the tile's patches.
+    pub fn planned_px(&self, grid: &PatchGrid) -> u64 {
+        let squares = self.patches.iter().map(|&patch| grid.out_rect(patch));
+        squares.map(|square| square.area()).sum()
+    }
+
+    /// The tile's other proc px: outside the mask or the regions.
+    pub fn outside_px(&self, grid: &PatchGrid) -> u64 {
+        self.rect.area() - self.planned_px(grid)
+    }
+}
+
+impl Plan {
+    /// Chooses the patches whose output square meets `area` and groups them into tiles of about `tile_size_px` proc
+    /// px a side: `max(1, round(tile_size_px / patch_out_px))` patches. The choice does not depend on the tiles.
+    pub fn new(grid: PatchGrid, tile_size_px: i32, frames: &Frames, area: &Area) -> Self {
+        let tile_patches = (f64::from(tile_size_px) / f64::from(grid.patch_out_px))
+            .round()
+            .max(1.0) as i32;
+        let tiles_xy = [
+            div_ceil(grid.cols(), tile_patches),
+            div_ceil(grid.rows(), tile_patches),
+        ];
+        let mut tiles = Vec::new();
+        for row in 0..tiles_xy[1] {
+            for col in 0..tiles_xy[0] {
+                let patches = patches_of(&grid, col, row, tile_patches)
+                    .filter(|&patch| area.meets(frames.rect_to_level0(grid.out_rect(patch))))
+                    .collect::<Vec<_>>();
+                if !patches.is_empty() {
+                    tiles.push(Tile {
+                        col,
+                        row,
+                        rect: grid.blocks(col, row, tile_patches),
+                        patches,
+                    });
+                }
+            }
+        }
+        Self {
+            grid,
+            tile_patches,
+            tiles_xy,
+            tiles,
+        }
+    }
+
+    /// The tile in column `col` and row `row` of the tile grid, if it is run.
+    pub fn tile(&self, col: i32, row: i32) -> Option<&Tile> {
+        let at = self
+            .tiles
+            .binary_search_by_key(&(row, col), |tile| (tile.row, tile.col))
+            .ok()?;
+        self.tiles.get(at)
+    }
+
+    /// Which sides of `tile` border on another tile of the grid, whether that one is run or not; the others are the
+    /// slide's rim.
+    pub fn open_sides(&self, tile: &Tile) -> OpenSides {
+        OpenSides {
+            left: tile.col > 0,
+            top: tile.row > 0,
+            right: tile.col + 1 < self.tiles_xy[0],
+            bottom: tile.row + 1 < self.tiles_xy[1],
+        }
+    }
+
+    /// Patches of all tiles.
+    pub fn patches(&self) -> usize {
+        self.tiles.iter().map(|tile| tile.patches.len()).sum()
+    }
+
+    /// Proc px that will be predicted.
+    pub fn planned_px(&self) -> u64 {
+        let tiles = self.tiles.iter();
+        tiles.map(|tile| tile.planned_px(&self.grid)).sum()
+    }
+
+    /// The slide's other proc px, those of tiles that are not run included.
+    pub fn outside_px(&self) -> u64 {
+        self.grid.slide_rect().area() - self.planned_px()
+    }
+}
+
+/// The patches of a tile in raster order.
+fn patches_of(
+    grid: &PatchGrid,
+    col: i32,
+    row: i32,
+    side: i32,
+) -> impl Iterator<Item = PatchIndex> + use<> {
+    let (cols, rows) = (grid.cols(), grid.rows());
+    let range = |tile: i32, end: i32| {
+        let start = tile.saturating_mul(side);
+        start..start.saturating_add(side).min(end)
+    };
+    let (cols, rows) = (range(col, cols), range(row, rows));
+    rows.flat_map(move |row| cols.clone().map(move |col| PatchIndex { col, row }))
+}
+
+fn div_ceil(px: i32, side: i32) -> i32 {
+    let side = side.max(1);
+    px / side + i32::from(px % side > 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -158,7 +158,10 @@ mod tests {
         assert!(cache.get_or_load((1, 0), || Err(())).is_err());
         assert!(cache.get_or_load((2, 0), || Err(())).is_ok());
         // A block that is larger than the whole cache is given, not kept.
-        assert_eq!(cache.get_or_load((9, 9), || block(100)).unwrap().width(), 100);
+        assert_eq!(
+            cache.get_or_load((9, 9), || block(100)).unwrap().width(),
+            100
+        );
         assert_eq!(cache.bytes(), 0);
     }
 

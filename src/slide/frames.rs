@@ -217,7 +217,8 @@ mod tests {
         let (frames, _) = Frames::for_slide(&slide_info(&[[1, 1]]), [0.1, 0.1], 0.5).unwrap();
         assert_eq!(frames.proc_size_px, [1, 1]);
         for mpp in [0.01, 1000.0] {
-            let error = Frames::for_slide(&slide_info(&[[900_000, 9]]), [mpp, mpp], 0.25).unwrap_err();
+            let error =
+                Frames::for_slide(&slide_info(&[[900_000, 9]]), [mpp, mpp], 0.25).unwrap_err();
             assert!(error.to_string().contains("--mpp"), "{error}");
         }
     }

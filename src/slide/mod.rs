@@ -12,7 +12,7 @@ pub mod level;
 pub mod mpp;
 mod openslide;
 mod overview;
-mod plain;
+pub mod plain;
 mod resample;
 pub mod thumb;
 
@@ -132,20 +132,19 @@ pub fn open(path: &Path) -> Result<Box<dyn SlideReader>, SlideError> {
     match openslide::OpenSlideReader::recognise(path) {
         None => Ok(Box::new(plain::PlainReader::open(path)?)),
         // A tiled TIFF that OpenSlide cannot show (16 bit, say) may still be a plain image.
-        Some(vendor) if vendor == "generic-tiff" => {
-            openslide::OpenSlideReader::open(path, &vendor).map_or_else(
+        Some(vendor) if vendor == "generic-tiff" => openslide::OpenSlideReader::open(path, &vendor)
+            .map_or_else(
                 |slide_error| match plain::PlainReader::open(path) {
                     Ok(reader) => Ok(Box::new(reader) as Box<dyn SlideReader>),
                     Err(_) => Err(slide_error),
                 },
                 |reader| Ok(Box::new(reader) as Box<dyn SlideReader>),
-            )
-        }
+            ),
         Some(vendor) => Ok(Box::new(openslide::OpenSlideReader::open(path, &vendor)?)),
     }
 }
 
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

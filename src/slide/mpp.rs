@@ -36,7 +36,9 @@ pub fn resolve_mpp(info: &SlideInfo, over: Option<f64>) -> Result<Mpp, SlideErro
         if !SANE_UM_PER_PX.contains(&flag) {
             return Err(SlideError::Invalid {
                 path: info.path.clone(),
-                reason: format!("--mpp {flag} is no µm/px: give one from 0.01 to 1000 (0.25 for 40x)"),
+                reason: format!(
+                    "--mpp {flag} is no µm/px: give one from 0.01 to 1000 (0.25 for 40x)"
+                ),
             });
         }
         return Ok(Mpp {
@@ -135,7 +137,10 @@ mod tests {
         let flag = resolve_mpp(&all, Some(0.3)).unwrap();
         assert_eq!((flag.mpp, flag.from), ([0.3, 0.3], "flag"));
         let file = resolve_mpp(&all, None).unwrap();
-        assert_eq!((file.mpp, file.from, file.warning), ([0.5, 0.51], "file", None));
+        assert_eq!(
+            (file.mpp, file.from, file.warning),
+            ([0.5, 0.51], "file", None)
+        );
         let objective = resolve_mpp(&info(None, Some(40.0)), None).unwrap();
         assert_eq!((objective.mpp, objective.from), ([0.25, 0.25], "objective"));
         assert!(objective.warning.unwrap().contains("40x"));
@@ -159,7 +164,13 @@ mod tests {
             properties: [("openslide.mpp-x".to_owned(), "n/a".to_owned())].into(),
             ..info(None, Some(10.0))
         };
-        assert!(resolve_mpp(&text, None).unwrap().warning.unwrap().contains("n/a"));
+        assert!(
+            resolve_mpp(&text, None)
+                .unwrap()
+                .warning
+                .unwrap()
+                .contains("n/a")
+        );
     }
 
     #[test]
@@ -175,7 +186,10 @@ mod tests {
             vendor: "generic-tiff".to_owned(),
             ..info(Some([352.78, 352.78]), None)
         };
-        assert!(matches!(resolve_mpp(&tiff, None), Err(SlideError::NoMpp { .. })));
+        assert!(matches!(
+            resolve_mpp(&tiff, None),
+            Err(SlideError::NoMpp { .. })
+        ));
         let plain = SlideInfo {
             vendor: "image".to_owned(),
             ..info(Some([0.25, 0.25]), Some(40.0))

@@ -34,9 +34,14 @@ impl OpenSlideReader {
             reason,
         };
         let slide = open_handle(path).map_err(|e| {
+            let said = e.to_string();
+            let cure = if said.contains("nsupported") {
+                "convert it to a tiled TIFF with JPEG, LZW or deflate compression"
+            } else {
+                "the file is damaged, cut short, or a companion file is missing: copy it again"
+            };
             unsupported(format!(
-                "OpenSlide knows the format ({vendor}) but says: {e}; the file is damaged, cut short, or a companion \
-                 file is missing: copy it again"
+                "OpenSlide knows the format ({vendor}) but says: {said}; {cure}"
             ))
         })?;
         let info = read_info(path, vendor, &slide).map_err(unsupported)?;
@@ -221,9 +226,8 @@ fn parse_rgb(hex: &str) -> Option<[u8; 3]> {
 /// rounded to the nearest (255 is odd: there are no ties).
 fn over_background(bgra: &[u8], background: [u8; 3]) -> Vec<u8> {
     let [r0, g0, b0] = background.map(u32::from);
-    let over = |c: u8, bg: u32, a: u32| {
-        (u32::from(c) + (bg * (255 - a) + 127) / 255).min(255) as u8
-    };
+    let over =
+        |c: u8, bg: u32, a: u32| (u32::from(c) + (bg * (255 - a) + 127) / 255).min(255) as u8;
     let mut rgb = vec![0u8; bgra.len() / 4 * 3];
     for (to, from) in rgb.chunks_exact_mut(3).zip(bgra.chunks_exact(4)) {
         if let (&mut [ref mut r, ref mut g, ref mut b], &[fb, fg, fr, fa]) = (to, from) {

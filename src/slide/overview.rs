@@ -93,7 +93,8 @@ fn quarters(rect: Rect) -> [Rect; 4] {
 }
 
 fn chunks(whole: Rect, level_per_px: [f64; 2]) -> Vec<Rect> {
-    let side = level_per_px.map(|s| (CHUNK_SOURCE_PX / s).floor().clamp(1.0, CHUNK_SOURCE_PX) as i32);
+    let side =
+        level_per_px.map(|s| (CHUNK_SOURCE_PX / s).floor().clamp(1.0, CHUNK_SOURCE_PX) as i32);
     let mut chunks = Vec::new();
     for y in (0..whole.h).step_by(side[1] as usize) {
         for x in (0..whole.w).step_by(side[0] as usize) {

@@ -40,7 +40,9 @@ impl PlainReader {
             ));
         }
         reader.limits(limits());
-        let pixels = reader.decode().map_err(|e| unsupported(decode_reason(&e)))?;
+        let pixels = reader
+            .decode()
+            .map_err(|e| unsupported(decode_reason(&e)))?;
         let pixels = to_rgb_over_white(pixels);
         if pixels.width() == 0 || pixels.height() == 0 {
             return Err(unsupported("it has no pixels".to_owned()));
@@ -224,10 +226,12 @@ mod tests {
     fn transparency_is_laid_over_white() {
         let image = ImageBuffer::from_fn(256, 1, |x, _| Rgba([200u8, 100, 0, x as u8]));
         let got = open_saved(&DynamicImage::ImageRgba8(image), "a.png");
-        let deep = ImageBuffer::from_fn(256, 1, |x, _| Rgba([51_400u16, 25_700, 0, x as u16 * 257]));
+        let deep =
+            ImageBuffer::from_fn(256, 1, |x, _| Rgba([51_400u16, 25_700, 0, x as u16 * 257]));
         let got16 = open_saved(&DynamicImage::ImageRgba16(deep), "a.png");
         for a in 0..256u32 {
-            let over = |c: f64| (c * f64::from(a) / 255.0 + 255.0 * f64::from(255 - a) / 255.0).round();
+            let over =
+                |c: f64| (c * f64::from(a) / 255.0 + 255.0 * f64::from(255 - a) / 255.0).round();
             let want = [over(200.0) as u8, over(100.0) as u8, over(0.0) as u8];
             assert_eq!(got.pixels.get_pixel(a, 0).0, want);
             assert_eq!(got16.pixels.get_pixel(a, 0).0, want);

@@ -42,7 +42,13 @@ struct Span {
 }
 
 impl Span {
-    fn new(out_start: i32, out_len: i32, level_px: u64, level_per_out: f64, support_px: f64) -> Self {
+    fn new(
+        out_start: i32,
+        out_len: i32,
+        level_px: u64,
+        level_per_out: f64,
+        support_px: f64,
+    ) -> Self {
         let start = f64::from(out_start) * level_per_out;
         let len = f64::from(out_len) * level_per_out;
         let margin = support_px * level_per_out.max(1.0) + 1.0;
@@ -105,8 +111,13 @@ fn resize(
     out_h: u32,
     filter: Filter,
 ) -> Result<RgbImage, String> {
-    let from = ImageRef::new(source.width(), source.height(), source.as_raw(), PixelType::U8x3)
-        .map_err(|e| e.to_string())?;
+    let from = ImageRef::new(
+        source.width(),
+        source.height(),
+        source.as_raw(),
+        PixelType::U8x3,
+    )
+    .map_err(|e| e.to_string())?;
     let mut to = Image::new(out_w, out_h, PixelType::U8x3);
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(filter.kind))

@@ -78,7 +78,10 @@ impl SlideReader for TestSlide {
         assert!(x_px + u64::from(w) <= l.width_px && y_px + u64::from(h) <= l.height_px);
         let at = |v: u64| (v as f64 * l.downsample) as i32;
         let level0 = Rect::new(at(x_px), at(y_px), at(w.into()), at(h.into()));
-        if self.broken_level0.is_some_and(|broken| broken.meets(&level0)) {
+        if self
+            .broken_level0
+            .is_some_and(|broken| broken.meets(&level0))
+        {
             return Err(SlideError::Read {
                 path: self.info.path.clone(),
                 level,
@@ -90,7 +93,11 @@ impl SlideReader for TestSlide {
             });
         }
         Ok(RgbImage::from_fn(w, h, |x, y| {
-            Rgb((self.pixel)(level, x_px + u64::from(x), y_px + u64::from(y)))
+            Rgb((self.pixel)(
+                level,
+                x_px + u64::from(x),
+                y_px + u64::from(y),
+            ))
         }))
     }
 
@@ -109,7 +116,11 @@ pub fn busy(level: usize, x: u64, y: u64) -> [u8; 3] {
     hash = hash.wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let noise = (hash >> 58) as u8;
     let edge = if (x / 13 + y / 7) % 2 == 0 { 180 } else { 20 };
-    [edge + noise, ((x * 3 + y) % 192) as u8 + noise, (x ^ y) as u8]
+    [
+        edge + noise,
+        ((x * 3 + y) % 192) as u8 + noise,
+        (x ^ y) as u8,
+    ]
 }
 
 /// A file of shared/, or `None` (said on stderr) where it is absent.

@@ -71,3 +71,6 @@ pub struct StoreMeta {
     /// What the user should know about the input (no objective power, nearly empty mask, …).
     pub warnings: Vec<String>,
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -4,6 +4,7 @@
 //! folder that has it is a whole store. Threads may write different tiles at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use zarrs::array::{
     Array, ArrayBuilder, ArrayBytes, ArrayBytesOffsets, ArrayError, ArrayMetadataOptions,
 };
 use zarrs::group::{Group, GroupBuilder};
+use zarrs::storage::{StoreKey, WritableStorageTraits};
 
 use super::chunk::{self, ChunkKey};
 use super::fs::AtomicStore;
@@ -79,37 +81,7 @@ impl Store {
         remove_arrays(path).map_err(|e| failed(e.to_string()))?;
         atomic::create_dir_all(path).map_err(|e| failed(e.to_string()))?;
         let storage = storage(path)?;
-        let [nx, ny] = meta.tiles_xy.map(|n| n.max(1) as u64);
-        write_metadata(
-            ArrayBuilder::new(
-                vec![ny, nx],
-                vec![1, 1],
-                "variable_length_bytes",
-                Vec::<u8>::new(),
-            ),
-            storage.clone(),
-            "/tiles",
-        )
-        .map_err(failed)?;
-        let (width, height) = thumb.dimensions();
-        write_image(
-            vec![height.into(), width.into(), 3],
-            Map::new(),
-            thumb.as_raw().clone(),
-            storage.clone(),
-            "/thumb",
-        )
-        .map_err(failed)?;
-        let mut attributes = Map::new();
-        attributes.insert("cell_level0_px".into(), json!(mask.cell_level0_px));
-        write_image(
-            vec![mask.height.into(), mask.width.into()],
-            attributes,
-            mask.tissue.iter().map(|&t| u8::from(t)).collect(),
-            storage.clone(),
-            "/mask",
-        )
-        .map_err(failed)?;
+        write_arrays(meta, thumb, mask, &storage).map_err(failed)?;
         write_group(meta, storage).map_err(failed)?;
         Store::open(path)
     }
@@ -117,28 +89,27 @@ impl Store {
     /// Opens a whole store.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         let file = path.join("zarr.json");
-        if !file.exists() {
-            return Err(StoreError::NotAStore { path: path.into() });
-        }
-        let storage = storage(path)?;
         let damaged = |file: PathBuf, reason: String| StoreError::Damaged { file, reason };
-        let group =
-            Group::open(storage.clone(), "/").map_err(|e| damaged(file.clone(), e.to_string()))?;
-        let Some(attribute) = group.attributes().get(ATTRIBUTE) else {
-            return Err(StoreError::NotAStore { path: path.into() });
+        let not_ours = || StoreError::NotAStore { path: path.into() };
+        let text = match std::fs::read(&file) {
+            Ok(text) => text,
+            Err(e) if matches!(e.kind(), NotFound | NotADirectory) => return Err(not_ours()),
+            Err(e) => {
+                let reason = e.to_string();
+                return Err(StoreError::Read { path: file, reason });
+            }
         };
+        let json: Value =
+            serde_json::from_slice(&text).map_err(|e| damaged(file.clone(), e.to_string()))?;
+        let attribute = json
+            .pointer(&format!("/attributes/{ATTRIBUTE}"))
+            .ok_or_else(not_ours)?;
+        let storage = storage(path)?;
+        Group::open(storage.clone(), "/").map_err(|e| damaged(file.clone(), e.to_string()))?;
         let meta = read_meta(attribute).map_err(|reason| damaged(file, reason))?;
         let tiles = Array::open(storage.clone(), "/tiles")
             .map_err(|e| damaged(path.join("tiles/zarr.json"), e.to_string()))?;
-        if tiles.shape()
-            != meta
-                .tiles_xy
-                .map(|n| n.max(1) as u64)
-                .iter()
-                .rev()
-                .copied()
-                .collect::<Vec<_>>()
-        {
+        if tiles.shape() != grid_shape(&meta) {
             let reason = "its shape is not the tile grid".into();
             return Err(damaged(path.join("tiles/zarr.json"), reason));
         }
@@ -272,29 +243,32 @@ impl Store {
 
     /// The slide at low magnification.
     pub fn thumb(&self) -> Result<RgbImage, StoreError> {
-        let (shape, _, pixels) = self.read_image("thumb")?;
-        let size = |at: usize| {
-            shape
-                .get(at)
-                .and_then(|&n| u32::try_from(n).ok())
-                .unwrap_or(0)
+        let (array, pixels) = self.read_image("thumb")?;
+        let picture = match (side(&array, 0), side(&array, 1)) {
+            (Some(height), Some(width)) => RgbImage::from_raw(width, height, pixels),
+            _ => None,
         };
-        RgbImage::from_raw(size(1), size(0), pixels).ok_or_else(|| self.damaged_array("thumb"))
+        picture.ok_or_else(|| self.damaged_array("thumb"))
     }
 
     /// The tissue mask that the plan was made from.
     pub fn mask(&self) -> Result<TissueMask, StoreError> {
-        let (shape, attributes, pixels) = self.read_image("mask")?;
-        let cell = attributes
+        let (array, pixels) = self.read_image("mask")?;
+        let cell = array
+            .attributes()
             .get("cell_level0_px")
             .cloned()
             .unwrap_or_default();
-        let size = |at: usize| shape.get(at).and_then(|&n| u32::try_from(n).ok());
-        let (Ok(cell_level0_px), Some(height), Some(width)) =
-            (serde_json::from_value(cell), size(0), size(1))
-        else {
+        let (Ok(cell_level0_px), Some(height), Some(width)) = (
+            serde_json::from_value(cell),
+            side(&array, 0),
+            side(&array, 1),
+        ) else {
             return Err(self.damaged_array("mask"));
         };
+        if u64::from(width) * u64::from(height) != pixels.len() as u64 {
+            return Err(self.damaged_array("mask"));
+        }
         Ok(TissueMask {
             width,
             height,
@@ -310,11 +284,8 @@ impl Store {
         }
     }
 
-    /// Shape, attributes and values of a `u8` array.
-    fn read_image(
-        &self,
-        name: &str,
-    ) -> Result<(Vec<u64>, Map<String, Value>, Vec<u8>), StoreError> {
+    /// A `u8` array of one chunk with its values.
+    fn read_image(&self, name: &str) -> Result<(Array<AtomicStore>, Vec<u8>), StoreError> {
         let damaged = |e: String| StoreError::Damaged {
             file: self.path.join(name),
             reason: e,
@@ -327,8 +298,13 @@ impl Store {
             .retrieve_chunk_if_exists::<Vec<u8>>(&first)
             .map_err(|e| damaged(e.to_string()))?
             .ok_or_else(|| damaged("its pixels are missing".into()))?;
-        Ok((array.shape().to_vec(), array.attributes().clone(), values))
+        Ok((array, values))
     }
+}
+
+/// Size of an array along axis `at`.
+fn side(array: &Array<AtomicStore>, at: usize) -> Option<u32> {
+    u32::try_from(*array.shape().get(at)?).ok()
 }
 
 /// Drops a store (`--restart`): first what makes it one, then its arrays. Other files in the folder stay; a folder that
@@ -346,7 +322,7 @@ pub fn remove(path: &Path) -> Result<(), StoreError> {
     }
     let drop_all = || {
         match std::fs::remove_file(&file) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == NotFound => {}
             other => other?,
         }
         atomic::sync_dir(path)?;
@@ -361,11 +337,17 @@ pub fn remove(path: &Path) -> Result<(), StoreError> {
 fn remove_arrays(path: &Path) -> std::io::Result<()> {
     for array in ARRAYS {
         match std::fs::remove_dir_all(path.join(array)) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.kind() == NotFound => {}
             other => other?,
         }
     }
     Ok(())
+}
+
+/// Rows and columns of the tile grid; a slide without tiles still has an array.
+fn grid_shape(meta: &StoreMeta) -> Vec<u64> {
+    let [columns, rows] = meta.tiles_xy.map(|n| n.max(1) as u64);
+    vec![rows, columns]
 }
 
 fn chunk_indices(col: i32, row: i32) -> Option<[u64; 2]> {
@@ -381,6 +363,28 @@ fn storage(path: &Path) -> Result<Arc<AtomicStore>, StoreError> {
         })
 }
 
+fn write_arrays(
+    meta: &StoreMeta,
+    thumb: &RgbImage,
+    mask: &TissueMask,
+    storage: &Arc<AtomicStore>,
+) -> Result<(), String> {
+    let no_bytes = Vec::<u8>::new();
+    let tiles = ArrayBuilder::new(grid_shape(meta), vec![1, 1], "bytes", no_bytes);
+    write_metadata(tiles, storage.clone(), "/tiles")?;
+
+    let (width, height) = thumb.dimensions();
+    let shape = vec![height.into(), width.into(), 3];
+    let pixels = thumb.as_raw().clone();
+    write_image(shape, Map::new(), pixels, storage.clone(), "/thumb")?;
+
+    let mut attributes = Map::new();
+    attributes.insert("cell_level0_px".into(), json!(mask.cell_level0_px));
+    let shape = vec![mask.height.into(), mask.width.into()];
+    let cells = mask.tissue.iter().map(|&t| u8::from(t)).collect();
+    write_image(shape, attributes, cells, storage.clone(), "/mask")
+}
+
 /// Builds an array with the store's codecs and writes its `zarr.json`, without a word of this library's version.
 fn write_metadata(
     mut builder: ArrayBuilder,
@@ -388,14 +392,25 @@ fn write_metadata(
     path: &str,
 ) -> Result<Array<AtomicStore>, String> {
     builder.bytes_to_bytes_codecs(vec![
-        Arc::new(ZstdCodec::new(ZSTD_LEVEL.into(), false)),
+        Arc::new(ZstdCodec::new(ZSTD_LEVEL, false)),
         Arc::new(Crc32cCodec::new()),
     ]);
-    let array = builder.build(storage, path).map_err(|e| e.to_string())?;
-    let options = ArrayMetadataOptions::default().with_include_zarrs_metadata(false);
-    array
-        .store_metadata_opt(&options)
+    let array = builder
+        .build(storage.clone(), path)
         .map_err(|e| e.to_string())?;
+    let options = ArrayMetadataOptions::default().with_include_zarrs_metadata(false);
+    let mut metadata =
+        serde_json::to_value(array.metadata_opt(&options)).map_err(|e| e.to_string())?;
+    if let Some(value) = metadata.get_mut("fill_value")
+        && value.as_array().is_some_and(Vec::is_empty)
+    {
+        // No bytes at all, in base64: zarr-python takes no list here, zarrs takes both.
+        *value = json!("");
+    }
+    let text = serde_json::to_vec_pretty(&metadata).map_err(|e| e.to_string())?;
+    let key = StoreKey::new(format!("{}/zarr.json", path.trim_start_matches('/')))
+        .map_err(|e| e.to_string())?;
+    storage.set(&key, text.into()).map_err(|e| e.to_string())?;
     Ok(array)
 }
 

@@ -3,6 +3,17 @@
 //! In: a slide's low magnification (about 8 µm/px), or a PNG, GeoJSON or box. Out: a [`TissueMask`]. Decides which
 //! patches run, never what a nucleus is.
 
+mod area;
+mod clean;
+mod detect;
+mod otsu;
+mod png;
+mod regions;
+
+pub use area::{Area, DILATION_UM};
+pub use detect::{CELL_UM, detect};
+pub use regions::{Regions, parse_level0_box};
+
 use crate::slide::SlideError;
 
 /// What can go wrong with a mask. Messages name the file, the place and the cure.
@@ -15,6 +26,14 @@ pub enum TissueError {
         path: std::path::PathBuf,
         reason: String,
     },
+    #[error("{}: {place}: {reason}", path.display())]
+    Region {
+        path: std::path::PathBuf,
+        place: String,
+        reason: String,
+    },
+    #[error("--level0-box {text}: {reason}")]
+    Level0Box { text: String, reason: String },
 }
 
 /// A grid of cells over the whole slide; cell (i, j) covers level-0 px [i, i+1) x [j, j+1) times `cell_level0_px`.
@@ -28,3 +47,68 @@ pub struct TissueMask {
     /// `width * height`, row by row; true = tissue.
     pub tissue: Vec<bool>,
 }
+
+impl TissueMask {
+    /// Cells of about 8 µm over a slide, all of one kind.
+    pub(crate) fn uniform(level0_size_px: [u64; 2], level0_mpp: [f64; 2], tissue: bool) -> Self {
+        let (cell_level0_px, [width, height]) = detect::cells(level0_size_px, level0_mpp);
+        Self {
+            width,
+            height,
+            cell_level0_px,
+            tissue: vec![tissue; width as usize * height as usize],
+        }
+    }
+
+    /// Everything is tissue (`--mask none`).
+    pub fn all(level0_size_px: [u64; 2], level0_mpp: [f64; 2]) -> Self {
+        Self::uniform(level0_size_px, level0_mpp, true)
+    }
+
+    /// Whether cell (`col`, `row`) is tissue; false outside the grid.
+    pub fn is_tissue(&self, col: u32, row: u32) -> bool {
+        let at = row as usize * self.width as usize + col as usize;
+        col < self.width && self.tissue.get(at).copied().unwrap_or(false)
+    }
+
+    /// A cell's box in level-0 px, clipped to the slide: left, top, right, bottom.
+    pub fn cell_level0(&self, col: u32, row: u32, level0_size_px: [u64; 2]) -> [f64; 4] {
+        let [w, h] = self.cell_level0_px;
+        let [right, bottom] = level0_size_px.map(|px| px as f64);
+        [
+            (f64::from(col) * w).min(right),
+            (f64::from(row) * h).min(bottom),
+            (f64::from(col + 1) * w).min(right),
+            (f64::from(row + 1) * h).min(bottom),
+        ]
+    }
+
+    /// mm² of tissue on the slide.
+    pub fn tissue_mm2(&self, level0_size_px: [u64; 2], level0_mpp: [f64; 2]) -> f64 {
+        self.mm2_of(level0_size_px, level0_mpp, |_| true)
+    }
+
+    /// mm² of the tissue cells that `counts` accepts by their box.
+    fn mm2_of(
+        &self,
+        level0_size_px: [u64; 2],
+        level0_mpp: [f64; 2],
+        counts: impl Fn([f64; 4]) -> bool,
+    ) -> f64 {
+        let mut px = 0.0;
+        for row in 0..self.height {
+            for col in 0..self.width {
+                if self.is_tissue(col, row) {
+                    let cell = self.cell_level0(col, row, level0_size_px);
+                    if counts(cell) {
+                        px += (cell[2] - cell[0]) * (cell[3] - cell[1]);
+                    }
+                }
+            }
+        }
+        px * level0_mpp[0] * level0_mpp[1] / 1e6
+    }
+}
+
+#[cfg(test)]
+mod tests;

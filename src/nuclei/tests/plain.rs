@@ -214,12 +214,23 @@ fn flood_takes_pixels_by_level_then_age() {
         let mut label = vec![OUTSIDE; grid.len];
         let levels = 2 + dice.below(30);
         for &(y, x) in &pixels(&fg) {
-            energy[grid.at(x, y)] = (dice.below(levels) * 8) as u8;
+            // Mostly plateaus, where the order of the queue decides.
+            energy[grid.at(x, y)] = if dice.below(12) == 0 {
+                dice.below(levels) as u8
+            } else {
+                0
+            };
             label[grid.at(x, y)] = UNLABELLED;
         }
         let mut markers = Vec::new();
         for &run in &fg.runs {
             if dice.below(6) == 0 {
+                let x0 = run.x0 + dice.below(run.len() as u32) as i32;
+                let run = Run {
+                    x0,
+                    x1: x0 + 1,
+                    ..run
+                };
                 markers.push(run);
                 let from = grid.start(run);
                 label[from..from + run.len()].fill(markers.len() as u32);

@@ -270,3 +270,31 @@ fn odd_constants_do_not_panic() {
         }
     }
 }
+
+/// Two columns of 4 x 2 marker pixels in a blob of 20: as small as two nuclei of 8 px can be.
+#[test]
+fn the_smallest_pair_is_told_apart() {
+    let h = [-1.0, 0.0, 1.0, -1.0, 1.0];
+    let map = PredictionMap {
+        width: 5,
+        height: 4,
+        np: vec![1.0; 20],
+        h: h.repeat(4),
+        v: vec![0.0; 20],
+        types: 0,
+        tp: Vec::new(),
+    };
+    let clip = Rect::new(0, 0, 5, 4);
+    let blob = Foreground::from_patch(&map, &image::RgbImage::new(5, 4), (0, 0), clip, 0.5);
+    let params = PostprocParams {
+        energy: EnergyRule::Axes,
+        sobel_px: 3,
+        energy_threshold: 0.6,
+        open_px: 0,
+        min_area_um2: 0.5,
+        ..PostprocParams::default()
+    };
+    let nuclei = segment(&blob, &params, MPP);
+    assert_eq!(nuclei.len(), 2);
+    assert!(nuclei.iter().all(|n| n.area_px >= 8));
+}

@@ -35,8 +35,13 @@ fn resized_whole(image: &ProcImage) -> RgbImage {
         h.max((crop_h - 1e-6).ceil() as u32),
         |x, y| *level.get_pixel(x.min(w - 1), y.min(h - 1)),
     );
-    let from =
-        ImageRef::new(source.width(), source.height(), source.as_raw(), PixelType::U8x3).unwrap();
+    let from = ImageRef::new(
+        source.width(),
+        source.height(),
+        source.as_raw(),
+        PixelType::U8x3,
+    )
+    .unwrap();
     let mut to = Image::new(proc.w as u32, proc.h as u32, PixelType::U8x3);
     let crop_w = crop_w.min(source.width().into());
     let crop_h = crop_h.min(source.height().into());
@@ -57,7 +62,10 @@ fn max_difference(a: &RgbImage, b: &RgbImage) -> u8 {
 fn odd_pyramid_has_no_seams_and_no_tiling() {
     // Level 1 has a downsample of 4.0001 in x; ratio 0.37 of level 0, then of level 1.
     let sizes = [[40_001, 3003], [10_000, 750]];
-    for (model_mpp, level, size) in [(0.25 / 0.37, 0, [14_800, 1111]), (1.0 / 0.37, 1, [3700, 278])] {
+    for (model_mpp, level, size) in [
+        (0.25 / 0.37, 0, [14_800, 1111]),
+        (1.0 / 0.37, 1, [3700, 278]),
+    ] {
         let image = proc_image(Arc::new(TestSlide::new(&sizes, busy)), 0.25, model_mpp);
         assert_eq!((image.level, image.frames.proc_size_px), (level, size));
         let image = |bytes| {
@@ -95,7 +103,10 @@ fn real_pixels_at_both_directions() {
         let a = tiled(&image, 777);
         let other = ProcImage::new(Arc::clone(&reader), image.frames, image.level, 1 << 20);
         assert_eq!(a, tiled(&other, 1500));
-        assert!(max_difference(&a, &resized_whole(&image)) <= 1, "{model_mpp}");
+        assert!(
+            max_difference(&a, &resized_whole(&image)) <= 1,
+            "{model_mpp}"
+        );
     }
 }
 
@@ -104,7 +115,10 @@ fn the_same_scale_gives_the_levels_own_pixels() {
     let slide = Arc::new(TestSlide::new(&[[1201, 700], [300, 175]], busy));
     let image = proc_image(slide.clone(), 0.25, 1.0);
     assert_eq!(image.level, 1);
-    assert_eq!(image.region(image.frames.proc_rect()).unwrap(), slide.level(1));
+    assert_eq!(
+        image.region(image.frames.proc_rect()).unwrap(),
+        slide.level(1)
+    );
     assert_eq!(image.blocks_read(), 1);
 }
 
@@ -150,7 +164,10 @@ fn the_rim_is_mirrored_as_opencv_does() {
 #[test]
 fn empty_boxes_and_tiny_slides() {
     let image = proc_image(Arc::new(TestSlide::new(&[[1, 1]], busy)), 0.1, 0.5);
-    assert_eq!(image.region(Rect::new(5, 5, 0, 9)).unwrap().dimensions(), (0, 0));
+    assert_eq!(
+        image.region(Rect::new(5, 5, 0, 9)).unwrap().dimensions(),
+        (0, 0)
+    );
     let got = image.region(Rect::new(-2, -2, 5, 5)).unwrap();
     assert!(got.pixels().all(|px| px.0 == busy(0, 0, 0)));
 }
@@ -185,7 +202,13 @@ fn block_throughput() {
                 image.block(bx, by).unwrap();
             }
         }
-        let (s, px) = (start.elapsed().as_secs_f64(), f64::from(size[0]) * f64::from(size[1]));
-        eprintln!("{model_mpp:.3} µm/px: {:.1} proc Mpx/s, one thread", px / s / 1e6);
+        let (s, px) = (
+            start.elapsed().as_secs_f64(),
+            f64::from(size[0]) * f64::from(size[1]),
+        );
+        eprintln!(
+            "{model_mpp:.3} µm/px: {:.1} proc Mpx/s, one thread",
+            px / s / 1e6
+        );
     }
 }

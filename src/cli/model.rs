@@ -1,0 +1,129 @@
+//! `model list`, `model info`, `model verify`.
+
+use std::fmt::Write;
+
+use clap::{Args, Subcommand};
+use wsi_nuclei::config::DeviceChoice;
+use wsi_nuclei::model::library::{Library, Listed, ModelInfo};
+
+use super::models::first_device;
+use super::{EXIT_SOME, Failure, print};
+
+/// See which models there are, and check one.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    #[command(subcommand)]
+    command: ModelCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelCommand {
+    /// Models that --model finds: the embedded one, and folders of weights/ and $WSI_NUCLEI_MODELS
+    List {
+        #[arg(long)]
+        json: bool,
+    },
+    /// What a model is: architecture, types, scores, licence
+    Info {
+        #[arg(value_name = "NAME|FOLDER", default_value = "default")]
+        model: String,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check hash, names and shapes, then run a test pattern
+    Verify {
+        #[arg(value_name = "NAME|FOLDER", default_value = "default")]
+        model: String,
+        #[arg(long, default_value = "cpu")]
+        device: DeviceChoice,
+    },
+}
+
+pub fn main(args: &ModelArgs) -> Result<(), Failure> {
+    let library = Library::from_env();
+    match &args.command {
+        ModelCommand::List { json } => list(&library.list(), *json),
+        ModelCommand::Info { model, json } => {
+            let info = library.info(model).map_err(Failure::usage)?;
+            if *json {
+                let text = serde_json::to_string_pretty(&info).map_err(Failure::usage)?;
+                return print(&(text + "\n"));
+            }
+            print(&page(&info))
+        }
+        ModelCommand::Verify { model, device } => {
+            let verified = library
+                .verify(model, first_device(device)?)
+                .map_err(|error| Failure {
+                    code: EXIT_SOME,
+                    message: error.to_string(),
+                })?;
+            let mut text = format!(
+                "{}: hash, {} tensors and their shapes are right; the test pattern gives\n",
+                verified.info.place.display(),
+                verified.info.tensors
+            );
+            for (name, [least, greatest]) in verified.ranges {
+                let _ = writeln!(text, "  {name:<3} {least:.3} to {greatest:.3}");
+            }
+            print(&text)
+        }
+    }
+}
+
+fn list(models: &[Listed], json: bool) -> Result<(), Failure> {
+    if json {
+        let text = serde_json::to_string_pretty(models).map_err(Failure::usage)?;
+        return print(&(text + "\n"));
+    }
+    let mut text = String::new();
+    for model in models {
+        let what = match (&model.spec, &model.error) {
+            (Some(spec), _) => format!(
+                "{} types at {} µm/px",
+                spec.types.len().saturating_sub(1),
+                spec.mpp
+            ),
+            (None, error) => format!("cannot be used: {}", error.as_deref().unwrap_or("")),
+        };
+        let _ = writeln!(text, "{:<16} {what}, {}", model.name, model.place.display());
+    }
+    print(&text)
+}
+
+fn page(info: &ModelInfo) -> String {
+    let spec = &info.spec;
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            let _ = writeln!(text, "{name:<13} {value}");
+        }
+    };
+    line("name", &spec.name);
+    line("place", &info.place.display().to_string());
+    line(
+        "architecture",
+        &serde_json::json!(spec.architecture)
+            .to_string()
+            .replace('"', ""),
+    );
+    line("scale", &format!("{} µm/px", spec.mpp));
+    line(
+        "patch",
+        &format!("{} px in, {} px out", spec.patch_in_px, spec.patch_out_px),
+    );
+    let types: Vec<&str> = spec.types.iter().map(|kind| kind.name.as_str()).collect();
+    line("types", &types.join(", "));
+    line(
+        "parameters",
+        &format!("{} in {} tensors", info.values, info.tensors),
+    );
+    line("sha256", &info.weights_sha256);
+    line("trained on", &spec.training_data);
+    line("licence", &spec.licence);
+    line("citation", &spec.citation);
+    if !spec.scores.is_empty() {
+        let _ = write!(text, "scores\n{}", spec.scores);
+    }
+    text
+}

@@ -1,0 +1,75 @@
+//! `plan SLIDE`: tiles, patches, memory, scratch and time expected; nothing is run or written.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use wsi_nuclei::config::{RunConfig, Settings};
+use wsi_nuclei::pipeline::{self, estimate};
+
+use super::models::Models;
+use super::{Failure, inputs, print};
+
+/// What a run would take: tiles, patches, memory, scratch and time; nothing is written.
+#[derive(Debug, Args)]
+#[command(
+    mut_arg("output", |arg| arg.hide(true)),
+    mut_arg("restart", |arg| arg.hide(true)),
+    mut_arg("mix_devices", |arg| arg.hide(true)),
+    mut_arg("dedupe_names", |arg| arg.hide(true)),
+    mut_arg("log", |arg| arg.hide(true))
+)]
+pub struct PlanArgs {
+    #[arg(value_name = "SLIDE")]
+    slide: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// TOML file of settings
+    #[arg(long, value_name = "FILE", env = "WSI_NUCLEI_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub fn main(mut args: PlanArgs) -> Result<(), Failure> {
+    // Nothing is written, so nobody has to say where.
+    args.settings.output.get_or_insert_with(PathBuf::new);
+    let config = RunConfig::resolve(args.settings, args.config.as_deref(), |name| {
+        std::env::var_os(name)
+    })?;
+    let slides = inputs::from_paths(&[args.slide], false, inputs::SLIDE_EXTENSIONS, &config)?;
+    let [slide] = slides.as_slice() else {
+        return Err(Failure::usage(
+            "name one slide: a plan is made for one at a time",
+        ));
+    };
+    let model = Models::new(&config)?
+        .get(&slide.model)
+        .map_err(Failure::usage)?;
+    let prepared = pipeline::prepare(slide, &config, &model).map_err(Failure::slides)?;
+    let expected = estimate::estimate(&prepared, &model).map_err(Failure::slides)?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&expected).map_err(Failure::slides)?;
+        return print(&(text + "\n"));
+    }
+    print(&format!(
+        "tissue   {:.3} mm², {:.3} mm² with margins\n\
+         patches  {} of {} px in, {} px out\n\
+         tiles    {} of {} px\n\
+         memory   {:.2} GiB with {} workers\n\
+         scratch  {:.1} MB\n\
+         time     {:.0} s ({:.3} s a patch and worker, measured)\n",
+        expected.tissue_mm2,
+        expected.planned_mm2,
+        expected.patches,
+        expected.patch_in_px,
+        expected.patch_out_px,
+        expected.tiles,
+        expected.tile_px,
+        expected.memory_bytes as f64 / f64::from(1u32 << 30),
+        expected.infer_workers,
+        expected.scratch_bytes as f64 / 1e6,
+        expected.seconds,
+        expected.seconds_a_patch,
+    ))
+}

@@ -1,0 +1,193 @@
+//! `tile IMAGE… -o OUT`: plain images to nuclei, each held whole: no tiles, no store.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use wsi_nuclei::config::{PostprocRules, RunConfig, Settings, SlideConfig};
+use wsi_nuclei::model::Model;
+use wsi_nuclei::output::{self, Pictures, SlideResult, labels, raw_map};
+use wsi_nuclei::pipeline::{self, PipelineError};
+use wsi_nuclei::slide::blocks::ProcImage;
+use wsi_nuclei::slide::frames::Frames;
+use wsi_nuclei::slide::mpp::Mpp;
+use wsi_nuclei::slide::{self, SlideReader};
+use wsi_nuclei::store::StoreMeta;
+use wsi_nuclei::tissue::TissueMask;
+
+use super::models::Models;
+use super::progress::Progress;
+use super::run::{Ending, SlideFailure, each, exit_code, writable};
+use super::{Failure, inputs, signals};
+
+/// Settings that only make sense on a slide with its store.
+const FOR_RUN_ONLY: [&str; 8] = [
+    "mask",
+    "roi",
+    "level0_box",
+    "restart",
+    "shard",
+    "mix_devices",
+    "tile_size",
+    "memory",
+];
+/// Longest side of thumb.png, px.
+const THUMB_SIDE_PX: u32 = 2048;
+/// Bytes of proc blocks kept: an image's patches overlap.
+const CACHE_BYTES: usize = 128 << 20;
+
+/// Plain images (PNG, JPEG, TIFF) to nuclei: writes OUT/<stem>/ for each.
+#[derive(Debug, Args)]
+#[command(
+    mut_arg("mask", |arg| arg.hide(true)),
+    mut_arg("roi", |arg| arg.hide(true)),
+    mut_arg("level0_box", |arg| arg.hide(true)),
+    mut_arg("restart", |arg| arg.hide(true)),
+    mut_arg("shard", |arg| arg.hide(true)),
+    mut_arg("mix_devices", |arg| arg.hide(true)),
+    mut_arg("tile_size", |arg| arg.hide(true)),
+    mut_arg("memory", |arg| arg.hide(true))
+)]
+pub struct TileArgs {
+    /// Images, or folders of images; --mpp says their scale
+    #[arg(value_name = "IMAGE", required = true)]
+    images: Vec<PathBuf>,
+    /// Look into folders of folders
+    #[arg(short, long)]
+    recursive: bool,
+    /// Keep the prediction map as raw.npy
+    #[arg(long)]
+    save_raw: bool,
+    /// TOML file of settings; `config/default.toml` lists them all
+    #[arg(long, value_name = "FILE", env = "WSI_NUCLEI_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub fn main(args: TileArgs) -> Result<(), Failure> {
+    if let Some(field) = FOR_RUN_ONLY.iter().find(|field| args.settings.has(field)) {
+        return Err(Failure::usage(format!(
+            "--{} is for `run`: an image is held whole, so leave it out here",
+            field.replace('_', "-")
+        )));
+    }
+    let config = RunConfig::resolve(args.settings, args.config.as_deref(), |name| {
+        std::env::var_os(name)
+    })?;
+    let images = inputs::from_paths(
+        &args.images,
+        args.recursive,
+        inputs::IMAGE_EXTENSIONS,
+        &config,
+    )?;
+    writable(&config.output)?;
+    let progress = Progress::new(&config)?;
+    let stop = signals::stop_flag()?;
+    let mut models = Models::new(&config)?;
+    let endings = each(&images, &progress, &stop, |image| {
+        let model = match models.get(&image.model) {
+            Ok(model) => model,
+            Err(error) => return SlideFailure::from(error).into(),
+        };
+        one(image, &config, &model, args.save_raw).unwrap_or_else(Ending::from)
+    });
+    match exit_code(&endings) {
+        0 => Ok(()),
+        code => Err(Failure::silent(code)),
+    }
+}
+
+fn one(
+    image: &SlideConfig,
+    config: &RunConfig,
+    model: &Arc<Model>,
+    save_raw: bool,
+) -> Result<Ending, SlideFailure> {
+    let reader: Arc<dyn SlideReader> = slide::open(&image.path)
+        .map_err(PipelineError::from)?
+        .into();
+    let info = reader.info().clone();
+    let mpp = slide::mpp::resolve_mpp(&info, image.mpp).map_err(PipelineError::from)?;
+    let (frames, level) =
+        Frames::for_slide(&info, mpp.mpp, model.spec.mpp).map_err(PipelineError::from)?;
+    let proc = ProcImage::new(reader.clone(), frames, level, CACHE_BYTES);
+    let reference = config.postproc == PostprocRules::Reference;
+    let predicted =
+        pipeline::image::predict(&proc, model, config.patch_size_px, save_raw || reference)?;
+    let nuclei = match &predicted.map {
+        Some(map) if reference => pipeline::image::reference_nuclei(map, &proc)?,
+        _ => pipeline::image::nuclei(
+            &predicted.foreground,
+            &model.spec.postproc,
+            frames.proc_mpp(),
+        ),
+    };
+    let result = SlideResult {
+        meta: meta(image, &info, &mpp, frames, model),
+        nuclei,
+        done_px: predicted.done_px,
+        unreadable_px: 0,
+        outside_px: 0,
+        missing_tiles: 0,
+        read_errors: Vec::new(),
+    };
+    if let (true, Some(map)) = (save_raw, &predicted.map) {
+        raw_map::write(map, &image.folder.join("raw.npy"))?;
+    }
+    write(&result, reader.as_ref(), config, &image.folder)?;
+    Ok(Ending::Done {
+        nuclei: result.nuclei.len(),
+    })
+}
+
+fn write(
+    result: &SlideResult,
+    reader: &dyn SlideReader,
+    config: &RunConfig,
+    folder: &Path,
+) -> Result<(), SlideFailure> {
+    let frames = result.frames();
+    let whole = slide::thumb::thumb(reader, u32::MAX).map_err(PipelineError::from)?;
+    let pictures = Pictures {
+        thumb: slide::thumb::thumb(reader, THUMB_SIDE_PX).map_err(PipelineError::from)?,
+        mask: TissueMask::all(frames.level0_size_px, frames.level0_mpp),
+        overlay: Some(whole),
+        // An image's overlay keeps the image's size.
+        legend: false,
+    };
+    output::write_all(result, pictures, &config.formats, config.units, folder)?;
+    labels::write(result, folder)?;
+    Ok(())
+}
+
+/// What a store would say about the image: one tile that holds it whole.
+fn meta(
+    image: &SlideConfig,
+    info: &slide::SlideInfo,
+    mpp: &Mpp,
+    frames: Frames,
+    model: &Model,
+) -> StoreMeta {
+    let [width, height] = frames.proc_size_px;
+    let warnings = mpp
+        .warning
+        .clone()
+        .into_iter()
+        .chain(frames.scale_warning(model.spec.mpp));
+    StoreMeta {
+        identity: std::collections::BTreeMap::new(),
+        tile_patches: width.max(height).div_euclid(model.spec.patch_out_px.max(1)) + 1,
+        tiles_xy: [1, 1],
+        planned_tiles: vec![[0, 0]],
+        patch_in_px: model.spec.patch_in_px,
+        patch_out_px: model.spec.patch_out_px,
+        stem: image.stem.clone(),
+        slide: info.clone(),
+        mpp_from: image.mpp_from.unwrap_or(mpp.from).to_owned(),
+        frames,
+        model: model.spec.clone(),
+        tissue_mm2: frames.mm2(frames.proc_rect().area()),
+        warnings: warnings.collect(),
+    }
+}

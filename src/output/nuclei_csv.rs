@@ -1,0 +1,244 @@
+//! nuclei.csv: one row a nucleus, the columns of [`super::table`].
+//!
+//! In: a [`SlideResult`]. Out: RFC 4180 with a header, `.` decimals, empty where there is no value. Positions have 2
+//! decimals (px) or 3 (µm), features 6 significant digits: so the bytes are the same on every machine.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::record::round2;
+use super::summary_json::Medians;
+use super::table::{self, Row};
+use super::{OutputError, SlideResult, significant, write_file};
+use crate::config::Units;
+
+/// Writes `path` and returns the medians of the features.
+pub fn write(result: &SlideResult, units: Units, path: &Path) -> Result<Medians, OutputError> {
+    let mut medians = Medians::default();
+    write_file(path, |out| {
+        medians = stream(result, units, out)?;
+        Ok(())
+    })?;
+    Ok(medians)
+}
+
+/// Writes the table into `out`.
+pub fn stream(
+    result: &SlideResult,
+    units: Units,
+    out: &mut (impl Write + ?Sized),
+) -> io::Result<Medians> {
+    let mut writer = csv::Writer::from_writer(out);
+    writer.write_record(header(result, units))?;
+    let medians =
+        table::for_each_row(result, units, |row| writer.write_record(cells(row, result)))?;
+    writer.flush()?;
+    Ok(medians)
+}
+
+/// The names of the columns.
+pub fn header(result: &SlideResult, units: Units) -> Vec<String> {
+    let mut names: Vec<String> = [
+        "id",
+        "x_px",
+        "y_px",
+        "x_um",
+        "y_um",
+        "type",
+        "type_name",
+        "type_prob",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    names.extend(
+        result
+            .meta
+            .model
+            .types
+            .iter()
+            .map(|kind| format!("prob_{}", kind.name)),
+    );
+    names.extend(
+        [
+            "type_entropy",
+            "type_share",
+            "min_x",
+            "min_y",
+            "max_x",
+            "max_y",
+        ]
+        .map(str::to_owned),
+    );
+    names.extend(table::feature_names(units).into_iter().map(str::to_owned));
+    names
+}
+
+fn cells(row: &Row<'_>, result: &SlideResult) -> Vec<String> {
+    let record = &row.record;
+    let kinds = &result.meta.model.types;
+    let [mpp_x, mpp_y] = result.frames().level0_mpp;
+    let [x, y] = row.centroid_level0_px;
+    let bbox = record.nucleus.bbox;
+    let [min_x, min_y] = record.to_edge([f64::from(bbox.x), f64::from(bbox.y)]);
+    let [max_x, max_y] = record.to_edge([f64::from(bbox.right()), f64::from(bbox.bottom())]);
+    let px = |v: f64| round2(v).to_string();
+    let um = |v: f64| ((v * 1e3).round() / 1e3).to_string();
+    let mut cells = vec![
+        record.id.to_string(),
+        px(x),
+        px(y),
+        um(x * mpp_x),
+        um(y * mpp_y),
+        record.type_id.map(|id| id.to_string()).unwrap_or_default(),
+        record
+            .type_id
+            .and_then(|id| kinds.get(id))
+            .map(|kind| kind.name.clone())
+            .unwrap_or_default(),
+        optional(record.nucleus.type_prob()),
+    ];
+    cells.extend((0..kinds.len()).map(|id| number(record.nucleus.mean_probability(id))));
+    cells.push(optional(table::entropy(record)));
+    cells.push(optional(record.nucleus.type_share()));
+    cells.extend([min_x, min_y, max_x, max_y].map(px));
+    cells.extend(row.features.iter().map(|value| number(*value)));
+    cells
+}
+
+fn optional(value: Option<f64>) -> String {
+    value.map(number).unwrap_or_default()
+}
+
+fn number(value: f64) -> String {
+    significant(value)
+        .map(|v| v.to_string())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{fixture, nuclei_json};
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn read(result: &SlideResult, units: Units) -> (Vec<String>, Vec<BTreeMap<String, String>>) {
+        let mut bytes = Vec::new();
+        stream(result, units, &mut bytes).unwrap();
+        let mut reader = csv::Reader::from_reader(bytes.as_slice());
+        let names: Vec<String> = reader
+            .headers()
+            .unwrap()
+            .iter()
+            .map(str::to_owned)
+            .collect();
+        let rows = reader
+            .records()
+            .map(|row| {
+                names
+                    .iter()
+                    .cloned()
+                    .zip(row.unwrap().iter().map(str::to_owned))
+                    .collect()
+            })
+            .collect();
+        (names, rows)
+    }
+
+    /// The columns that users' scripts rely on.
+    const COLUMNS: &str = "id,x_px,y_px,x_um,y_um,type,type_name,type_prob,prob_background,prob_tumour,\
+        prob_lymphocyte,type_entropy,type_share,min_x,min_y,max_x,max_y,area_um2,bbox_area_um2,convex_area_um2,\
+        eccentricity,equivalent_diameter_um,euler_number,extent,filled_area_um2,inertia_eigval_x_um2,\
+        inertia_eigval_y_um2,major_axis_length_um,minor_axis_length_um,orientation,perimeter_um,solidity,circularity,\
+        feret_max_um,feret_min_um,roughness,hematoxylin_od_mean,hematoxylin_od_std,eosin_od_mean,eosin_od_std,\
+        red_mean,green_mean,blue_mean,nearest_um,neighbours_50um";
+
+    #[test]
+    fn columns_are_the_contract() {
+        let (names, _) = read(&fixture::result(1.0), Units::Um);
+        assert_eq!(names.join(","), COLUMNS);
+        let (names, _) = read(&fixture::result(1.0), Units::Px);
+        assert!(names.contains(&"x_um".to_owned()) && names.contains(&"area".to_owned()));
+    }
+
+    #[test]
+    fn a_row_by_hand() {
+        let (_, rows) = read(&fixture::result(1.0), Units::Um);
+        let row = &rows[1];
+        let expected = [
+            ("id", "2"),
+            ("x_px", "26"),
+            ("y_px", "14"),
+            ("x_um", "6.5"),
+            ("y_um", "3.5"),
+            ("type", "2"),
+            ("type_name", "lymphocyte"),
+            ("type_prob", "0.6"),
+            ("prob_background", "0.2"),
+            ("type_share", "0.5"),
+            ("min_x", "20"),
+            ("max_x", "32"),
+            ("min_y", "10"),
+            ("max_y", "18"),
+            ("area_um2", "6"),
+            ("solidity", "1"),
+            ("extent", "1"),
+            ("euler_number", "1"),
+            // 4 / sqrt(12) x 12 px sides, population moments: 16 (12² - 1) / 12 = 190.67 -> 13.8082 px.
+            ("major_axis_length_um", "3.45205"),
+            ("hematoxylin_od_mean", "0.8"),
+            ("hematoxylin_od_std", "0"),
+            ("blue_mean", "140"),
+            ("neighbours_50um", "3"),
+        ];
+        for (name, value) in expected {
+            assert_eq!(row[name], value, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_nucleus_of_the_json_has_its_row_and_all_lies_inside() {
+        for ratio in [1.0, 1.996, 0.5] {
+            let result = fixture::result(ratio);
+            let [width, height] = result.frames().level0_size_px.map(|n| n as f64);
+            let (_, rows) = read(&result, Units::Um);
+            let mut json = Vec::new();
+            nuclei_json::stream(&result, &mut json).unwrap();
+            let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+            let nuclei = json["nuc"].as_object().unwrap();
+            assert_eq!(nuclei.len(), rows.len());
+            for ((id, nucleus), row) in nuclei.iter().zip(&rows) {
+                assert_eq!(id, &row["id"]);
+                assert_eq!(nucleus["type"].to_string(), row["type"]);
+                let value = |name: &str| row[name].parse::<f64>().unwrap();
+                assert!((0.0..=width).contains(&value("x_px")));
+                assert!((0.0..=height).contains(&value("max_y")));
+                // The two frames are half a pixel apart.
+                let x = nucleus["centroid"][0].as_f64().unwrap();
+                assert!((x + 0.5 - value("x_px")).abs() < 0.011, "{ratio}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_lone_untyped_nucleus_has_empty_cells_where_there_is_nothing_to_say() {
+        let mut result = fixture::result(1.0);
+        result.meta.model.types.clear();
+        result.nuclei.truncate(1);
+        result.nuclei[0].prob_sums.clear();
+        result.nuclei[0].type_counts.clear();
+        let (names, rows) = read(&result, Units::Um);
+        assert!(!names.iter().any(|name| name.starts_with("prob_")));
+        for name in [
+            "type",
+            "type_name",
+            "type_prob",
+            "type_entropy",
+            "type_share",
+            "nearest_um",
+        ] {
+            assert_eq!(rows[0][name], "", "{name}");
+        }
+        result.nuclei.clear();
+        assert_eq!(read(&result, Units::Um).1.len(), 0);
+    }
+}

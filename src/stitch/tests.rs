@@ -1,0 +1,336 @@
+//! The stitcher against a slide that was never cut: every component found on the whole picture by flood fill.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::nuclei::{Run, StainSums};
+use crate::store::tests::{mask, meta, thumb};
+
+/// A picture of nuclei and its place on the slide.
+struct Picture {
+    rect: Rect,
+    cells: Vec<bool>,
+}
+
+impl Picture {
+    fn drawn(rows: &[&str]) -> Self {
+        let rect = Rect::new(100, 200, rows[0].len() as i32, rows.len() as i32);
+        let cells = rows
+            .iter()
+            .flat_map(|row| row.bytes().map(|c| c == b'#'))
+            .collect();
+        Self { rect, cells }
+    }
+
+    /// Discs and specks.
+    fn random(seed: u64, w: i32, h: i32) -> Self {
+        let mut state = seed;
+        let mut next = |below: i32| {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            ((state >> 33) % below as u64) as i32
+        };
+        let mut picture = Self {
+            rect: Rect::new(-20, 7, w, h),
+            cells: vec![false; (w * h) as usize],
+        };
+        for _ in 0..w * h / 60 {
+            let (cx, cy, r) = (next(w), next(h), next(5));
+            for (at, cell) in picture.cells.iter_mut().enumerate() {
+                let (dx, dy) = (at as i32 % w - cx, at as i32 / w - cy);
+                *cell |= dx * dx + dy * dy <= r * r;
+            }
+        }
+        picture
+    }
+
+    fn inside(&self, x: i32, y: i32) -> bool {
+        let r = self.rect;
+        r.contains(x, y) && self.cells[((y - r.y) * r.w + x - r.x) as usize]
+    }
+
+    /// The 4-connected components of the part in `window`.
+    fn components(&self, window: Rect) -> Vec<Foreground> {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut found = Vec::new();
+        for y in window.y..window.bottom() {
+            for x in window.x..window.right() {
+                let mut pixels = std::collections::BTreeSet::new();
+                let mut open = vec![(y, x)];
+                while let Some((y, x)) = open.pop() {
+                    if window.contains(x, y) && self.inside(x, y) && seen.insert((y, x)) {
+                        pixels.insert((y, x));
+                        open.extend([(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]);
+                    }
+                }
+                if !pixels.is_empty() {
+                    found.push(foreground(pixels.into_iter()));
+                }
+            }
+        }
+        found
+    }
+
+    /// Cut along a grid of tiles of `tile_px`, as the pipeline would commit it.
+    fn tiles(&self, tile_px: [i32; 2]) -> Vec<TileResult> {
+        let mut tiles = Vec::new();
+        for (row, y) in (self.rect.y..self.rect.bottom())
+            .step_by(tile_px[1] as usize)
+            .enumerate()
+        {
+            for (col, x) in (self.rect.x..self.rect.right())
+                .step_by(tile_px[0] as usize)
+                .enumerate()
+            {
+                let rect = Rect::new(x, y, tile_px[0], tile_px[1]).intersect(&self.rect);
+                let (fragments, closed): (Vec<_>, Vec<_>) = self
+                    .components(rect)
+                    .into_iter()
+                    .partition(|blob| self.is_open(blob, rect));
+                tiles.push(TileResult {
+                    col: col as i32,
+                    row: row as i32,
+                    rect,
+                    done_px: rect.area(),
+                    unreadable_px: 1,
+                    outside_px: 2,
+                    read_errors: vec![format!("row {row}")],
+                    nuclei: closed.iter().flat_map(segment).collect(),
+                    fragments,
+                });
+            }
+        }
+        tiles
+    }
+
+    /// Whether a blob touches a border that its tile shares with another tile.
+    fn is_open(&self, blob: &Foreground, tile: Rect) -> bool {
+        let slide = self.rect;
+        blob.runs.iter().any(|run| {
+            run.x0 == tile.x && tile.x > slide.x
+                || run.x1 == tile.right() && tile.right() < slide.right()
+                || run.y == tile.y && tile.y > slide.y
+                || run.y == tile.bottom() - 1 && tile.bottom() < slide.bottom()
+        })
+    }
+
+    fn uncut(&self) -> Vec<Nucleus> {
+        let mut nuclei: Vec<Nucleus> = self
+            .components(self.rect)
+            .iter()
+            .flat_map(segment)
+            .collect();
+        nuclei.sort_by_key(first_pixel);
+        nuclei
+    }
+}
+
+/// Pixels in raster order as a foreground; every map's value follows from the place.
+fn foreground(pixels: impl Iterator<Item = (i32, i32)>) -> Foreground {
+    let mut blob = Foreground {
+        types: 2,
+        ..Default::default()
+    };
+    for (y, x) in pixels {
+        match blob.runs.last_mut() {
+            Some(run) if run.y == y && run.x1 == x => run.x1 += 1,
+            _ => blob.runs.push(Run {
+                y,
+                x0: x,
+                x1: x + 1,
+            }),
+        }
+        let mix = (x.wrapping_mul(7919) ^ y.wrapping_mul(104_729)) as u32;
+        blob.np.push(mix as u8);
+        blob.h.push((mix >> 3) as i16);
+        blob.v.push((mix >> 7) as i16);
+        blob.tp.extend([(mix >> 2) as u8, (mix >> 4) as u8]);
+        blob.rgb
+            .extend([(mix >> 1) as u8, (mix >> 5) as u8, (mix >> 6) as u8]);
+    }
+    blob
+}
+
+fn pixels(blob: &Foreground) -> impl Iterator<Item = (i32, i32)> + '_ {
+    blob.runs
+        .iter()
+        .flat_map(|run| (run.x0..run.x1).map(move |x| (run.y, x)))
+}
+
+/// The maps follow from the place, so the parts' own must be those of the whole: checked here, then rebuilt.
+fn merge(parts: &[Foreground]) -> Foreground {
+    for part in parts {
+        assert_eq!(*part, foreground(pixels(part)));
+    }
+    let all: std::collections::BTreeSet<(i32, i32)> = parts.iter().flat_map(pixels).collect();
+    assert_eq!(all.len(), parts.iter().map(Foreground::len).sum::<usize>());
+    foreground(all.into_iter())
+}
+
+/// A pure function of one blob that may give several nuclei: one for every six rows, counted from its first.
+fn segment(blob: &Foreground) -> Vec<Nucleus> {
+    let top = blob.runs[0].y;
+    let bands = blob
+        .runs
+        .chunk_by(|a, b| (a.y - top) / 6 == (b.y - top) / 6);
+    bands
+        .map(|runs| {
+            let x = runs.iter().map(|r| r.x0).min().unwrap();
+            let right = runs.iter().map(|r| r.x1).max().unwrap();
+            let (y, bottom) = (runs[0].y, runs[runs.len() - 1].y + 1);
+            let bbox = Rect::new(x, y, right - x, bottom - y);
+            let mut mask = vec![0; bbox.area().div_ceil(8) as usize];
+            for run in runs {
+                for x in run.x0..run.x1 {
+                    let at = ((run.y - bbox.y) * bbox.w + x - bbox.x) as usize;
+                    mask[at / 8] |= 1 << (at % 8);
+                }
+            }
+            Nucleus {
+                bbox,
+                area_px: runs.iter().map(|r| r.len() as u32).sum(),
+                mask,
+                prob_sums: vec![0, 1],
+                type_counts: vec![blob.len() as u32, 0],
+                np_sum: blob.np.iter().map(|&p| u32::from(p)).sum(),
+                stain: StainSums::default(),
+                cut: false,
+            }
+        })
+        .collect()
+}
+
+fn stitched(tiles: Vec<TileResult>) -> Stitched {
+    stitch(tiles, merge, segment)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn any_tiling_in_any_order_equals_the_uncut_slide(
+        seed: u64,
+        w in 1i32..60, h in 1i32..60,
+        tile_w in 1i32..40, tile_h in 1i32..40,
+        turn: prop::sample::Index, reverse: bool,
+    ) {
+        let picture = Picture::random(seed, w, h);
+        let mut tiles = picture.tiles([tile_w, tile_h]);
+        let in_order = stitched(tiles.clone());
+        prop_assert_eq!(&in_order.nuclei, &picture.uncut());
+        prop_assert_eq!(in_order.done_px, picture.rect.area());
+        let turn = turn.index(tiles.len());
+        tiles.rotate_left(turn);
+        if reverse {
+            tiles.reverse();
+        }
+        prop_assert_eq!(stitched(tiles), in_order);
+    }
+}
+
+#[test]
+fn a_nucleus_on_a_crossing_of_four_tiles() {
+    let picture = Picture::drawn(&["......", "..##..", "..##..", "......"]);
+    let all = stitched(picture.tiles([3, 2]));
+    assert_eq!(all.nuclei, picture.uncut());
+    assert_eq!(
+        all.seams,
+        Seams {
+            fragments: 4,
+            blobs: 1,
+            blobs_over_2_tiles: 1,
+            nuclei_over_2_tiles: 1,
+            nuclei_over_4_tiles: 1
+        }
+    );
+}
+
+#[test]
+fn corners_across_a_crossing_stay_apart() {
+    let picture = Picture::drawn(&["......", "..#...", "...#..", "......"]);
+    let all = stitched(picture.tiles([3, 2]));
+    assert_eq!(all.nuclei.len(), 2);
+    assert_eq!(
+        all.seams,
+        Seams {
+            fragments: 2,
+            blobs: 2,
+            blobs_over_2_tiles: 0,
+            nuclei_over_2_tiles: 0,
+            nuclei_over_4_tiles: 0
+        }
+    );
+}
+
+#[test]
+fn a_ring_round_a_crossing_is_one_and_its_island_another() {
+    let picture = Picture::drawn(&[
+        "########", "#......#", "#..##..#", "#..##..#", "#......#", "########",
+    ]);
+    let all = stitched(picture.tiles([4, 3]));
+    assert_eq!(all.nuclei, picture.uncut());
+    assert_eq!(all.nuclei.len(), 2);
+    assert_eq!(all.seams.blobs, 2);
+    assert_eq!(all.seams.nuclei_over_4_tiles, 2);
+}
+
+#[test]
+fn a_chain_runs_over_many_tiles_and_back() {
+    let picture = Picture::drawn(&[
+        "###################",
+        "..................#",
+        "###################",
+        "#..................",
+        "###################",
+    ]);
+    for tile_px in [[1, 1], [2, 5], [5, 1], [4, 2], [19, 5]] {
+        let all = stitched(picture.tiles(tile_px));
+        assert_eq!(all.nuclei, picture.uncut());
+        assert_eq!(all.nuclei.len(), 1);
+    }
+    assert_eq!(stitched(picture.tiles([4, 2])).seams.blobs_over_2_tiles, 1);
+}
+
+#[test]
+fn accounts_add_up_and_errors_are_named_once() {
+    let picture = Picture::random(3, 20, 20);
+    let all = stitched(picture.tiles([10, 10]));
+    assert_eq!(
+        [all.done_px, all.unreadable_px, all.outside_px],
+        [400, 4, 8]
+    );
+    assert_eq!(all.read_errors, ["row 0", "row 1"]);
+    assert_eq!(stitched(vec![]), Stitched::default());
+}
+
+#[test]
+fn a_store_gives_back_the_slide_whatever_the_order_of_writing() {
+    let picture = Picture::random(11, 90, 80);
+    let mut tiles = picture.tiles([31, 17]);
+    let planned: Vec<[i32; 2]> = tiles.iter().map(|t| [t.col, t.row]).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let store =
+        Store::create(&path, &meta(planned.clone(), [3, 5]), &thumb(), &mask(true)).unwrap();
+    tiles.rotate_left(7);
+    for tile in &tiles[1..] {
+        store.write_tile(tile, "cpu").unwrap();
+    }
+    let partial = load(&store, merge, segment).unwrap();
+    assert_eq!((partial.slide.missing_tiles, partial.damaged.len()), (1, 0));
+
+    store.write_tile(&tiles[0], "gpu").unwrap();
+    let whole = load(&store, merge, segment).unwrap();
+    assert_eq!(whole.slide.missing_tiles, 0);
+    assert_eq!(whole.slide.nuclei, picture.uncut());
+    assert_eq!(check_disjoint(&whole.slide.nuclei), Ok(()));
+    assert_eq!(whole.slide.done_px, 90 * 80);
+    assert_eq!(whole.numerics.values().sum::<usize>(), planned.len());
+
+    let file = path.join(format!("tiles/c/{}/{}", tiles[3].row, tiles[3].col));
+    let len = std::fs::metadata(&file).unwrap().len();
+    std::fs::write(&file, vec![0; len as usize]).unwrap();
+    let damaged = load(&store, merge, segment).unwrap();
+    assert_eq!(damaged.slide.missing_tiles, 1);
+    assert_eq!(damaged.damaged[0].0, [tiles[3].col, tiles[3].row]);
+}

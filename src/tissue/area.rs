@@ -1,0 +1,179 @@
+//! Which patches run. In: the tissue mask, regions of interest, a level-0 box. Out: yes or no for any box, and mm².
+//!
+//! A box runs if, inside it, tissue widened by 16 µm, the regions and the level-0 box have something in common.
+
+use super::TissueMask;
+use super::regions::{Overlap, Regions};
+
+/// Tissue is widened by this much on every side (as a square: Chebyshev distance), µm: a nucleus at the edge of the
+/// tissue is whole.
+pub const DILATION_UM: f64 = 16.0;
+
+/// Where to look on one slide.
+#[derive(Debug, Clone)]
+pub struct Area {
+    mask: TissueMask,
+    level0_size_px: [u64; 2],
+    level0_mpp: [f64; 2],
+    /// `(height + 1) x (width + 1)`: tissue cells above and left of each corner.
+    sums: Vec<u32>,
+    regions: Option<Regions>,
+    level0_box: Option<[f64; 4]>,
+}
+
+impl Area {
+    /// The tissue of `mask` alone.
+    pub fn new(mask: TissueMask, level0_size_px: [u64; 2], level0_mpp: [f64; 2]) -> Self {
+        Self {
+            sums: summed(&mask),
+            mask,
+            level0_size_px,
+            level0_mpp,
+            regions: None,
+            level0_box: None,
+        }
+    }
+
+    /// And only inside the regions.
+    pub fn within(mut self, regions: Regions) -> Self {
+        self.regions = Some(regions);
+        self
+    }
+
+    /// And only inside a box: left, top, right, bottom, level-0 px (see [`super::parse_level0_box`]).
+    pub fn within_box(mut self, level0_box: [f64; 4]) -> Self {
+        self.level0_box = Some(level0_box);
+        self
+    }
+
+    pub fn mask(&self) -> &TissueMask {
+        &self.mask
+    }
+
+    /// Whether there is something to look at in a box (left, top, right, bottom, level-0 px, edge frame).
+    pub fn meets(&self, rect_level0: [f64; 4]) -> bool {
+        let rect = match self.level0_box {
+            Some(limit) => common(rect_level0, limit),
+            None => rect_level0,
+        };
+        if !(rect[0] < rect[2] && rect[1] < rect[3]) {
+            return false;
+        }
+        let reach = self.cells_in_reach(rect);
+        let tissue_cells = self.count(reach);
+        if tissue_cells == 0 {
+            return false;
+        }
+        let Some(regions) = &self.regions else {
+            return true;
+        };
+        match regions.overlap(rect) {
+            Overlap::Outside => false,
+            Overlap::Inside => true,
+            // All of the box is (widened) tissue, or part of it: then the common part must have something.
+            Overlap::Partly => {
+                tissue_cells as usize == reach.cells() || self.meets_cellwise(regions, rect, reach)
+            }
+        }
+    }
+
+    /// mm² of tissue inside the regions and the box (a cell counts by its centre); not widened.
+    pub fn tissue_mm2(&self) -> f64 {
+        self.mask
+            .mm2_of(self.level0_size_px, self.level0_mpp, |cell| {
+                let [x, y] = [(cell[0] + cell[2]) / 2.0, (cell[1] + cell[3]) / 2.0];
+                let in_box = self
+                    .level0_box
+                    .is_none_or(|b| x >= b[0] && x < b[2] && y >= b[1] && y < b[3]);
+                in_box && self.regions.as_ref().is_none_or(|r| r.holds([x, y]))
+            })
+    }
+
+    fn meets_cellwise(&self, regions: &Regions, rect: [f64; 4], reach: Reach) -> bool {
+        let [dx, dy] = self.dilation_level0_px();
+        let [cell_w, cell_h] = self.mask.cell_level0_px;
+        (reach.rows[0]..reach.rows[1]).any(|row| {
+            (reach.cols[0]..reach.cols[1]).any(|col| {
+                let widened = [
+                    f64::from(col) * cell_w - dx,
+                    f64::from(row) * cell_h - dy,
+                    f64::from(col + 1) * cell_w + dx,
+                    f64::from(row + 1) * cell_h + dy,
+                ];
+                self.mask.is_tissue(col, row) && regions.meets(common(rect, widened))
+            })
+        })
+    }
+
+    fn dilation_level0_px(&self) -> [f64; 2] {
+        self.level0_mpp.map(|mpp| DILATION_UM / mpp)
+    }
+
+    /// The cells that, widened, have something in common with the inside of `rect`.
+    fn cells_in_reach(&self, [left, top, right, bottom]: [f64; 4]) -> Reach {
+        let [dx, dy] = self.dilation_level0_px();
+        let [cell_w, cell_h] = self.mask.cell_level0_px;
+        let span = |low: f64, high: f64, cell: f64, cells: u32| {
+            let last = f64::from(cells);
+            let first = (low / cell).floor().clamp(0.0, last) as u32;
+            [
+                first,
+                ((high / cell).ceil().clamp(0.0, last) as u32).max(first),
+            ]
+        };
+        Reach {
+            cols: span(left - dx, right + dx, cell_w, self.mask.width),
+            rows: span(top - dy, bottom + dy, cell_h, self.mask.height),
+        }
+    }
+
+    fn count(&self, reach: Reach) -> u32 {
+        let stride = self.mask.width as usize + 1;
+        let at = |row: u32, col: u32| {
+            let sum = self.sums.get(row as usize * stride + col as usize);
+            u64::from(sum.copied().unwrap_or(0))
+        };
+        let ([top, bottom], [left, right]) = (reach.rows, reach.cols);
+        let sum = at(bottom, right) + at(top, left) - at(top, right) - at(bottom, left);
+        sum as u32
+    }
+}
+
+/// Half-open ranges of cells.
+#[derive(Debug, Clone, Copy)]
+struct Reach {
+    cols: [u32; 2],
+    rows: [u32; 2],
+}
+
+impl Reach {
+    fn cells(self) -> usize {
+        (self.cols[1] - self.cols[0]) as usize * (self.rows[1] - self.rows[0]) as usize
+    }
+}
+
+fn common(a: [f64; 4], b: [f64; 4]) -> [f64; 4] {
+    [
+        a[0].max(b[0]),
+        a[1].max(b[1]),
+        a[2].min(b[2]),
+        a[3].min(b[3]),
+    ]
+}
+
+fn summed(mask: &TissueMask) -> Vec<u32> {
+    let width = mask.width as usize;
+    let stride = width + 1;
+    let mut sums = vec![0u32; stride * (mask.height as usize + 1)];
+    for (row, cells) in mask.tissue.chunks_exact(width.max(1)).enumerate() {
+        let mut in_row = 0;
+        for (col, &tissue) in cells.iter().enumerate() {
+            in_row += u32::from(tissue);
+            sums[(row + 1) * stride + col + 1] = sums[row * stride + col + 1] + in_row;
+        }
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests;

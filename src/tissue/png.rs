@@ -1,0 +1,106 @@
+//! Masks as pictures. In: a PNG of any size over the slide. Out: a mask, or a PNG of 0 and 255, one px a cell.
+
+use std::io::{Cursor, Write};
+use std::path::Path;
+
+use image::{DynamicImage, GrayImage, ImageFormat, ImageReader, Limits};
+
+use super::{TissueError, TissueMask};
+
+/// Longest side of a mask picture, px (a slide of 2 mm a px more than fits).
+const MAX_SIDE_PX: u32 = 65_535;
+/// Memory for decoding a mask, bytes.
+const MAX_DECODED_BYTES: u64 = 1 << 30;
+
+impl TissueMask {
+    /// Reads a mask picture: what is above 0 in any colour channel (and not transparent) is tissue. Any size: it is laid
+    /// over the whole slide.
+    ///
+    /// # Errors
+    /// [`TissueError::Mask`] naming the file.
+    pub fn from_png(path: &Path, level0_size_px: [u64; 2]) -> Result<Self, TissueError> {
+        let failed = |reason: String| TissueError::Mask {
+            path: path.to_path_buf(),
+            reason: format!(
+                "cannot be read as a mask: {reason}: give a PNG in which tissue is above 0"
+            ),
+        };
+        let mut reader = ImageReader::open(path)
+            .and_then(ImageReader::with_guessed_format)
+            .map_err(|e| failed(e.to_string()))?;
+        let mut limits = Limits::default();
+        limits.max_image_width = Some(MAX_SIDE_PX);
+        limits.max_image_height = Some(MAX_SIDE_PX);
+        limits.max_alloc = Some(MAX_DECODED_BYTES);
+        reader.limits(limits);
+        let image = reader.decode().map_err(|e| failed(e.to_string()))?;
+        let (width, height) = (image.width(), image.height());
+        if width == 0 || height == 0 {
+            return Err(failed("it has no pixels".to_owned()));
+        }
+        Ok(Self {
+            width,
+            height,
+            cell_level0_px: [
+                level0_size_px[0] as f64 / f64::from(width),
+                level0_size_px[1] as f64 / f64::from(height),
+            ],
+            tissue: above_zero(image),
+        })
+    }
+
+    /// The mask as the bytes of an 8-bit grey PNG, 255 = tissue.
+    pub fn png_bytes(&self) -> Result<Vec<u8>, String> {
+        let pixels = self
+            .tissue
+            .iter()
+            .map(|&t| if t { 255 } else { 0 })
+            .collect();
+        let image = GrayImage::from_raw(self.width, self.height, pixels)
+            .ok_or("the mask's size does not fit its cells")?;
+        let mut bytes = Cursor::new(Vec::new());
+        image
+            .write_to(&mut bytes, ImageFormat::Png)
+            .map_err(|e| e.to_string())?;
+        Ok(bytes.into_inner())
+    }
+
+    /// Writes the mask as a PNG, 255 = tissue; a temporary file beside it is renamed, so it is whole or absent.
+    ///
+    /// # Errors
+    /// [`TissueError::Mask`] naming the file.
+    pub fn to_png(&self, path: &Path) -> Result<(), TissueError> {
+        let failed = |reason: String| TissueError::Mask {
+            path: path.to_path_buf(),
+            reason: format!("cannot be written: {reason}: check the folder and the space left"),
+        };
+        let bytes = self.png_bytes().map_err(failed)?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let mut file = tempfile::Builder::new()
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(folder)
+            .map_err(|e| failed(e.to_string()))?;
+        file.write_all(&bytes)
+            .and_then(|()| file.as_file().sync_all())
+            .map_err(|e| failed(e.to_string()))?;
+        file.persist(path).map_err(|e| failed(e.to_string()))?;
+        Ok(())
+    }
+}
+
+fn above_zero(image: DynamicImage) -> Vec<bool> {
+    match image {
+        DynamicImage::ImageLuma8(grey) => grey.as_raw().iter().map(|&v| v > 0).collect(),
+        other => other
+            .into_rgba16()
+            .pixels()
+            .map(|px| {
+                let [r, g, b, a] = px.0;
+                a > 0 && (r > 0 || g > 0 || b > 0)
+            })
+            .collect(),
+    }
+}
