@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod eval;
+pub mod doctor;
 pub mod features;
 pub mod geometry;
 pub mod model;
