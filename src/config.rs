@@ -224,18 +224,21 @@ fn check(settings: &Settings, from: &BTreeMap<&'static str, Origin>) -> Result<(
             "--quiet and --progress contradict each other: leave one of them out (--log FILE keeps the lines)".into(),
         );
     }
-    if settings.restart == Some(true) && settings.shard.is_some() {
-        return refuse(
-            "--restart with --shard would drop the checkpoint that the other shards write to: run once with --restart, then the shards without".into(),
-        );
+    if settings.shard.is_some() || settings.mix_devices == Some(true) {
+        return refuse("--shard and --mix-devices are not in this version: leave them out".into());
     }
-    if settings.restart == Some(true) && settings.mix_devices == Some(true) {
-        return refuse(
-            "--restart drops the checkpoint, so --mix-devices has nothing to mix with: leave one of them out".into(),
-        );
+    if let Some(precision @ (Precision::Bf16 | Precision::F16)) = settings.precision {
+        return refuse(format!(
+            "--precision {} is not in this version: leave it at auto or f32",
+            serde_json::json!(precision).as_str().unwrap_or("")
+        ));
     }
-    if settings.device == Some(DeviceChoice::Cpu) && settings.precision == Some(Precision::F16) {
-        return refuse("--precision f16 needs a GPU: leave it out, or choose --device cuda".into());
+    if let Some(DeviceChoice::Cuda(ids)) = &settings.device
+        && ids.len() > 1
+    {
+        return refuse(
+            "--device: this version runs on one GPU: name one, as cuda:0 (CUDA_VISIBLE_DEVICES parts machines)".into(),
+        );
     }
     if let (Some(Auto::Is(patch)), Some(Auto::Is(tile))) = (settings.patch_size, settings.tile_size)
         && tile < patch

@@ -14,7 +14,6 @@ use super::{Failure, inputs, print};
 #[command(
     mut_arg("output", |arg| arg.hide(true)),
     mut_arg("restart", |arg| arg.hide(true)),
-    mut_arg("mix_devices", |arg| arg.hide(true)),
     mut_arg("dedupe_names", |arg| arg.hide(true)),
     mut_arg("log", |arg| arg.hide(true))
 )]

@@ -21,6 +21,9 @@ use super::models::Models;
 use super::progress::Progress;
 use super::{EXIT_NONE, EXIT_SOME, EXIT_STOPPED, EXIT_USAGE, Failure, inputs, signals};
 
+/// µm a px of overlay.png, where the slide is small enough.
+const OVERLAY_MPP: f64 = 0.25;
+
 /// Slides to nuclei: find tissue, infer, stitch, write OUT/<stem>/.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -229,17 +232,28 @@ fn work(
     Ok(ending_of(result))
 }
 
-/// The slide as overlay.png shows it: at the finer of level 0 and the model's scale where that is small, else smaller.
+/// The slide as overlay.png shows it: at 0.25 µm/px (outlines of 2 px stay thin) or level 0, whichever is finer, but
+/// no side longer than [`OVERLAY_SIDE_PX`].
 fn overlay_picture(path: &Path, result: &SlideResult) -> Result<RgbImage, PipelineError> {
     let reader = slide::open(path)?;
     let picture = slide::thumb::thumb(reader.as_ref(), OVERLAY_SIDE_PX)?;
-    let [width, height] = result.frames().proc_size_px.map(|px| px.max(0) as u32);
-    let finer = width > picture.width() && width.max(height) <= OVERLAY_SIDE_PX;
-    Ok(if finer {
-        image::imageops::resize(&picture, width, height, FilterType::CatmullRom)
-    } else {
-        picture
-    })
+    let frames = result.frames();
+    let longest_px = frames.level0_size_px[0]
+        .max(frames.level0_size_px[1])
+        .max(1) as f64;
+    let finest = (frames.level0_mpp[0] / OVERLAY_MPP).max(1.0);
+    let scale = finest.min(f64::from(OVERLAY_SIDE_PX) / longest_px);
+    if scale <= 1.0 {
+        return Ok(picture);
+    }
+    let side = |px: u32| (f64::from(px) * scale).round() as u32;
+    let (width, height) = (side(picture.width()), side(picture.height()));
+    Ok(image::imageops::resize(
+        &picture,
+        width,
+        height,
+        FilterType::Triangle,
+    ))
 }
 
 fn ending_of(result: &SlideResult) -> Ending {

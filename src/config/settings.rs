@@ -55,10 +55,10 @@ settings! {
     /// Model name or folder [default: the embedded one]
     #[arg(value_name = "NAME|FOLDER", help_heading = "Model")]
     model: String,
-    /// auto, cpu, cuda or cuda:0,1 [default: auto]
+    /// auto, cpu, cuda or cuda:1 [default: auto]
     #[arg(help_heading = "Model")]
     device: DeviceChoice,
-    /// Arithmetic of the network [default: auto]
+    /// Arithmetic of the network; this version has f32 alone [default: auto]
     #[arg(value_enum, help_heading = "Model")]
     precision: Precision,
     /// Patches a batch on a GPU; no result depends on it on a CPU [default: auto]
@@ -88,7 +88,7 @@ settings! {
     /// Unit of lengths and areas in tables [default: um]
     #[arg(value_enum, help_heading = "Results")]
     units: Units,
-    /// Add eight hex digits of the path's hash to folders of slides with the same stem
+    /// Add eight hex digits of the path's hash to every folder: for slides with the same stem
     #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = BoolishValueParser::new(), help_heading = "Results")]
     dedupe_names: bool,
@@ -96,12 +96,12 @@ settings! {
     #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = BoolishValueParser::new(), help_heading = "Work")]
     restart: bool,
-    /// This share of each slide's tiles, from 0; whoever finishes the last tile stitches
-    #[arg(value_name = "I/N", help_heading = "Work")]
+    /// This share of each slide's tiles, from 0 (not in this version)
+    #[arg(value_name = "I/N", help_heading = "Work", hide = true)]
     shard: Shard,
-    /// Go on with a checkpoint that other hardware wrote
+    /// Go on with a checkpoint that other hardware wrote (not in this version)
     #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_parser = BoolishValueParser::new(), help_heading = "Work")]
+        value_parser = BoolishValueParser::new(), help_heading = "Work", hide = true)]
     mix_devices: bool,
     /// Side of a tile, px at the model's µm/px; no result depends on it [default: auto]
     #[arg(value_name = "PX", help_heading = "Work")]

@@ -154,7 +154,8 @@ impl Prepared {
         if restart && path.exists() {
             crate::store::remove(path)?;
         }
-        if !path.exists() {
+        // Without its zarr.json a folder is what --restart or a kill while it was made left behind.
+        if !path.join("zarr.json").exists() {
             let thumb = slide::thumb::thumb(self.image.reader(), THUMB_PX)?;
             return Ok(Store::create(path, &self.meta, &thumb, self.area.mask())?);
         }
