@@ -93,6 +93,25 @@ pub fn memory_limit_bytes() -> Option<u64> {
         .min()
 }
 
+/// What the last bits of a result depend on: kind of device, instruction set, libtorch, OpenSlide. Recorded a tile.
+pub fn numerics(device: tch::Device) -> String {
+    let device = match device {
+        tch::Device::Cpu => {
+            let instructions = instructions();
+            let widest = ["avx512f", "avx2"]
+                .into_iter()
+                .find(|name| instructions.contains(name));
+            format!("cpu {}", widest.unwrap_or(std::env::consts::ARCH))
+        }
+        _ => "cuda".into(),
+    };
+    format!(
+        "{device}; libtorch {}; OpenSlide {}",
+        libtorch().version,
+        openslide().version
+    )
+}
+
 fn cpu() -> Cpu {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let cores = info

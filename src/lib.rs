@@ -4,8 +4,8 @@
 //! slide -> tissue mask -> plan -> read -> infer -> post-process -> commit -> stitch -> outputs.
 
 pub mod config;
-pub mod eval;
 pub mod doctor;
+pub mod eval;
 pub mod features;
 pub mod geometry;
 pub mod model;

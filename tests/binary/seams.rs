@@ -1,8 +1,6 @@
 //! The tile size decides scheduling and memory, never a result: real pixels, the embedded model, three tilings.
 
-mod harness;
-
-use harness::{Dir, shared};
+use crate::harness::{Dir, shared};
 
 /// The patch's output square: no tile can be smaller.
 const SMALLEST: &str = "704";
@@ -11,11 +9,15 @@ const WHOLE: &str = "8192";
 
 #[test]
 fn same_bytes_whatever_the_tile_size() {
-    let Some(slide) = shared("slides/CMU-1-Small-Region.svs") else { return };
+    let Some(slide) = shared("slides/CMU-1-Small-Region.svs") else {
+        return;
+    };
     let dir = Dir::new();
     let slide = slide.display().to_string();
     let run = |name: &str, tile: &str| {
-        dir.ok(&format!("run {slide} -o {name} --quiet --format json,csv {tile}"));
+        dir.ok(&format!(
+            "run {slide} -o {name} --quiet --format json,csv {tile}"
+        ));
     };
     run("smallest", &format!("--tile-size {SMALLEST}"));
     run("default", "");
@@ -30,10 +32,20 @@ fn same_bytes_whatever_the_tile_size() {
     assert_eq!(whole["nuclei_over_2_tiles"], 0);
     for file in ["nuclei.json", "nuclei.csv"] {
         let bytes = |name: &str| dir.read(&format!("{name}/CMU-1-Small-Region/{file}"));
-        assert!(bytes("smallest") == bytes("whole"), "{file}: smallest and whole differ");
-        assert!(bytes("default") == bytes("whole"), "{file}: default and whole differ");
+        assert!(
+            bytes("smallest") == bytes("whole"),
+            "{file}: smallest and whole differ"
+        );
+        assert!(
+            bytes("default") == bytes("whole"),
+            "{file}: default and whole differ"
+        );
     }
-    coordinates_are_inside(&dir.json("whole/CMU-1-Small-Region/nuclei.json"), 2220.0, 2967.0);
+    coordinates_are_inside(
+        &dir.json("whole/CMU-1-Small-Region/nuclei.json"),
+        2220.0,
+        2967.0,
+    );
 }
 
 /// Every coordinate lies on the slide, and nuclei lie at its lower rim, where the tissue is cut by the scan.
@@ -44,12 +56,18 @@ fn coordinates_are_inside(nuclei: &serde_json::Value, width: f64, height: f64) {
         let points = nucleus["contour"].as_array().expect("contour").iter();
         for point in points.chain([&nucleus["centroid"]]) {
             let (x, y) = (point[0].as_f64().expect("x"), point[1].as_f64().expect("y"));
-            assert!(x >= 0.0 && y >= 0.0 && x <= width - 1.0 && y <= height - 1.0, "{id}: {x}, {y}");
+            assert!(
+                x >= 0.0 && y >= 0.0 && x <= width - 1.0 && y <= height - 1.0,
+                "{id}: {x}, {y}"
+            );
             lowest = lowest.max(y);
         }
         let corner = |i: usize, j: usize| nucleus["bbox"][i][j].as_f64().expect("bbox");
         assert!(corner(0, 0) >= 0.0 && corner(0, 1) >= 0.0, "{id}");
         assert!(corner(1, 0) <= height && corner(1, 1) <= width, "{id}");
     }
-    assert!(lowest >= height - 2.0, "the slide's rim is not predicted: lowest {lowest}");
+    assert!(
+        lowest >= height - 2.0,
+        "the slide's rim is not predicted: lowest {lowest}"
+    );
 }
