@@ -60,8 +60,12 @@ fetch() {
         rm "$wheel"
     done
     mkdir -p "$site"
-    # Wheels share folders (nvidia/): merge, replacing files.
-    cp -rlf "$stage/unpacked/." "$site/" || die "cannot write into $site" "check its owner and free space"
+    # Wheels share folders (nvidia/), and some keep their files in NAME.data/platlib: merge all, replacing files.
+    local root
+    for root in "$stage"/unpacked/*.data/{platlib,purelib} "$stage/unpacked"; do
+        [ -d "$root" ] || continue
+        cp -rlf "$root/." "$site/" || die "cannot write into $site" "check its owner and free space"
+    done
     rm -rf "$stage"
     touch "$deps/$name.done"
 }
@@ -115,7 +119,7 @@ Libs: -L${deps// /\\ }/openslide/lib -lopenslide
 Cflags: -I${deps// /\\ }/openslide/include
 PC
 
-done_with libclang-18 "$site/clang/native/libclang.so" || fetch libclang-18 1 --no-deps libclang==18.1.1
+done_with libclang-18 "$site/clang/native" || fetch libclang-18 1 --no-deps libclang==18.1.1
 
 # What the build reads: `make` does; a shell can: . .deps/env
 put "$deps/env" <<ENV

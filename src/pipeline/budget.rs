@@ -39,7 +39,7 @@ pub const fn default_tile_px() -> u32 {
 
 /// 60 % of what the cgroup or the machine allows.
 pub fn default_memory_bytes() -> u64 {
-    let limit = super::machine::memory_limit_bytes().unwrap_or(8 << 30);
+    let limit = crate::doctor::memory_limit_bytes().unwrap_or(8 << 30);
     limit / 10 * 6
 }
 
@@ -48,7 +48,7 @@ pub fn default_memory_bytes() -> u64 {
 fn activation_bytes(spec: &ModelSpec, patch_in_px: i32) -> u64 {
     let per_px = match spec.architecture {
         Architecture::HovernetLite => 260,
-        Architecture::HovernetFast | Architecture::HovernetOriginal => 9000,
+        Architecture::HovernetFast | Architecture::HovernetOriginal => 8000,
         Architecture::Torchscript => 4000,
         Architecture::Analytic => 120,
     };

@@ -8,7 +8,6 @@ pub mod budget;
 pub mod estimate;
 pub mod events;
 pub mod image;
-pub mod machine;
 pub mod prepare;
 pub mod stages;
 pub mod telemetry;
@@ -114,7 +113,7 @@ pub fn run(
         mm2_done: mm2 - mm2_todo,
     });
     let count = todo.len();
-    let numerics = machine::numerics(model.device);
+    let numerics = crate::doctor::numerics(model.device);
     let work = Arc::new(Work {
         image,
         model,

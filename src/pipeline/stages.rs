@@ -248,7 +248,7 @@ fn infer(
                 index: patch.index,
                 content,
             };
-            if stage.output(|| out.send(done)).is_err() {
+            if stage.output(|| out.send(done).is_err()) {
                 return Ok(());
             }
         }
@@ -292,10 +292,7 @@ fn post_process(
         });
         if let Some(complete) = complete {
             let result = stage.busy(|| finish(work, tile, complete));
-            if stage
-                .output(|| out.send(Message::Tile(Box::new(result))))
-                .is_err()
-            {
+            if stage.output(|| out.send(Message::Tile(Box::new(result))).is_err()) {
                 return;
             }
         }

@@ -146,10 +146,11 @@ mod tests {
     #[test]
     fn inverse_times_matrix_is_one() {
         let inverse = invert(&STAINS);
-        for r in 0..3 {
+        for (r, stain) in STAINS.iter().enumerate() {
             for c in 0..3 {
-                let v: f32 = (0..3).map(|k| STAINS[r][k] * inverse[k][c]).sum();
-                assert!((v - if r == c { 1.0 } else { 0.0 }).abs() < 1e-5);
+                let v: f32 = stain.iter().zip(&inverse).map(|(s, row)| s * row[c]).sum();
+                let wanted = if r == c { 1.0 } else { 0.0 };
+                assert!((v - wanted).abs() < 1e-5);
             }
         }
     }

@@ -1,8 +1,6 @@
 //! The binary as its users meet it: files written, messages, exit codes.
 
-mod harness;
-
-use harness::{Dir, shared};
+use crate::harness::{self, Dir, shared};
 use image::{DynamicImage, Rgb, RgbImage};
 
 const RUN: &str = "run --model analytic --mpp 0.5 -o out";
