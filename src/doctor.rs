@@ -203,7 +203,8 @@ fn limit_of(file: &Path) -> Option<u64> {
     (bytes < 1 << 60).then_some(bytes)
 }
 
-fn libtorch() -> Library {
+/// The libtorch in use.
+pub fn libtorch() -> Library {
     // A call into libtorch, so that the linker cannot leave it out.
     let _ = tch::get_num_threads();
     let path = device::loaded_library("libtorch_cpu.so");
@@ -230,7 +231,8 @@ fn libtorch_version(folder: &Path) -> Option<String> {
     Some(line.split(['\'', '"']).nth(1)?.to_string())
 }
 
-fn openslide() -> Library {
+/// The OpenSlide in use.
+pub fn openslide() -> Library {
     let version = openslide_rs::OpenSlide::version();
     Library {
         version: version.unwrap_or_else(|error| format!("unknown ({error})")),

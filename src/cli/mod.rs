@@ -4,6 +4,7 @@
 //! can go wrong arrives here as a [`Failure`]; nothing below ends the process.
 
 mod completions;
+mod doctor;
 mod eval;
 mod export;
 mod inputs;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use wsi_nuclei::config::ConfigError;
+use wsi_nuclei::doctor::{libtorch, openslide};
 use wsi_nuclei::output::OutputError;
 
 /// Some slides failed or are incomplete; others are done.
@@ -109,6 +111,7 @@ enum Command {
     Postproc(postproc::PostprocArgs),
     Export(export::ExportArgs),
     Model(model::ModelArgs),
+    Doctor(doctor::DoctorArgs),
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Completions(completions::CompletionsArgs),
@@ -149,6 +152,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Postproc(args) => postproc::main(&args),
         Command::Export(args) => export::main(&args),
         Command::Model(args) => model::main(&args),
+        Command::Doctor(args) => doctor::main(&args),
         Command::Train(args) => train::main(args),
         Command::Eval(args) => eval::main(&args),
         Command::Completions(args) => completions::main(&args, Cli::command()),
@@ -164,20 +168,10 @@ fn version() -> &'static str {
     let text = format!(
         "{} (libtorch {}, OpenSlide {}, {model})",
         env!("CARGO_PKG_VERSION"),
-        libtorch_version(),
-        openslide_version()
+        libtorch().version,
+        openslide().version
     );
     Box::leak(text.into_boxed_str())
-}
-
-/// The libtorch that this binary was built against: tch checks it when it builds.
-fn libtorch_version() -> String {
-    "2.11.0".into()
-}
-
-/// The OpenSlide that is loaded.
-fn openslide_version() -> String {
-    openslide_rs::OpenSlide::version().unwrap_or_else(|_| "unknown".into())
 }
 
 /// Prints a result. A reader that has gone away (`| head`) is no error.

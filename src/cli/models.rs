@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tch::Device;
 use wsi_nuclei::config::{DeviceChoice, RunConfig};
+use wsi_nuclei::doctor::{libtorch, openslide};
 use wsi_nuclei::model::library::Library;
 use wsi_nuclei::model::{Model, ModelError, device};
 use wsi_nuclei::output::run_json::Engine;
@@ -41,8 +42,8 @@ impl Models {
     pub fn engine(&self, config: &RunConfig) -> Engine {
         Engine {
             version: env!("CARGO_PKG_VERSION").into(),
-            libtorch: super::libtorch_version(),
-            openslide: super::openslide_version(),
+            libtorch: libtorch().version,
+            openslide: openslide().version,
             device: device_name(self.device),
             precision: "f32".into(),
             threads: config.threads,

@@ -333,6 +333,7 @@ fn look_without_running() {
     dir.ok("mask a.png --mpp 0.5 -o m.png");
     dir.ok(&format!("{RUN} a.png --mask m.png"));
     assert!(dir.ok("model list").stdout.contains("analytic"));
+    assert!(dir.ok("doctor").stdout.contains("libtorch"));
     assert!(dir.ok("model verify analytic").stdout.contains("np"));
     let version = dir.ok("--version").stdout;
     assert!(
@@ -377,5 +378,75 @@ fn a_truncated_real_slide_is_an_error_and_an_unreadable_tile_is_incomplete() {
         &format!("run --model analytic --mpp 0.5 --mask none -o out {broken}"),
         3,
         &["cannot be read", "broken_unreadable_tile.svs"],
+    );
+}
+
+#[test]
+fn a_folder_of_images_becomes_one_table() {
+    let dir = Dir::new();
+    std::fs::create_dir(dir.path("images")).unwrap();
+    dir.field("images/b, 2.png", 120, 90)
+        .field("images/a.png", 90, 120);
+    let script =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/extract_features.sh");
+    let output = std::process::Command::new(script)
+        .args(["images", "out", "0.5", "--model", "analytic"])
+        .env("WSI_NUCLEI", env!("CARGO_BIN_EXE_wsi-nuclei"))
+        .current_dir(dir.path(""))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let table = rows(&dir.read("out/features.csv"));
+    let of = |image: &str| table.iter().filter(|row| row["image"] == image).count();
+    for image in ["a", "b_ 2"] {
+        let summary = dir.json(&format!("out/{image}/summary.json"));
+        assert!(of(image) > 5);
+        assert_eq!(summary["nuclei"]["count"], of(image));
+    }
+    assert_eq!(of("a") + of("b_ 2"), table.len());
+}
+
+/// Starts a slow run and waits until it works on tiles.
+fn slow_run(dir: &Dir) -> std::process::Child {
+    use std::io::BufRead;
+    let mut child = dir
+        .command("run --model analytic:400 --mpp 0.5 -o out a.png --tile-size 256 --threads 1 --progress json")
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(
+        lines.any(|line| line.unwrap().contains("\"progress\"")),
+        "no tile was done"
+    );
+    // Somebody must read on, or the run would write into a closed pipe.
+    std::thread::spawn(move || lines.for_each(drop));
+    child
+}
+
+fn signal(child: &std::process::Child, signal: i32) {
+    // SAFETY: kill(2) takes plain numbers; the child has not been waited for, so its id is its own.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+}
+
+#[test]
+fn a_stop_request_ends_with_75_and_the_next_run_goes_on() {
+    let dir = Dir::new();
+    dir.field("a.png", 1200, 1200);
+    let mut child = slow_run(&dir);
+    signal(&child, libc::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert_eq!(dir.json("out/a/run.json")["exit_code"], 75);
+    assert!(!dir.path("out/a/nuclei.json").exists());
+    dir.ok("run --model analytic --mpp 0.5 -o out a.png");
+    assert!(dir.json("out/a/run.json")["tiles_reused"].as_u64().unwrap() > 0);
+    dir.ok("run --model analytic --mpp 0.5 -o whole a.png");
+    assert_eq!(
+        dir.read("out/a/nuclei.json"),
+        dir.read("whole/a/nuclei.json")
     );
 }
