@@ -44,7 +44,7 @@ fn embed_default_model() -> Result<(), Box<dyn Error>> {
     };
     let code = format!(
         "/// model.toml and weights of the default model, where the build had them.\n\
-         const EMBEDDED_MODEL: Option<(&str, &[u8])> = {value};\n"
+         static EMBEDDED_MODEL: Option<(&str, &[u8])> = {value};\n"
     );
     fs::write(
         PathBuf::from(env::var("OUT_DIR")?).join("embedded_model.rs"),

@@ -304,7 +304,6 @@ impl From<SlideFailure> for Ending {
             SlideFailure::Model(_)
             | SlideFailure::Pipeline(
                 PipelineError::Memory { .. }
-                | PipelineError::PatchSize { .. }
                 | PipelineError::Tissue(TissueError::Mask { .. } | TissueError::Region { .. })
                 | PipelineError::Identity(_),
             ) => Ending::Refused(text),

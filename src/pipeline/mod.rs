@@ -51,8 +51,6 @@ pub enum PipelineError {
     Identity(#[from] IdentityMismatch),
     #[error("a memory budget of {} MiB is too small: at least --memory {}MiB would do", given >> 20, (least >> 20) + 1)]
     Memory { given: u64, least: u64 },
-    #[error("--patch-size {patch_px}: {reason}")]
-    PatchSize { patch_px: u32, reason: String },
     #[error("{w} x {h} px are too many for one map in memory: use `run`, which works tile by tile")]
     TooLarge { w: i32, h: i32 },
     #[error("a stage broke down: {0}: please report this")]

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::PipelineError;
 use super::budget::{self, Budget, Resources};
 use crate::config::{MaskChoice, RunConfig, SlideConfig};
-use crate::model::{Architecture, Model, ModelSpec};
+use crate::model::{Model, ModelSpec};
 use crate::nuclei::PostprocParams;
 use crate::plan::{PatchGrid, Plan};
 use crate::slide::blocks::ProcImage;
@@ -46,38 +46,20 @@ pub fn grid_of(
     frames: &Frames,
     patch_px: Option<u32>,
 ) -> Result<PatchGrid, PipelineError> {
-    let margin = spec.patch_in_px - spec.patch_out_px;
-    let patch_in_px = match patch_px {
-        None => spec.patch_in_px,
+    let side = |px: u32| i32::try_from(px).unwrap_or(i32::MAX);
+    let (patch_in_px, patch_out_px) = match patch_px {
+        None => (spec.patch_in_px, spec.patch_out_px),
         Some(px) => {
-            let refused = |reason: String| PipelineError::PatchSize {
-                patch_px: px,
-                reason,
-            };
-            let (step, base) = match spec.architecture {
-                Architecture::HovernetLite => (32, 0),
-                Architecture::HovernetFast => (8, 256),
-                Architecture::HovernetOriginal => (8, 270),
-                Architecture::Analytic => (1, 0),
-                Architecture::Torchscript => {
-                    return Err(refused(
-                        "a TorchScript model takes the patch of its model.toml".into(),
-                    ));
-                }
-            };
-            let side = i32::try_from(px).map_err(|_| refused("too large".into()))?;
-            if side <= margin || side < base || (side - base) % step != 0 || side > 4096 {
-                return Err(refused(format!(
-                    "this model takes {base} + {step}k px, more than {margin} and at most 4096"
-                )));
-            }
-            side
+            let other = spec
+                .clone()
+                .with_patch_in_px(side(px), Path::new("--patch-size"))?;
+            (other.patch_in_px, other.patch_out_px)
         }
     };
     Ok(PatchGrid {
         slide_px: frames.proc_size_px,
         patch_in_px,
-        patch_out_px: patch_in_px - margin,
+        patch_out_px,
     })
 }
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
+use crate::model::TypeInfo;
+use crate::nuclei::PostprocParams;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,9 +26,23 @@ pub struct TrainConfig {
     /// Decay a step of the averaged weights, which are the ones that ship.
     pub ema: f64,
     pub seed: u64,
-    /// Names of the types, background not counted; id = place + 1.
-    pub types: Vec<String>,
+    /// What model.toml says beside the weights.
+    pub model: ModelCard,
+    /// The types, background not counted; id = place + 1.
+    pub types: Vec<TypeInfo>,
+    pub postproc: PostprocParams,
     pub data: Vec<DataSet>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelCard {
+    pub name: String,
+    pub patch_in_px: i32,
+    pub patch_out_px: i32,
+    pub licence: String,
+    pub citation: String,
+    pub training_data: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ pub mod data;
 pub mod formats;
 pub mod losses;
 pub mod optimizer;
+pub mod package;
 pub mod run;
 pub mod targets;
 pub mod weights;

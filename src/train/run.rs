@@ -14,7 +14,7 @@ use super::data::{self, LoadedSet};
 use super::losses::{self, Batch};
 use super::optimizer::Optimizer;
 use super::weights::Weights;
-use super::{TrainError, augment, targets};
+use super::{TrainError, augment, package, targets};
 use crate::model::lite;
 
 /// Batches that measure the encoder's batch-norm statistics.
@@ -38,30 +38,13 @@ pub struct TrainJob {
 }
 
 /// Trains to the end, from the checkpoint in `out` if there is one. Writes `train.safetensors` (checkpoint),
-/// `model.safetensors` (averaged weights, batch norms folded) and `train.jsonl` (a line every 20 steps).
+/// a model folder's files (averaged weights, batch norms folded) and `train.jsonl` (a line every 20 steps).
 pub fn run(job: &TrainJob) -> Result<(), TrainError> {
     std::fs::create_dir_all(&job.out).map_err(|e| TrainError::file(&job.out, e))?;
     let sets = data::load(&job.config, &job.data_root)?;
     report_sets(&sets);
     let types = job.config.types.len();
-    let mut weights = Weights::from_imagenet(&job.encoder, types as i64, job.config.seed)?;
-    let checkpoint = job.out.join("train.safetensors");
-    let mut optimizer = if checkpoint.exists() {
-        resume(&checkpoint, &mut weights)?
-    } else {
-        let pool = Pool::new(&sets, types);
-        let batches: Vec<Tensor> = (0..RECALIBRATION_BATCHES)
-            .map(|i| draw_batch(&pool, &job.config, u64::MAX - i as u64).rgb)
-            .collect();
-        weights.recalibrate(&batches);
-        Optimizer::new(&weights.tensors, &weights.learning())
-    };
-    weights.bf16 = job.bf16;
-    for name in weights.learning() {
-        if let Some(t) = weights.tensors.get_mut(&name) {
-            *t = t.detach().copy().set_requires_grad(true);
-        }
-    }
+    let (mut weights, mut optimizer) = begin(job, &sets)?;
     let first = optimizer.step;
     std::thread::scope(|scope| {
         let (send, receive) = bounded(PREFETCH);
@@ -77,6 +60,30 @@ pub fn run(job: &TrainJob) -> Result<(), TrainError> {
         });
         learn(job, &mut weights, &mut optimizer, &receive)
     })
+}
+
+/// Weights and optimizer as the last checkpoint left them, or as a training begins.
+fn begin(job: &TrainJob, sets: &[LoadedSet]) -> Result<(Weights, Optimizer), TrainError> {
+    let types = job.config.types.len();
+    let mut weights = Weights::from_imagenet(&job.encoder, types as i64, job.config.seed)?;
+    let checkpoint = job.out.join("train.safetensors");
+    let optimizer = if checkpoint.exists() {
+        resume(&checkpoint, &mut weights)?
+    } else {
+        let pool = Pool::new(sets, types);
+        let batches: Vec<Tensor> = (0..RECALIBRATION_BATCHES)
+            .map(|i| draw_batch(&pool, &job.config, u64::MAX - i as u64).rgb)
+            .collect();
+        weights.recalibrate(&batches);
+        Optimizer::new(&weights.tensors, &weights.learning())
+    };
+    weights.bf16 = job.bf16;
+    for name in weights.learning() {
+        if let Some(t) = weights.tensors.get_mut(&name) {
+            *t = t.detach().copy().set_requires_grad(true);
+        }
+    }
+    Ok((weights, optimizer))
 }
 
 fn learn(
@@ -123,7 +130,7 @@ fn learn(
             (sums, since) = ([0.0; 4], Instant::now());
         }
         if optimizer.step.is_multiple_of(job.checkpoint_every) || optimizer.step == job.steps {
-            save(&job.out, weights, optimizer)?;
+            save(job, weights, optimizer)?;
         }
     }
     Ok(())
@@ -179,8 +186,8 @@ fn draw_batch(pool: &Pool, config: &TrainConfig, step: u64) -> Batch {
     }
 }
 
-/// Writes the checkpoint and the averaged, folded weights, each whole or not at all.
-fn save(out: &Path, weights: &Weights, optimizer: &Optimizer) -> Result<(), TrainError> {
+/// Writes the checkpoint, then the model as it stands.
+fn save(job: &TrainJob, weights: &Weights, optimizer: &Optimizer) -> Result<(), TrainError> {
     let mut all: Vec<(String, Tensor)> = vec![("step".into(), Tensor::from(optimizer.step as i64))];
     let groups = [
         ("w", &weights.tensors),
@@ -195,12 +202,9 @@ fn save(out: &Path, weights: &Weights, optimizer: &Optimizer) -> Result<(), Trai
                 .map(|(n, t)| (format!("{prefix}:{n}"), t.detach())),
         );
     }
-    write(&all, &out.join("train.safetensors"))?;
-    let mut averaged: std::collections::BTreeMap<_, _> = weights
-        .tensors
-        .iter()
-        .map(|(n, t)| (n.clone(), t.detach()))
-        .collect();
+    write(&all, &job.out.join("train.safetensors"))?;
+    let learnt = weights.tensors.iter().map(|(n, t)| (n.clone(), t.detach()));
+    let mut averaged: std::collections::BTreeMap<_, _> = learnt.collect();
     averaged.extend(
         optimizer
             .average
@@ -208,10 +212,11 @@ fn save(out: &Path, weights: &Weights, optimizer: &Optimizer) -> Result<(), Trai
             .map(|(n, t)| (n.clone(), t.shallow_clone())),
     );
     let averaged = Weights::new(weights.layers.clone(), averaged);
-    write(&averaged.fold(), &out.join("model.safetensors"))
+    package::write_model(&job.out, &job.config, &averaged.fold())
 }
 
-fn write(tensors: &[(String, Tensor)], path: &Path) -> Result<(), TrainError> {
+/// Writes tensors to `path`, whole or not at all.
+pub(super) fn write(tensors: &[(String, Tensor)], path: &Path) -> Result<(), TrainError> {
     let part = path.with_extension("part");
     let contiguous: Vec<_> = tensors.iter().map(|(n, t)| (n, t.contiguous())).collect();
     Tensor::write_safetensors(&contiguous, &part)?;
@@ -237,4 +242,102 @@ fn resume(checkpoint: &Path, weights: &mut Weights) -> Result<Optimizer, TrainEr
         checkpoint.display()
     );
     Ok(optimizer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{GrayImage, Luma, Rgb, RgbImage};
+
+    /// Two images of discs with their ids, and an encoder of random weights.
+    fn fixture(root: &Path) -> TrainConfig {
+        for folder in ["set/images", "set/labels"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        for name in ["a", "b"] {
+            let inside =
+                |x: u32, y: u32| (x % 24).abs_diff(12).pow(2) + (y % 24).abs_diff(12).pow(2) < 60;
+            let rgb = RgbImage::from_fn(96, 96, |x, y| {
+                if inside(x, y) {
+                    Rgb([90, 60, 140])
+                } else {
+                    Rgb([230, 190, 215])
+                }
+            });
+            let ids = GrayImage::from_fn(96, 96, |x, y| {
+                Luma([if inside(x, y) {
+                    (1 + x / 24 + 4 * (y / 24)) as u8
+                } else {
+                    0
+                }])
+            });
+            rgb.save(root.join(format!("set/images/{name}.png")))
+                .unwrap();
+            ids.save(root.join(format!("set/labels/{name}.png")))
+                .unwrap();
+        }
+        tch::manual_seed(3);
+        let mut tensors = Vec::new();
+        for l in lite::layers(0).iter().filter(|l| l.encoder) {
+            let options = (Kind::Float, tch::Device::Cpu);
+            tensors.push((
+                format!("{}.weight", l.name),
+                Tensor::randn(l.shape, options) * 0.1,
+            ));
+            for (part, value) in [("gain", 1.0), ("bias", 0.0), ("mean", 0.0), ("var", 1.0)] {
+                tensors.push((
+                    format!("{}.{part}", l.name),
+                    Tensor::full([l.shape[0]], value, options),
+                ));
+            }
+        }
+        write(&tensors, &root.join("encoder.safetensors")).unwrap();
+        let text = include_str!("../../config/train-default.toml");
+        let mut config: TrainConfig = toml::from_str(text).unwrap();
+        config.data.retain(|set| set.name == "nuinsseg");
+        config.data[0].folder = "set".into();
+        config.data[0].mpp = 0.25;
+        (config.crop_px, config.batch) = (64, 1);
+        config.types.clear();
+        config
+    }
+
+    #[test]
+    fn a_killed_training_goes_on_as_if_it_had_not_been() {
+        let root = tempfile::tempdir().unwrap();
+        let config = fixture(root.path());
+        let job = |out: &str, steps| TrainJob {
+            config: config.clone(),
+            data_root: root.path().to_path_buf(),
+            encoder: root.path().join("encoder.safetensors"),
+            out: root.path().join(out),
+            steps,
+            checkpoint_every: 2,
+            bf16: false,
+        };
+        run(&job("whole", 4)).unwrap();
+        // Killed after its first checkpoint: the log and the checkpoint of step 2 are what is left.
+        let interrupted = job("killed", 4);
+        stop_after(&interrupted, 2);
+        run(&interrupted).unwrap();
+        let weights =
+            |out: &str| std::fs::read(root.path().join(out).join("model.safetensors")).unwrap();
+        assert!(weights("whole") == weights("killed"), "the weights differ");
+        let folder = crate::model::ModelFolder::open(&root.path().join("whole")).unwrap();
+        assert_eq!(folder.spec.types.len(), 0);
+    }
+
+    /// Runs with the schedule of `job`, and drops everything after `steps`.
+    fn stop_after(job: &TrainJob, steps: u64) {
+        let sets = data::load(&job.config, &job.data_root).unwrap();
+        std::fs::create_dir_all(&job.out).unwrap();
+        let mut state = begin(job, &sets).unwrap();
+        let pool = Pool::new(&sets, job.config.types.len());
+        let (send, receive) = bounded(steps as usize);
+        for step in 0..steps {
+            send.send(draw_batch(&pool, &job.config, step)).unwrap();
+        }
+        drop(send);
+        learn(job, &mut state.0, &mut state.1, &receive).unwrap();
+    }
 }

@@ -1,0 +1,65 @@
+//! A training's weights as a model folder.
+//!
+//! In: folded tensors, the training's configuration. Out: model.safetensors (f16: half the size, the same scores) and
+//! model.toml with its hash. Never leaves a model.toml whose weights are not there.
+
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+use super::TrainError;
+use super::config::TrainConfig;
+use super::run::write;
+use crate::model::weights::sha256_hex;
+use crate::model::{Architecture, ModelSpec, TypeInfo};
+use crate::store::atomic;
+
+/// File name of the weights.
+const WEIGHTS: &str = "model.safetensors";
+
+/// Writes the model folder `out`: weights first, then the model.toml that names them.
+pub fn write_model(
+    out: &Path,
+    config: &TrainConfig,
+    tensors: &[(String, Tensor)],
+) -> Result<(), TrainError> {
+    let half: Vec<_> = tensors
+        .iter()
+        .map(|(n, t)| (n.clone(), t.to_kind(Kind::Half)))
+        .collect();
+    let weights = out.join(WEIGHTS);
+    write(&half, &weights)?;
+    let bytes = std::fs::read(&weights).map_err(|e| TrainError::file(&weights, e))?;
+    let path = out.join("model.toml");
+    let text = toml::to_string(&spec(config, &bytes)).map_err(|e| TrainError::file(&path, e))?;
+    atomic::write_bytes(&path, text.as_bytes()).map_err(|e| TrainError::file(&path, e))
+}
+
+fn spec(config: &TrainConfig, weights: &[u8]) -> ModelSpec {
+    let background = TypeInfo {
+        name: "background".into(),
+        color: [0, 0, 0],
+    };
+    let types = match config.types.as_slice() {
+        [] => Vec::new(),
+        some => std::iter::once(background)
+            .chain(some.iter().cloned())
+            .collect(),
+    };
+    let card = config.model.clone();
+    ModelSpec {
+        name: card.name,
+        architecture: Architecture::HovernetLite,
+        mpp: config.mpp,
+        patch_in_px: card.patch_in_px,
+        patch_out_px: card.patch_out_px,
+        types,
+        postproc: config.postproc.clone(),
+        weights: Some(WEIGHTS.into()),
+        sha256: Some(sha256_hex(weights)),
+        licence: card.licence,
+        citation: card.citation,
+        training_data: card.training_data,
+        scores: toml::Table::new(),
+    }
+}
