@@ -8,9 +8,10 @@ use std::time::Instant;
 use super::{PipelineError, Prepared};
 use crate::model::Model;
 
-/// Store bytes a mm² of tissue: about 10,000 nuclei and the open fragments of default tiles, compressed (measured, see
-/// docs/performance.md).
-const STORE_BYTES_A_MM2: f64 = 2.5e6;
+/// Store bytes a mm² predicted: nuclei and the open fragments of default tiles, compressed (docs/performance.md).
+const STORE_BYTES_A_MM2: f64 = 1.1e6;
+/// Store bytes of the thumbnail, which hardly compresses.
+const THUMB_BYTES: f64 = 4e6;
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Estimate {
@@ -50,7 +51,7 @@ pub fn estimate(prepared: &Prepared, model: &Model) -> Result<Estimate, Pipeline
         tissue_mm2: prepared.tissue_mm2,
         planned_mm2,
         memory_bytes: prepared.budget.expected_bytes,
-        scratch_bytes: (planned_mm2 * STORE_BYTES_A_MM2) as u64,
+        scratch_bytes: (planned_mm2 * STORE_BYTES_A_MM2 + THUMB_BYTES) as u64,
         infer_workers: prepared.budget.infer_workers,
         seconds_a_patch,
         seconds: patches as f64 * seconds_a_patch / prepared.budget.infer_workers as f64,
