@@ -33,14 +33,8 @@ pub struct Estimate {
 /// Estimates a run of `prepared`; infers two patches to know how long one takes.
 pub fn estimate(prepared: &Prepared, model: &Model) -> Result<Estimate, PipelineError> {
     let plan = &prepared.plan;
-    let patches: usize = plan.tiles.iter().map(|t| t.patches.len()).sum();
-    let planned_px: u64 = plan
-        .tiles
-        .iter()
-        .flat_map(|t| &t.patches)
-        .map(|&p| plan.grid.out_rect(p).area())
-        .sum();
-    let planned_mm2 = prepared.image.frames().mm2(planned_px);
+    let patches = plan.patches();
+    let planned_mm2 = prepared.image.frames().mm2(plan.planned_px());
     let seconds_a_patch = seconds_a_patch(prepared, model)?;
     Ok(Estimate {
         tiles: plan.tiles.len(),

@@ -94,14 +94,7 @@ pub fn run(
     let todo = unfinished(&plan, store)?;
     let tiles_reused = plan.tiles.len() - todo.len();
     let frames = *image.frames();
-    let mm2_of = |tile: &crate::plan::Tile| {
-        frames.mm2(
-            tile.patches
-                .iter()
-                .map(|&p| plan.grid.out_rect(p).area())
-                .sum(),
-        )
-    };
+    let mm2_of = |tile: &crate::plan::Tile| frames.mm2(tile.planned_px(&plan.grid));
     let mm2: f64 = plan.tiles.iter().map(mm2_of).sum();
     let mm2_todo: f64 = todo.iter().map(|&t| mm2_of(&plan.tiles[t])).sum();
     events(Event::Planned {
