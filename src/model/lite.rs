@@ -188,21 +188,14 @@ pub trait Convolve {
     fn conv(&self, layer: &Layer, x: &Tensor) -> Tensor;
 }
 
-/// TensorFlow's "same" padding, as the encoder was trained: the odd pixel goes to the bottom and right.
-pub fn pad_same(x: &Tensor, layer: &Layer) -> (Tensor, i64) {
-    let k = layer.shape[2];
-    if layer.stride == 1 {
-        return (x.shallow_clone(), k / 2);
-    }
-    let total = k - layer.stride;
-    let before = total / 2;
-    let after = total - before;
-    (x.constant_pad_nd([before, after, before, after]), 0)
+/// Zeros on each side, so that a stride of 1 keeps the size and one of 2 halves it.
+pub fn padding(layer: &Layer) -> i64 {
+    layer.shape[2] / 2
 }
 
 /// One convolution with `weight` and `bias` as the layer says.
 pub fn convolve(layer: &Layer, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
-    let (x, pad) = pad_same(x, layer);
+    let pad = padding(layer);
     let groups = if layer.depthwise { layer.shape[0] } else { 1 };
     x.conv2d(
         weight,

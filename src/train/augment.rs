@@ -11,13 +11,13 @@ const STAINS: [[f32; 3]; 3] = [[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.
 
 /// Varies `rgb` by numbers drawn from `rng`.
 pub fn vary(mut rgb: RgbImage, rng: &mut Rng) -> RgbImage {
-    if rng.f32() < 0.3 {
+    if rng.f32() < 0.2 {
         rgb = coarsen(&rgb, rng);
     }
-    if rng.f32() < 0.25 {
+    if rng.f32() < 0.15 {
         rgb = imageops::fast_blur(&rgb, 0.4 + 1.1 * rng.f32());
     }
-    if rng.f32() < 0.9 {
+    if rng.f32() < 0.8 {
         vary_stain(&mut rgb, rng);
     }
     if rng.f32() < 0.5 {
@@ -26,7 +26,7 @@ pub fn vary(mut rgb: RgbImage, rng: &mut Rng) -> RgbImage {
     if rng.f32() < 0.2 {
         add_noise(&mut rgb, rng);
     }
-    if rng.f32() < 0.25 {
+    if rng.f32() < 0.2 {
         rgb = through_jpeg(rgb, rng);
     }
     rgb

@@ -10,8 +10,14 @@ use super::data::{Dot, LabelledImage, LoadedSet, Truth};
 
 /// Share of the crops of typed sets that are centred on a nucleus of a uniformly drawn type.
 const TYPE_CENTRED: f64 = 0.4;
-/// Scale augmentation: px of the image a px of the crop.
+/// Share of the crops that are copied px by px (turned by right angles and mirrored only): resampling blurs, and slides
+/// at the model's scale are not resampled.
+const COPIED: f64 = 0.4;
+/// Scale augmentation of the others: px of the image a px of the crop.
 const STEP_RANGE: (f64, f64) = (1.0 / 1.4, 1.0 / 0.7);
+
+/// A dot this near to the crop may belong to a nucleus that reaches into it.
+const DOT_MARGIN_PX: f64 = 40.0;
 
 /// One square crop before colour augmentation.
 pub struct View {
@@ -20,7 +26,7 @@ pub struct View {
     pub ids: Vec<i32>,
     /// Type of each id (instances) or empty.
     pub types: Vec<u8>,
-    /// Dots in the crop, px; `None` where instances are known.
+    /// Dots in the crop and near it, px; `None` where instances are known.
     pub dots: Option<Vec<Dot>>,
 }
 
@@ -107,17 +113,23 @@ fn centres(image: &LabelledImage) -> Vec<(u8, f64, f64)> {
 /// Cuts a turned, mirrored and scaled square around `centre`, kept inside the image where it fits.
 fn sample(image: &LabelledImage, centre: (f64, f64), rng: &mut Rng, side: usize) -> View {
     let (w, h) = (f64::from(image.rgb.width()), f64::from(image.rgb.height()));
-    let (lo, hi) = STEP_RANGE;
-    let step = (lo.ln() + rng.f64() * (hi.ln() - lo.ln())).exp();
-    let angle = rng.f64() * std::f64::consts::TAU;
+    let copied = rng.f64() < COPIED;
+    let (step, angle) = if copied {
+        (1.0, f64::from(rng.u8(0..4)) * std::f64::consts::FRAC_PI_2)
+    } else {
+        let (lo, hi) = STEP_RANGE;
+        let step = (lo.ln() + rng.f64() * (hi.ln() - lo.ln())).exp();
+        (step, rng.f64() * std::f64::consts::TAU)
+    };
     let mirror = if rng.bool() { -1.0 } else { 1.0 };
     let reach = step * side as f64 / 2.0;
     let keep = |c: f64, size: f64| {
-        if size > 2.0 * reach {
+        let kept = if size > 2.0 * reach {
             c.clamp(reach, size - reach)
         } else {
             size / 2.0
-        }
+        };
+        if copied { kept.round() } else { kept }
     };
     let (cx, cy) = (keep(centre.0, w), keep(centre.1, h));
     let (cos, sin) = (angle.cos() * step, angle.sin() * step);
@@ -135,7 +147,11 @@ fn sample(image: &LabelledImage, centre: (f64, f64), rng: &mut Rng, side: usize)
     let mut rgb = RgbImage::new(side as u32, side as u32);
     for (x, y, px) in rgb.enumerate_pixels_mut() {
         let (sx, sy) = source(f64::from(x), f64::from(y));
-        *px = bilinear(&image.rgb, sx - 0.5, sy - 0.5);
+        *px = if copied {
+            nearest(&image.rgb, sx, sy)
+        } else {
+            cubic(&image.rgb, sx - 0.5, sy - 0.5)
+        };
     }
     View {
         rgb,
@@ -169,7 +185,8 @@ fn truth_of(
         Truth::Dots(dots) => {
             let inside = |d: &Dot| {
                 let (x, y) = to_crop(f64::from(d.x_px), f64::from(d.y_px));
-                let ok = x >= 0.0 && y >= 0.0 && x < side as f64 && y < side as f64;
+                let within = -DOT_MARGIN_PX..side as f64 + DOT_MARGIN_PX;
+                let ok = within.contains(&x) && within.contains(&y);
                 ok.then_some(Dot {
                     x_px: x as f32,
                     y_px: y as f32,
@@ -185,27 +202,44 @@ fn truth_of(
     }
 }
 
-/// Bilinear sample; outside, the image is mirrored.
-fn bilinear(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
-    let (w, h) = (image.width() as i64, image.height() as i64);
+/// The px that holds the place; outside, the image is mirrored.
+fn nearest(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
+    let (w, h) = (i64::from(image.width()), i64::from(image.height()));
+    *image.get_pixel(
+        mirror(x.floor() as i64, w) as u32,
+        mirror(y.floor() as i64, h) as u32,
+    )
+}
+
+/// Catmull-Rom sample (Keys 1981, a = -1/2), as slides are resampled; outside, the image is mirrored.
+fn cubic(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
+    let (w, h) = (i64::from(image.width()), i64::from(image.height()));
     let (x0, y0) = (x.floor(), y.floor());
-    let (fx, fy) = ((x - x0) as f32, (y - y0) as f32);
-    let at = |dx: i64, dy: i64| {
-        image
-            .get_pixel(
-                mirror(x0 as i64 + dx, w) as u32,
-                mirror(y0 as i64 + dy, h) as u32,
-            )
-            .0
-    };
-    let (a, b, c, d) = (at(0, 0), at(1, 0), at(0, 1), at(1, 1));
-    let mut out = [0u8; 3];
-    for i in 0..3 {
-        let top = f32::from(a[i]) * (1.0 - fx) + f32::from(b[i]) * fx;
-        let bottom = f32::from(c[i]) * (1.0 - fx) + f32::from(d[i]) * fx;
-        out[i] = (top * (1.0 - fy) + bottom * fy + 0.5) as u8;
+    let (wx, wy) = (catmull_rom((x - x0) as f32), catmull_rom((y - y0) as f32));
+    let columns: [usize; 4] = std::array::from_fn(|i| mirror(x0 as i64 - 1 + i as i64, w) as usize);
+    let pixels = image.as_raw();
+    let mut sum = [0.0f32; 3];
+    for (j, &wy) in wy.iter().enumerate() {
+        let row = mirror(y0 as i64 - 1 + j as i64, h) as usize * w as usize;
+        for (&column, &wx) in columns.iter().zip(&wx) {
+            let at = (row + column) * 3;
+            for (s, &v) in sum.iter_mut().zip(&pixels[at..at + 3]) {
+                *s += wx * wy * f32::from(v);
+            }
+        }
     }
-    Rgb(out)
+    Rgb(sum.map(|v| (v + 0.5).clamp(0.0, 255.0) as u8))
+}
+
+/// Weights of the px at -1, 0, 1 and 2 for a place `f` of the way from 0 to 1.
+fn catmull_rom(f: f32) -> [f32; 4] {
+    let (f2, f3) = (f * f, f * f * f);
+    [
+        -0.5 * f + f2 - 0.5 * f3,
+        1.0 - 2.5 * f2 + 1.5 * f3,
+        0.5 * f + 2.0 * f2 - 1.5 * f3,
+        -0.5 * f2 + 0.5 * f3,
+    ]
 }
 
 fn mirror(i: i64, n: i64) -> i64 {

@@ -11,6 +11,8 @@ const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPS: f64 = 1e-8;
 const WARM_UP_STEPS: f64 = 200.0;
+/// Part of the steps in which the rate falls.
+const FALLING: f64 = 0.4;
 /// Gradients longer than this are shortened to it.
 const MAX_NORM: f64 = 5.0;
 
@@ -104,10 +106,12 @@ impl Optimizer {
     }
 }
 
-/// Linear warm-up, then a cosine down to 1 % of the rate.
+/// Linear warm-up, the full rate, then over the last 40 % of the steps a cosine down to 1 % of it. The flat part does not
+/// depend on `steps`: a training may be made longer or shorter until it begins to fall.
 pub fn schedule(step: u64, steps: u64) -> f64 {
     let (step, steps) = (step as f64, steps.max(1) as f64);
     let warm = (step / WARM_UP_STEPS.min(steps / 10.0).max(1.0)).min(1.0);
-    let cosine = 0.5 * (1.0 + (std::f64::consts::PI * (step / steps).min(1.0)).cos());
+    let falling = ((step / steps - (1.0 - FALLING)) / FALLING).clamp(0.0, 1.0);
+    let cosine = 0.5 * (1.0 + (std::f64::consts::PI * falling).cos());
     warm * (0.01 + 0.99 * cosine)
 }

@@ -4,15 +4,22 @@
 //! al. 2019, section 3). tp: the type. Partial labels weigh nothing where nothing is known.
 
 use super::crops::View;
+use super::data::Dot;
 
 /// Nuclei smaller than this after the crop teach no h and v (as hover_net).
 const MIN_HV_PX: u32 = 30;
 /// Extra weight of pixels near another nucleus: there instances are told apart.
 const TOUCH_WEIGHT: f32 = 2.0;
-/// Radius in which a dot teaches presence and type, px (1 µm at 0.25 µm/px).
-const DOT_RADIUS_PX: f32 = 4.0;
-/// Radius around a dot in which a clearly separate background may not be assumed: weights elsewhere are 0.
+/// Radius in which a dot teaches presence and type, px (1.25 µm at 0.25 µm/px).
+const DOT_RADIUS_PX: f32 = 5.0;
+/// Distance from every dot beyond which there is no nucleus, px (9 µm at 0.25 µm/px): all nuclei of a dotted image have
+/// their dot, and few are larger. Between the two radii nothing is known.
+const DOT_CLEAR_PX: f32 = 36.0;
+/// Weights of presence and absence as a dotted image teaches them.
 const DOT_NP_WEIGHT: f32 = 0.5;
+const DOT_CLEAR_WEIGHT: f32 = 0.3;
+/// A dot covers a fraction of its nucleus: its pixels speak for the others.
+const DOT_TYPE_WEIGHT: f32 = 2.0;
 
 /// Targets of one crop, each `[side, side]` row by row.
 pub struct Targets {
@@ -46,22 +53,44 @@ pub fn of(view: &View, side: usize) -> Targets {
 }
 
 fn from_dots(view: &View, side: usize, t: &mut Targets) {
-    for dot in view.dots.iter().flatten() {
-        let reach = DOT_RADIUS_PX.ceil() as i64;
-        let (cx, cy) = (dot.x_px.floor() as i64, dot.y_px.floor() as i64);
-        for y in (cy - reach).max(0)..=(cy + reach).min(side as i64 - 1) {
-            for x in (cx - reach).max(0)..=(cx + reach).min(side as i64 - 1) {
-                let (dx, dy) = (x as f32 + 0.5 - dot.x_px, y as f32 + 0.5 - dot.y_px);
-                if dx * dx + dy * dy <= DOT_RADIUS_PX * DOT_RADIUS_PX {
-                    let i = y as usize * side + x as usize;
-                    t.np[i] = 1.0;
-                    t.np_weight[i] = DOT_NP_WEIGHT;
-                    t.tp[i] = i64::from(dot.type_id) - 1;
-                    t.tp_weight[i] = 1.0;
-                }
+    for (i, &id) in view.ids.iter().enumerate() {
+        if id >= 0 {
+            t.np_weight[i] = DOT_CLEAR_WEIGHT;
+        }
+    }
+    let dots = || view.dots.iter().flatten();
+    for dot in dots() {
+        for i in disc(dot, DOT_CLEAR_PX, side) {
+            t.np_weight[i] = 0.0;
+        }
+    }
+    for dot in dots() {
+        for i in disc(dot, DOT_RADIUS_PX, side) {
+            t.np[i] = 1.0;
+            t.np_weight[i] = DOT_NP_WEIGHT;
+            if dot.type_id > 0 {
+                t.tp[i] = i64::from(dot.type_id) - 1;
+                t.tp_weight[i] = DOT_TYPE_WEIGHT;
             }
         }
     }
+}
+
+/// Pixels whose centres lie within `radius_px` of a dot.
+fn disc(dot: &Dot, radius_px: f32, side: usize) -> impl Iterator<Item = usize> {
+    let reach = radius_px.ceil() as i64;
+    let (dot_x, dot_y) = (dot.x_px, dot.y_px);
+    let span = move |c: f32| {
+        let c = c.floor() as i64;
+        (c - reach).max(0)..(c + reach + 1).min(side as i64)
+    };
+    span(dot_y)
+        .flat_map(move |y| span(dot_x).map(move |x| (x, y)))
+        .filter(move |&(x, y)| {
+            let (dx, dy) = (x as f32 + 0.5 - dot_x, y as f32 + 0.5 - dot_y);
+            dx * dx + dy * dy <= radius_px * radius_px
+        })
+        .map(move |(x, y)| y as usize * side + x as usize)
 }
 
 /// Extent of one instance within the crop.

@@ -8,7 +8,7 @@ use std::path::Path;
 use tch::{Kind, Tensor};
 
 use super::TrainError;
-use crate::model::lite::{Convolve, Layer, convolve, layers, pad_same};
+use crate::model::lite::{Convolve, Layer, convolve, layers, padding};
 
 /// EfficientNet's batch-norm epsilon.
 const BN_EPS: f64 = 1e-3;
@@ -111,7 +111,7 @@ impl Weights {
     /// Convolution normalised by its own batch's statistics, which are added to the running sums.
     fn measure(&self, l: &Layer, x: &Tensor, sums: &mut Statistics) -> Tensor {
         let get = |part: &str| &self.tensors[&format!("{}.{part}", l.name)];
-        let (x, pad) = pad_same(x, l);
+        let pad = padding(l);
         let groups = if l.depthwise { l.shape[0] } else { 1 };
         let y = x.conv2d(
             get("weight"),
