@@ -13,6 +13,7 @@ pub mod nuclei;
 pub mod output;
 pub mod pipeline;
 pub mod plan;
+pub mod report;
 pub mod slide;
 pub mod stitch;
 pub mod store;
