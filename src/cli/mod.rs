@@ -10,6 +10,7 @@ mod export;
 mod inputs;
 mod mask;
 mod model;
+mod model_tune;
 mod models;
 mod plan;
 mod postproc;

@@ -1,4 +1,4 @@
-//! `model list`, `model info`, `model verify`.
+//! `model list`, `model info`, `model verify`, `model tune`.
 
 use std::fmt::Write;
 
@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use wsi_nuclei::config::DeviceChoice;
 use wsi_nuclei::model::library::{Library, Listed, ModelInfo};
 
+use super::model_tune::{self, TuneArgs};
 use super::models::first_device;
 use super::{EXIT_SOME, Failure, print};
 
@@ -37,6 +38,8 @@ enum ModelCommand {
         #[arg(long, default_value = "cpu")]
         device: DeviceChoice,
     },
+    /// Fit post-processing and the temperature of type probabilities on images that the training never saw
+    Tune(TuneArgs),
 }
 
 pub fn main(args: &ModelArgs) -> Result<(), Failure> {
@@ -68,6 +71,7 @@ pub fn main(args: &ModelArgs) -> Result<(), Failure> {
             }
             print(&text)
         }
+        ModelCommand::Tune(args) => model_tune::main(args),
     }
 }
 

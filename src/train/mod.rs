@@ -14,6 +14,7 @@ pub mod optimizer;
 pub mod package;
 pub mod run;
 pub mod targets;
+pub mod tune;
 pub mod weights;
 
 use std::path::PathBuf;

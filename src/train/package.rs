@@ -10,6 +10,7 @@ use tch::{Kind, Tensor};
 use super::TrainError;
 use super::config::TrainConfig;
 use super::run::write;
+use super::tune::Tuned;
 use crate::model::weights::sha256_hex;
 use crate::model::{Architecture, ModelSpec, TypeInfo};
 use crate::store::atomic;
@@ -32,6 +33,40 @@ pub fn write_model(
     let bytes = std::fs::read(&weights).map_err(|e| TrainError::file(&weights, e))?;
     let path = out.join("model.toml");
     let text = toml::to_string(&spec(config, &bytes)).map_err(|e| TrainError::file(&path, e))?;
+    atomic::write_bytes(&path, text.as_bytes()).map_err(|e| TrainError::file(&path, e))
+}
+
+/// Layer of hovernet-lite whose output the temperature divides.
+const TYPE_HEAD: &str = "head.tp.";
+
+/// Puts tuned constants into the model folder `out`, and the temperature into the weights of its type head.
+pub fn apply(out: &Path, tuned: &Tuned) -> Result<(), TrainError> {
+    let path = out.join("model.toml");
+    let text = std::fs::read_to_string(&path).map_err(|e| TrainError::file(&path, e))?;
+    let mut spec = ModelSpec::parse(&text, &path).map_err(|e| TrainError::Config(e.to_string()))?;
+    spec.postproc = tuned.postproc.clone();
+    // Scores of other constants would be wrong.
+    spec.scores = toml::Table::new();
+    if let (Some(t), Architecture::HovernetLite) = (tuned.temperature, spec.architecture) {
+        let weights = out.join(spec.weights.as_deref().unwrap_or(WEIGHTS));
+        let tensors: Vec<(String, Tensor)> = Tensor::read_safetensors(&weights)
+            .map_err(|e| TrainError::file(&weights, e))?
+            .into_iter()
+            .map(|(name, tensor)| {
+                let head = name.starts_with(TYPE_HEAD);
+                let scaled = if head {
+                    (tensor.to_kind(Kind::Float) / t).to_kind(Kind::Half)
+                } else {
+                    tensor
+                };
+                (name, scaled)
+            })
+            .collect();
+        write(&tensors, &weights)?;
+        let bytes = std::fs::read(&weights).map_err(|e| TrainError::file(&weights, e))?;
+        spec.sha256 = Some(sha256_hex(&bytes));
+    }
+    let text = toml::to_string(&spec).map_err(|e| TrainError::file(&path, e))?;
     atomic::write_bytes(&path, text.as_bytes()).map_err(|e| TrainError::file(&path, e))
 }
 

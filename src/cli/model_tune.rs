@@ -1,0 +1,57 @@
+//! `model tune`: what a training's gradients do not reach.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use wsi_nuclei::model::ModelFolder;
+use wsi_nuclei::train::config::TrainConfig;
+use wsi_nuclei::train::tune::Tuned;
+use wsi_nuclei::train::{data, package, tune};
+
+use super::{Failure, print};
+
+#[derive(Debug, Args)]
+pub struct TuneArgs {
+    /// Model folder; its model.toml and weights are rewritten
+    #[arg(value_name = "FOLDER")]
+    model: PathBuf,
+    /// Training configuration: its held-out images are used
+    #[arg(long, value_name = "TOML", default_value = "config/train-default.toml")]
+    config: PathBuf,
+    /// Folder below which the data sets of the configuration lie
+    #[arg(long, value_name = "FOLDER")]
+    data: PathBuf,
+    /// Only say what would change
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn main(args: &TuneArgs) -> Result<(), Failure> {
+    let config = TrainConfig::read(&args.config).map_err(Failure::usage)?;
+    let folder = ModelFolder::open(&args.model).map_err(Failure::usage)?;
+    tch::set_num_threads(1);
+    let model = folder.load(tch::Device::Cpu).map_err(Failure::usage)?;
+    let sets = data::load(&config, &args.data).map_err(Failure::slides)?;
+    let tuned = tune::tune(&model, &sets).map_err(Failure::slides)?;
+    print(&page(&tuned)?)?;
+    if args.dry_run {
+        return Ok(());
+    }
+    package::apply(&args.model, &tuned).map_err(Failure::slides)
+}
+
+fn page(tuned: &Tuned) -> Result<String, Failure> {
+    let mut text = toml::to_string(&tuned.postproc).map_err(Failure::slides)?;
+    for (set, [before, after]) in &tuned.pq {
+        let _ = writeln!(text, "PQ {set}: {before:.4} before, {after:.4} after");
+    }
+    if let Some(t) = tuned.temperature {
+        let [before, after] = tuned.nll;
+        let _ = writeln!(
+            text,
+            "temperature of types: {t:.3}; -ln p(true type): {before:.4} before, {after:.4} after"
+        );
+    }
+    Ok(text)
+}
