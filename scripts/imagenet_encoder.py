@@ -23,7 +23,8 @@ class Reader(pickle.Unpickler):
     def find_class(self, module, name):
         allowed = {
             ("collections", "OrderedDict"): collections.OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, size, *_: (storage, offset, size),
+            ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, size, stride, *_: (
+                storage, offset, size, stride),
             ("torch", "FloatStorage"): "float",
             ("torch", "LongStorage"): "long",
         }
@@ -69,19 +70,24 @@ def ours(name):
     return f"{prefix}.{norms[layer]}.{kinds[kind]}" if kind in kinds else None
 
 
+def in_order(storage, offset, size, stride):
+    """The tensor's values as bytes, last axis fastest: this file stores its filters with other strides (HWIO)."""
+    values = struct.unpack(f"<{storage.count}f", storage.data)
+    places = [offset]
+    for n, step in zip(size, stride):
+        places = [place + i * step for place in places for i in range(n)]
+    return struct.pack(f"<{len(places)}f", *(values[place] for place in places))
+
+
 def main(source, target):
     header, blob = {}, bytearray()
     for name, tensor in read(source).items():
         new = ours(name)
         if new is None or tensor[0] is None:
             continue
-        storage, offset, size = tensor
-        count = 1
-        for n in size:
-            count *= n
         start = len(blob)
-        blob += storage.data[4 * offset : 4 * (offset + count)]
-        header[new] = {"dtype": "F32", "shape": list(size), "data_offsets": [start, len(blob)]}
+        blob += in_order(*tensor)
+        header[new] = {"dtype": "F32", "shape": list(tensor[2]), "data_offsets": [start, len(blob)]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with open(target, "wb") as f:

@@ -83,10 +83,10 @@ fn hv_loss(hv: &Tensor, batch: &Batch) -> Tensor {
 }
 
 /// Weight of the absolute error of h and v.
-const HV_GAIN: f64 = 2.0;
+const HV_GAIN: f64 = 1.0;
 /// The kernel below answers a unit slope with 1; hover_net's answers with 12, so its squared error weighs 144: that much
 /// drowns the other terms.
-const GRADIENT_GAIN: f64 = 25.0;
+const GRADIENT_GAIN: f64 = 12.0;
 
 /// 5 x 5 derivative along x (channel 0, for h) or y (1, for v): weight x / (x² + y²) as in hover_net, scaled so that a
 /// ramp of slope 1 answers 1.
