@@ -1,33 +1,55 @@
-//! `eval`: a model on the held-out images of a training configuration.
+//! `eval`: predictions against truth, or models on the held-out images of a training configuration.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use wsi_nuclei::eval::held_out::{self, SetScores};
-use wsi_nuclei::model::ModelSpec;
+use image::DynamicImage;
+use wsi_nuclei::eval::annotation::Annotation;
+use wsi_nuclei::eval::report::{self, Figure, Scores};
+use wsi_nuclei::eval::scores::{SetScores, by_group, difference, of_image};
+use wsi_nuclei::eval::{folders, held_out};
 use wsi_nuclei::model::library::Library;
+use wsi_nuclei::model::{Model, ModelSpec};
+use wsi_nuclei::report::overlay::{draw_ids, draw_points, side_by_side};
 use wsi_nuclei::store::atomic;
 use wsi_nuclei::train::config::TrainConfig;
-use wsi_nuclei::train::data;
+use wsi_nuclei::train::data::{self, LabelledImage, LoadedSet};
 
 use super::{Failure, print};
 
-/// Score a model on images that its training never saw
+/// Score predictions against truth, or models on images that their training never saw
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// Model name or folder
+    /// Folder of predictions: what `tile` wrote, hover_net's mat/ or json/, label maps
+    #[arg(long, value_name = "FOLDER", requires = "truth", conflicts_with_all = ["model", "data"])]
+    pred: Option<PathBuf>,
+    /// Folder of truth: .mat, label .png or .npy, points as .csv; paired with predictions by file stem
+    #[arg(long, value_name = "FOLDER", requires = "pred")]
+    truth: Option<PathBuf>,
+    /// Score what has a partner, and count the rest
+    #[arg(long)]
+    allow_missing: bool,
+    /// Points of a pair are at most this far apart (--pred, --truth); hover_net's 3 µm at 0.25 µm/px
+    #[arg(long, value_name = "PX", default_value_t = 12.0)]
+    radius_px: f64,
+    /// Model name or folder; twice: side by side
     #[arg(long, default_value = "default")]
-    model: String,
+    model: Vec<String>,
     /// Training configuration: its held-out images are scored
     #[arg(long, value_name = "TOML", default_value = "config/train-default.toml")]
     config: PathBuf,
     /// Folder below which the data sets of the configuration lie
-    #[arg(long, value_name = "FOLDER")]
-    data: PathBuf,
+    #[arg(long, value_name = "FOLDER", required_unless_present = "pred")]
+    data: Option<PathBuf>,
+    /// Write eval.json, images.csv and index.html there
+    #[arg(short, long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
+    /// Images drawn in index.html, the worst first
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    worst: usize,
     /// Write the scores into the model folder's model.toml
-    #[arg(long)]
+    #[arg(long, conflicts_with = "pred")]
     record: bool,
     /// JSON instead of a table
     #[arg(long)]
@@ -35,27 +57,189 @@ pub struct EvalArgs {
 }
 
 pub fn main(args: &EvalArgs) -> Result<(), Failure> {
-    let config = TrainConfig::read(&args.config).map_err(Failure::usage)?;
-    let folder = Library::from_env()
-        .open(&args.model)
-        .map_err(Failure::usage)?;
-    tch::set_num_threads(1);
-    let model = folder.load(tch::Device::Cpu).map_err(Failure::usage)?;
-    let sets = data::load(&config, &args.data).map_err(Failure::slides)?;
-    let scores = held_out::score(&model, &sets).map_err(Failure::slides)?;
-    if args.record {
-        record(args, &scores)?;
+    match (&args.pred, &args.truth, &args.data) {
+        (Some(pred), Some(truth), _) => of_folders(args, pred, truth),
+        (_, _, Some(root)) => of_models(args, root),
+        _ => Err(Failure::usage("eval needs --pred and --truth, or --data")),
     }
-    if args.json {
-        let text = serde_json::to_string_pretty(&scores).map_err(Failure::slides)?;
-        return print(&(text + "\n"));
-    }
-    print(&table(&scores))
 }
 
-/// Scores to three digits, under `[scores.<set>]`.
-fn record(args: &EvalArgs, scores: &BTreeMap<String, SetScores>) -> Result<(), Failure> {
-    let path = PathBuf::from(&args.model).join("model.toml");
+fn of_folders(args: &EvalArgs, pred: &Path, truth: &Path) -> Result<(), Failure> {
+    let [truths, preds] = [truth, pred].map(folders::list);
+    let (truths, preds) = (
+        truths.map_err(Failure::usage)?,
+        preds.map_err(Failure::usage)?,
+    );
+    let stems = |m: &BTreeMap<String, PathBuf>| m.keys().cloned().collect::<BTreeSet<_>>();
+    let (of_truth, of_pred) = (stems(&truths), stems(&preds));
+    let alone: Vec<String> = of_truth.symmetric_difference(&of_pred).cloned().collect();
+    let both: Vec<&String> = of_truth.intersection(&of_pred).collect();
+    if both.is_empty() || (!alone.is_empty() && !args.allow_missing) {
+        let some = alone.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+        return Err(Failure::usage(format!(
+            "{} and {}: {} files have no partner of the same stem ({some}); --allow-missing scores the {} that have",
+            truth.display(),
+            pred.display(),
+            alone.len(),
+            both.len()
+        )));
+    }
+    let mut pairs = Vec::new();
+    for stem in both {
+        let [t, p] = [&truths[stem], &preds[stem]].map(|path| folders::read(path));
+        let (t, p) = (t.map_err(Failure::slides)?, p.map_err(Failure::slides)?);
+        let sizes = [&t, &p].map(|a| a.ids.as_ref().map(Vec::len));
+        if let [Some(a), Some(b)] = sizes
+            && a != b
+        {
+            return Err(Failure::slides(format!(
+                "{stem}: truth has {a} px, the prediction {b}: they must be of one size"
+            )));
+        }
+        pairs.push((stem.clone(), t, p));
+    }
+    let most = |a: &Annotation| a.detections.types.iter().copied().max().unwrap_or(0);
+    let kinds = pairs
+        .iter()
+        .map(|(_, t, p)| most(t).max(most(p)))
+        .max()
+        .unwrap_or(0);
+    let names: Vec<String> = (0..=kinds).map(|id| format!("type {id}")).collect();
+    let images = pairs
+        .iter()
+        .map(|(stem, t, p)| of_image(stem, t, p, names.len(), args.radius_px))
+        .collect();
+    let mut scores = Scores::new();
+    scores.insert("all".into(), SetScores::of(images, &names));
+    if !alone.is_empty() {
+        eprintln!(
+            "warning: {} files without a partner are not scored",
+            alone.len()
+        );
+    }
+    show(args, &scores, &names, &[])
+}
+
+fn of_models(args: &EvalArgs, root: &Path) -> Result<(), Failure> {
+    let config = TrainConfig::read(&args.config).map_err(Failure::usage)?;
+    if args.model.len() > 2 {
+        return Err(Failure::usage("--model: one, or two to compare"));
+    }
+    tch::set_num_threads(1);
+    let sets = data::load(&config, root).map_err(Failure::slides)?;
+    let mut all = Vec::new();
+    for name in &args.model {
+        let folder = Library::from_env().open(name).map_err(Failure::usage)?;
+        let model = folder.load(tch::Device::Cpu).map_err(Failure::usage)?;
+        let scores = held_out::score(&model, &sets).map_err(Failure::slides)?;
+        if args.record {
+            record(name, &scores)?;
+        }
+        all.push((model, scores));
+    }
+    let Some((model, scores)) = all.first() else {
+        return Err(Failure::usage("--model is empty"));
+    };
+    let names = held_out::type_names(model);
+    if let [_, (second, other)] = all.as_slice() {
+        if held_out::type_names(second) != names {
+            return Err(Failure::usage(
+                "the two models have different types: score them one by one",
+            ));
+        }
+        print(&(format!("{}\n", args.model[0]) + &report::table(scores)))?;
+        print(&(format!("{}\n", args.model[1]) + &report::table(other)))?;
+        let differences = scores
+            .iter()
+            .filter_map(|(set, s)| Some((set.clone(), difference(s, other.get(set)?, &names))))
+            .collect();
+        return print(&report::difference_table(&differences));
+    }
+    let figures = match &args.output {
+        Some(_) => worst(args.worst, model, &sets, scores)?,
+        None => Vec::new(),
+    };
+    show(args, scores, &names, &figures)
+}
+
+fn show(
+    args: &EvalArgs,
+    scores: &Scores,
+    names: &[String],
+    figures: &[Figure],
+) -> Result<(), Failure> {
+    let json = serde_json::to_string_pretty(scores).map_err(Failure::slides)? + "\n";
+    if let Some(out) = &args.output {
+        std::fs::create_dir_all(out)
+            .map_err(|e| Failure::usage(format!("{}: {e}", out.display())))?;
+        let html = report::html("Evaluation", scores, names, figures).map_err(Failure::slides)?;
+        let csv = report::images_csv(scores).map_err(Failure::slides)?;
+        for (name, text) in [
+            ("eval.json", &json),
+            ("images.csv", &csv),
+            ("index.html", &html),
+        ] {
+            atomic::write_bytes(&out.join(name), text.as_bytes()).map_err(Failure::slides)?;
+        }
+    }
+    if args.json {
+        return print(&json);
+    }
+    print(&report::table(scores))
+}
+
+/// The images with the least PQ (dots: F1d), truth beside prediction.
+fn worst(
+    n: usize,
+    model: &Model,
+    sets: &[LoadedSet],
+    scores: &Scores,
+) -> Result<Vec<Figure>, Failure> {
+    let images: BTreeMap<&str, &LabelledImage> = sets
+        .iter()
+        .flat_map(|s| &s.images)
+        .map(|i| (i.name.as_str(), i))
+        .collect();
+    let mut ranked: Vec<(f64, &str)> = scores
+        .values()
+        .flat_map(|s| &s.images)
+        .map(|i| {
+            (
+                i.segmentation.map_or(i.detections.f1d(), |s| s.pq),
+                i.name.as_str(),
+            )
+        })
+        .collect();
+    ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let colours: Vec<[u8; 3]> = model.spec.types.iter().map(|t| t.color).collect();
+    let mut figures = Vec::new();
+    for (score, name) in ranked.into_iter().take(n) {
+        let Some(image) = images.get(name) else {
+            continue;
+        };
+        let pred = held_out::predict(model, image).map_err(Failure::slides)?;
+        let [left, right] = [Annotation::of_image(image), pred].map(|annotation| {
+            let mut picture = image.rgb.clone();
+            match &annotation.ids {
+                Some(ids) => draw_ids(&mut picture, ids, &annotation.id_types, &colours),
+                None => {
+                    let d = &annotation.detections;
+                    draw_points(&mut picture, &d.points, &d.types, &colours);
+                }
+            }
+            picture
+        });
+        figures.push(Figure {
+            caption: format!("{name}: {score:.3}"),
+            picture: DynamicImage::from(side_by_side(&left, &right)),
+        });
+    }
+    Ok(figures)
+}
+
+/// Scores to three digits with their intervals, under `[scores.<set>]`.
+fn record(model: &str, scores: &Scores) -> Result<(), Failure> {
+    let path = PathBuf::from(model).join("model.toml");
     let text = std::fs::read_to_string(&path).map_err(|e| {
         Failure::usage(format!(
             "{}: {e}: --record needs --model FOLDER",
@@ -63,59 +247,30 @@ fn record(args: &EvalArgs, scores: &BTreeMap<String, SetScores>) -> Result<(), F
         ))
     })?;
     let mut spec = ModelSpec::parse(&text, &path).map_err(Failure::usage)?;
+    let names: Vec<String> = spec.types.iter().map(|t| t.name.clone()).collect();
     spec.scores = scores
         .iter()
-        .map(|(name, s)| (name.clone(), entry(s).into()))
+        .map(|(name, s)| (name.clone(), entry(s, &names).into()))
         .collect();
     let text = toml::to_string(&spec).map_err(Failure::slides)?;
     atomic::write_bytes(&path, text.as_bytes()).map_err(Failure::slides)
 }
 
-fn entry(scores: &SetScores) -> toml::Table {
+/// `pq = [0.512, 0.480, 0.541]`: value, then its interval; groups by PQ or F1d.
+fn entry(set: &SetScores, names: &[String]) -> toml::Table {
     let round = |v: f64| toml::Value::from((v * 1000.0).round() / 1000.0);
     let mut entry = toml::Table::new();
-    entry.insert("images".into(), (scores.images as i64).into());
-    if let Some(s) = scores.segmentation {
-        for (name, v) in [
-            ("dice", s.dice),
-            ("aji", s.aji),
-            ("dq", s.dq),
-            ("sq", s.sq),
-            ("pq", s.pq),
-        ] {
-            entry.insert(name.into(), round(v));
-        }
+    entry.insert("images".into(), (set.images.len() as i64).into());
+    for (name, s) in &set.scores {
+        let triple = vec![round(s.value), round(s.low), round(s.high)];
+        entry.insert(name.clone(), triple.into());
     }
-    entry.insert("f1d".into(), round(scores.f1d));
-    for (kind, f1) in &scores.f1_types {
-        entry.insert(format!("f1_{kind}"), round(*f1));
+    let groups: toml::Table = by_group(set, names)
+        .into_iter()
+        .filter_map(|(group, v)| Some((group, round(*v.get("pq").or(v.get("f1d"))?))))
+        .collect();
+    if !groups.is_empty() {
+        entry.insert("groups".into(), groups.into());
     }
     entry
-}
-
-fn table(scores: &BTreeMap<String, SetScores>) -> String {
-    let mut out = format!(
-        "{:<10} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6}\n",
-        "set", "images", "DICE", "AJI", "DQ", "SQ", "PQ", "F1d"
-    );
-    for (name, s) in scores {
-        let part = |v: Option<f64>| v.map_or("-".into(), |v| format!("{v:.3}"));
-        let seg = s.segmentation;
-        let _ = write!(
-            out,
-            "{name:<10} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6.3}",
-            s.images,
-            part(seg.map(|s| s.dice)),
-            part(seg.map(|s| s.aji)),
-            part(seg.map(|s| s.dq)),
-            part(seg.map(|s| s.sq)),
-            part(seg.map(|s| s.pq)),
-            s.f1d
-        );
-        for (kind, f1) in &s.f1_types {
-            let _ = write!(out, "  {kind} {f1:.3}");
-        }
-        out.push('\n');
-    }
-    out
 }

@@ -32,20 +32,20 @@ impl TypeScores {
         }
     }
 
-    /// Adds one image: the assignment runs over all distances, then pairs farther than `radius_px` are dropped.
-    pub fn add(&mut self, truth: &Detections, pred: &Detections, radius_px: f64) {
-        let distance = |t: usize, p: usize| {
-            let ([ax, ay], [bx, by]) = (truth.points[t], pred.points[p]);
-            (ax - bx).hypot(ay - by)
-        };
+    /// Adds one image. Returns its pairs (place in `truth`, place in `pred`).
+    pub fn add(
+        &mut self,
+        truth: &Detections,
+        pred: &Detections,
+        radius_px: f64,
+    ) -> Vec<(usize, usize)> {
+        let pairs = pairs(truth, pred, radius_px);
         let mut truth_paired = vec![false; truth.points.len()];
         let mut pred_paired = vec![false; pred.points.len()];
-        for (t, p) in least_cost(truth.points.len(), pred.points.len(), distance) {
-            if distance(t, p) <= radius_px {
-                (truth_paired[t], pred_paired[p]) = (true, true);
-                self.paired += 1;
-                self.confusion[usize::from(truth.types[t])][usize::from(pred.types[p])] += 1;
-            }
+        for &(t, p) in &pairs {
+            (truth_paired[t], pred_paired[p]) = (true, true);
+            self.paired += 1;
+            self.confusion[usize::from(truth.types[t])][usize::from(pred.types[p])] += 1;
         }
         for (t, _) in truth_paired
             .iter()
@@ -63,6 +63,7 @@ impl TypeScores {
             self.unpaired_pred += 1;
             self.unpaired_pred_types[usize::from(pred.types[p])] += 1;
         }
+        pairs
     }
 
     /// Adds the counts of other images.
@@ -101,6 +102,18 @@ impl TypeScores {
         let unpaired = self.unpaired_truth_types[id] + self.unpaired_pred_types[id];
         ratio(2 * tp, 2 * (tp + fp_class + fn_class) + unpaired)
     }
+}
+
+/// One-to-one pairs: the assignment of least total distance runs over all distances, then pairs farther apart than
+/// `radius_px` are dropped (as hover_net's).
+fn pairs(truth: &Detections, pred: &Detections, radius_px: f64) -> Vec<(usize, usize)> {
+    let distance = |t: usize, p: usize| {
+        let ([ax, ay], [bx, by]) = (truth.points[t], pred.points[p]);
+        (ax - bx).hypot(ay - by)
+    };
+    let mut pairs = least_cost(truth.points.len(), pred.points.len(), distance);
+    pairs.retain(|&(t, p)| distance(t, p) <= radius_px);
+    pairs
 }
 
 fn ratio(a: u64, b: u64) -> f64 {

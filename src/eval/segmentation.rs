@@ -37,7 +37,8 @@ pub fn score(truth: &[u32], pred: &[u32]) -> Segmentation {
             pq: v,
         };
     }
-    let (dq, sq) = panoptic(&o);
+    let counts = Panoptic::of_overlaps(&o);
+    let (dq, sq) = (counts.dq(), counts.sq());
     Segmentation {
         dice: dice(&o),
         aji: aji(&o),
@@ -99,23 +100,66 @@ fn dice(o: &Overlaps) -> f64 {
     2.0 * o.both.values().sum::<u64>() as f64 / (sum(&o.truth) + sum(&o.pred))
 }
 
-/// Pairs with IoU > 0.5 are unique; DQ = F1 of them, SQ = their mean IoU.
-fn panoptic(o: &Overlaps) -> (f64, f64) {
-    let matched: Vec<f64> = o
-        .both
-        .keys()
-        .map(|&(t, p)| o.iou(t, p))
-        .filter(|&iou| iou > 0.5)
-        .collect();
-    let tp = matched.len() as f64;
-    let (fp, fnn) = (o.pred.len() as f64 - tp, o.truth.len() as f64 - tp);
-    let dq = tp / (tp + 0.5 * fp + 0.5 * fnn);
-    let sq = if matched.is_empty() {
-        0.0
-    } else {
-        matched.iter().sum::<f64>() / tp
-    };
-    (dq, sq)
+/// The counts behind PQ: they may be summed over images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct Panoptic {
+    pub paired: u64,
+    pub unpaired_truth: u64,
+    pub unpaired_pred: u64,
+    pub iou_sum: f64,
+}
+
+impl Panoptic {
+    /// Pairs with IoU > 0.5, which are unique, of two instance maps of equal size.
+    pub fn of(truth: &[u32], pred: &[u32]) -> Self {
+        Self::of_overlaps(&overlaps(truth, pred))
+    }
+
+    fn of_overlaps(o: &Overlaps) -> Self {
+        let matched = o.both.keys().map(|&(t, p)| o.iou(t, p));
+        let mut counts = Self::default();
+        for iou in matched.filter(|&iou| iou > 0.5) {
+            counts.paired += 1;
+            counts.iou_sum += iou;
+        }
+        counts.unpaired_truth = o.truth.len() as u64 - counts.paired;
+        counts.unpaired_pred = o.pred.len() as u64 - counts.paired;
+        counts
+    }
+
+    pub fn merge(&mut self, other: &Self) {
+        self.paired += other.paired;
+        self.unpaired_truth += other.unpaired_truth;
+        self.unpaired_pred += other.unpaired_pred;
+        self.iou_sum += other.iou_sum;
+    }
+
+    /// No nucleus in truth or prediction.
+    pub fn is_empty(&self) -> bool {
+        self.paired + self.unpaired_truth + self.unpaired_pred == 0
+    }
+
+    /// F1 of the pairs.
+    pub fn dq(&self) -> f64 {
+        let tp = self.paired as f64;
+        tp / (tp + 0.5 * (self.unpaired_truth + self.unpaired_pred) as f64)
+    }
+
+    /// Mean IoU of the pairs, 0 without any.
+    pub fn sq(&self) -> f64 {
+        if self.paired == 0 {
+            return 0.0;
+        }
+        self.iou_sum / self.paired as f64
+    }
+
+    /// DQ x SQ; 1 of nothing against nothing.
+    pub fn pq(&self) -> f64 {
+        if self.is_empty() {
+            return 1.0;
+        }
+        self.dq() * self.sq()
+    }
 }
 
 /// Each truth takes its best prediction (several may take the same); predictions that nobody took count whole.
@@ -181,6 +225,13 @@ mod tests {
         assert!((s.sq - 4.0 / 6.0).abs() < 1e-12);
         assert!((s.dq - 1.0 / 1.5).abs() < 1e-12);
         // Shared 4, union 6, and the piece that nobody took counts 2.
+        let mut twice = Panoptic::of(&[1, 1, 1, 1, 1, 1, 0], &[1, 1, 1, 1, 2, 2, 0]);
+        twice.merge(&twice.clone());
+        assert_eq!(
+            (twice.paired, twice.unpaired_truth, twice.unpaired_pred),
+            (2, 0, 2)
+        );
+        assert!((twice.pq() - s.pq).abs() < 1e-12);
         assert!((s.aji - 4.0 / 8.0).abs() < 1e-12);
         assert!((s.aji_plus - 4.0 / 8.0).abs() < 1e-12);
     }

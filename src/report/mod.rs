@@ -3,6 +3,7 @@
 //! In: titles, text, tables, series of numbers, pictures. Out: strings. Never reads a store or a slide.
 
 pub mod chart;
+pub mod overlay;
 pub mod page;
 
 pub use chart::{Series, lines};

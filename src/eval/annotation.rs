@@ -1,0 +1,87 @@
+//! Truth or prediction of one image, in that image's px.
+//!
+//! In: labelled images, nuclei, instance maps. Out: [`Annotation`]s, which the scores compare. Never scores.
+
+use super::Detections;
+use crate::nuclei::Nucleus;
+use crate::train::data::{LabelledImage, Truth};
+
+/// The nuclei of one image.
+#[derive(Debug, Clone, Default)]
+pub struct Annotation {
+    /// Instance id of each pixel, row by row; `None` where only points are known.
+    pub ids: Option<Vec<u32>>,
+    /// Type of each id, 0 where unknown; entry 0 is unused.
+    pub id_types: Vec<u8>,
+    /// One centroid a nucleus (pixel-edge frame) with its type.
+    pub detections: Detections,
+    /// Probability of each detection's type, in the order of `detections`.
+    pub type_probs: Option<Vec<f64>>,
+}
+
+impl Annotation {
+    pub fn of_image(image: &LabelledImage) -> Self {
+        match &image.truth {
+            Truth::Dots(dots) => Self {
+                detections: Detections {
+                    points: dots
+                        .iter()
+                        .map(|d| [f64::from(d.x_px), f64::from(d.y_px)])
+                        .collect(),
+                    types: dots.iter().map(|d| d.type_id).collect(),
+                },
+                ..Self::default()
+            },
+            Truth::Instances { ids, types } => {
+                Self::of_map(ids.clone(), types.clone(), image.rgb.width() as usize)
+            }
+        }
+    }
+
+    /// From an instance map `width` px wide and the type of each id.
+    pub fn of_map(ids: Vec<u32>, id_types: Vec<u8>, width: usize) -> Self {
+        let most = ids.iter().copied().max().unwrap_or(0) as usize;
+        let mut sums = vec![(0.0, 0.0, 0.0); most + 1];
+        for (i, &id) in ids.iter().enumerate().filter(|(_, id)| **id > 0) {
+            let s = &mut sums[id as usize];
+            s.0 += 1.0;
+            s.1 += (i % width) as f64 + 0.5;
+            s.2 += (i / width) as f64 + 0.5;
+        }
+        let mut detections = Detections::default();
+        for (id, (n, x, y)) in sums.into_iter().enumerate().filter(|(_, s)| s.0 > 0.0) {
+            detections.points.push([x / n, y / n]);
+            detections
+                .types
+                .push(id_types.get(id).copied().unwrap_or(0));
+        }
+        Self {
+            ids: Some(ids),
+            id_types,
+            detections,
+            type_probs: None,
+        }
+    }
+
+    /// What a model found; `ids` is their instance map (id = place + 1).
+    pub fn of_nuclei(nuclei: &[Nucleus], ids: Vec<u32>, width: usize) -> Self {
+        let types = nuclei.iter().map(|n| n.type_id().unwrap_or(0) as u8);
+        let id_types = std::iter::once(0).chain(types).collect();
+        let probs = nuclei.iter().map(Nucleus::type_prob).collect();
+        Self {
+            type_probs: probs,
+            ..Self::of_map(ids, id_types, width)
+        }
+    }
+
+    /// The instance map with the nuclei of one type only.
+    pub fn ids_of_type(&self, type_id: u8) -> Option<Vec<u32>> {
+        let known = |id: u32| self.id_types.get(id as usize) == Some(&type_id);
+        let ids = self.ids.as_ref()?;
+        Some(
+            ids.iter()
+                .map(|&id| if known(id) { id } else { 0 })
+                .collect(),
+        )
+    }
+}

@@ -1,0 +1,285 @@
+//! Folders of annotations: truth or predictions, one image a stem.
+//!
+//! In: a folder. For a stem it may hold `STEM/` (what `tile` writes: labels.png or labels.npy with nuclei.json),
+//! `STEM.mat` (hover_net's, CoNSeP's: inst_map with type_map, or with inst_type), `STEM.png` (8 or 16 bit ids),
+//! `STEM.npy` (ids `[H, W]`, or ids and types `[H, W, 2]`), `STEM.json` (hover_net's or ours: points) or `STEM.csv`
+//! (x, y and, if there, type: a number). hover_net's `mat/` and CoNSeP's `Labels/` below the folder are found too. Out:
+//! [`Annotation`]s by stem. Never pairs nor scores.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::Detections;
+use super::annotation::Annotation;
+use crate::train::formats::mat5::{self, Matrix};
+
+/// A file that cannot be used: which, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub struct FolderError {
+    pub path: PathBuf,
+    pub reason: String,
+}
+
+fn failed(path: &Path, reason: impl ToString) -> FolderError {
+    FolderError {
+        path: path.to_path_buf(),
+        reason: reason.to_string(),
+    }
+}
+
+/// Most values an .npy may declare: a bound against absurd headers.
+const MOST_VALUES: u64 = 1 << 29;
+
+/// The annotation files of `folder` by stem.
+///
+/// # Errors
+/// A folder that cannot be read, or in which nothing is an annotation.
+pub fn list(folder: &Path) -> Result<BTreeMap<String, PathBuf>, FolderError> {
+    for place in [
+        folder.to_path_buf(),
+        folder.join("mat"),
+        folder.join("Labels"),
+        folder.join("labels"),
+    ] {
+        if place.is_dir() {
+            let found = list_flat(&place)?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+    }
+    Err(failed(
+        folder,
+        "holds no annotations: .mat, .npy, label .png, .json, .csv, or folders that `tile` has written",
+    ))
+}
+
+fn list_flat(folder: &Path) -> Result<BTreeMap<String, PathBuf>, FolderError> {
+    let entries = std::fs::read_dir(folder).map_err(|e| failed(folder, e))?;
+    let mut found = BTreeMap::new();
+    for entry in entries {
+        let path = entry.map_err(|e| failed(folder, e))?.path();
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+        let usable = match extension {
+            "mat" | "npy" | "png" | "json" | "csv" => path.is_file(),
+            _ => path.join("nuclei.json").is_file(),
+        };
+        let name = if path.is_dir() {
+            path.file_name()
+        } else {
+            path.file_stem()
+        };
+        if let (true, Some(stem)) = (usable, name.and_then(|s| s.to_str())) {
+            found.insert(stem.to_string(), path.clone());
+        }
+    }
+    Ok(found)
+}
+
+/// Reads what [`list`] found.
+pub fn read(path: &Path) -> Result<Annotation, FolderError> {
+    if path.is_dir() {
+        return read_tile(path);
+    }
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("mat") => read_mat(path),
+        Some("npy") => read_npy(path),
+        Some("json") => Ok(read_json(path)?.0),
+        Some("csv") => read_csv(path),
+        _ => {
+            let (ids, width) = read_png(path)?;
+            Ok(Annotation::of_map(ids, Vec::new(), width))
+        }
+    }
+}
+
+/// What `tile` writes: the label map, with types and probabilities from nuclei.json.
+fn read_tile(folder: &Path) -> Result<Annotation, FolderError> {
+    let (points, types) = read_json(&folder.join("nuclei.json"))?;
+    let [png, npy] = ["labels.png", "labels.npy"].map(|n| folder.join(n));
+    let (ids, width) = if png.is_file() {
+        read_png(&png)?
+    } else if npy.is_file() {
+        let map = read_npy(&npy)?;
+        let ids = map.ids.unwrap_or_default();
+        let columns = npy_shape(&npy)?[1] as usize;
+        (ids, columns)
+    } else {
+        return Ok(points);
+    };
+    let mut id_types = vec![0u8; ids.iter().copied().max().unwrap_or(0) as usize + 1];
+    let mut probs = BTreeMap::new();
+    for (id, type_id, prob) in types {
+        if let Some(slot) = id_types.get_mut(id as usize) {
+            *slot = type_id;
+            probs.insert(id, prob);
+        }
+    }
+    let mut annotation = Annotation::of_map(ids, id_types, width);
+    let mut present: Vec<u32> = annotation.ids.iter().flatten().copied().collect();
+    present.sort_unstable();
+    present.dedup();
+    let in_order = present.iter().filter(|id| **id > 0);
+    annotation.type_probs = in_order
+        .map(|id| probs.get(id).copied().flatten())
+        .collect();
+    Ok(annotation)
+}
+
+/// Id, type and probability of a nucleus in a JSON.
+type JsonTypes = Vec<(u32, u8, Option<f64>)>;
+
+/// hover_net's schema: centroids (pixel centres at whole numbers) with types.
+fn read_json(path: &Path) -> Result<(Annotation, JsonTypes), FolderError> {
+    let text = std::fs::read(path).map_err(|e| failed(path, e))?;
+    let root: serde_json::Value = serde_json::from_slice(&text).map_err(|e| failed(path, e))?;
+    let nuclei = root.get("nuc").unwrap_or(&root).as_object();
+    let nuclei = nuclei.ok_or_else(|| failed(path, "has no object `nuc`"))?;
+    let mut annotation = Annotation::default();
+    let mut types = Vec::new();
+    for (key, value) in nuclei {
+        let wrong = |what: &str| failed(path, format!("nucleus {key}: {what}"));
+        let id: u32 = key.parse().map_err(|_| wrong("its key is not a number"))?;
+        let centroid = value.get("centroid").and_then(|c| c.as_array());
+        let number = |i: usize| centroid.and_then(|c| c.get(i)).and_then(|v| v.as_f64());
+        let (Some(x), Some(y)) = (number(0), number(1)) else {
+            return Err(wrong("`centroid` is not [x, y]"));
+        };
+        let type_id = value.get("type").and_then(|t| t.as_u64()).unwrap_or(0);
+        let type_id = u8::try_from(type_id).map_err(|_| wrong("`type` is above 255"))?;
+        annotation.detections.points.push([x + 0.5, y + 0.5]);
+        annotation.detections.types.push(type_id);
+        types.push((id, type_id, value.get("type_prob").and_then(|p| p.as_f64())));
+    }
+    annotation.type_probs = types.iter().map(|t| t.2).collect();
+    Ok((annotation, types))
+}
+
+fn read_mat(path: &Path) -> Result<Annotation, FolderError> {
+    let bytes = std::fs::read(path).map_err(|e| failed(path, e))?;
+    let matrices = mat5::read(&bytes).map_err(|e| failed(path, e))?;
+    let get = |name: &str| matrices.iter().find(|m| m.name == name);
+    let map = get("inst_map").ok_or_else(|| failed(path, "has no numeric matrix inst_map"))?;
+    let rows = |m: &Matrix| -> Vec<u32> {
+        (0..m.rows)
+            .flat_map(|y| (0..m.columns).map(move |x| x * m.rows + y))
+            .map(|i| m.values[i].max(0.0) as u32)
+            .collect()
+    };
+    let ids = rows(map);
+    let mut id_types = vec![0u8; ids.iter().copied().max().unwrap_or(0) as usize + 1];
+    if let Some(types) = get("type_map").filter(|t| t.values.len() == map.values.len()) {
+        for (&id, &kind) in ids.iter().zip(&rows(types)) {
+            if id > 0 && kind > 0 {
+                id_types[id as usize] = kind.min(255) as u8;
+            }
+        }
+    } else if let Some(types) = get("inst_type") {
+        // inst_uid names the id of each row; older files leave it out and count.
+        let uid = get("inst_uid").filter(|u| u.values.len() == types.values.len());
+        for (i, &kind) in types.values.iter().enumerate() {
+            let id = uid.map_or(i + 1, |u| u.values[i].max(0.0) as usize);
+            if let Some(slot) = id_types.get_mut(id) {
+                *slot = kind.clamp(0.0, 255.0) as u8;
+            }
+        }
+    }
+    Ok(Annotation::of_map(ids, id_types, map.columns))
+}
+
+fn npy_shape(path: &Path) -> Result<Vec<u64>, FolderError> {
+    let file = std::fs::File::open(path).map_err(|e| failed(path, e))?;
+    let header =
+        npyz::NpyHeader::from_reader(std::io::BufReader::new(file)).map_err(|e| failed(path, e))?;
+    let shape = header.shape().to_vec();
+    let values = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d));
+    if !matches!(shape.as_slice(), [_, _] | [_, _, 2]) || values.is_none_or(|n| n > MOST_VALUES) {
+        return Err(failed(
+            path,
+            format!("shape {shape:?}: [H, W] ids or [H, W, 2] ids and types are wanted"),
+        ));
+    }
+    if header.order() != npyz::Order::C {
+        return Err(failed(
+            path,
+            "is stored column by column: save it with np.ascontiguousarray",
+        ));
+    }
+    Ok(shape)
+}
+
+fn read_npy(path: &Path) -> Result<Annotation, FolderError> {
+    let shape = npy_shape(path)?;
+    let values = npy_values(path)?;
+    let width = shape[1] as usize;
+    if shape.len() == 2 {
+        return Ok(Annotation::of_map(values, Vec::new(), width));
+    }
+    let ids: Vec<u32> = values.iter().step_by(2).copied().collect();
+    let mut id_types = vec![0u8; ids.iter().copied().max().unwrap_or(0) as usize + 1];
+    for (&id, &kind) in ids.iter().zip(values.iter().skip(1).step_by(2)) {
+        if id > 0 && kind > 0 {
+            id_types[id as usize] = kind.min(255) as u8;
+        }
+    }
+    Ok(Annotation::of_map(ids, id_types, width))
+}
+
+/// Values of any number type, as ids.
+pub(crate) fn npy_values(path: &Path) -> Result<Vec<u32>, FolderError> {
+    macro_rules! try_types {
+        ($($kind:ty),*) => {$(
+            let file = std::fs::File::open(path).map_err(|e| failed(path, e))?;
+            let npy = npyz::NpyFile::new(std::io::BufReader::new(file)).map_err(|e| failed(path, e))?;
+            if let Ok(data) = npy.try_data::<$kind>() {
+                return data
+                    .map(|v| v.map(|v| (v as f64).max(0.0) as u32).map_err(|e| failed(path, e)))
+                    .collect();
+            }
+        )*};
+    }
+    try_types!(u8, u16, i16, i32, u32, i64, u64, f32, f64);
+    Err(failed(path, "holds no numbers that could be ids"))
+}
+
+fn read_png(path: &Path) -> Result<(Vec<u32>, usize), FolderError> {
+    let label = image::open(path).map_err(|e| failed(path, e))?;
+    if label.color().has_color() {
+        return Err(failed(
+            path,
+            "is a colour picture, not a label map of 8 or 16 bit",
+        ));
+    }
+    let label = match label {
+        image::DynamicImage::ImageLuma8(map) => {
+            let ids = map.pixels().map(|p| u32::from(p.0[0])).collect();
+            return Ok((ids, map.width() as usize));
+        }
+        other => other.to_luma16(),
+    };
+    let ids = label.pixels().map(|p| u32::from(p.0[0])).collect();
+    Ok((ids, label.width() as usize))
+}
+
+#[derive(serde::Deserialize)]
+struct Row {
+    x: f64,
+    y: f64,
+    #[serde(default)]
+    r#type: Option<u8>,
+}
+
+fn read_csv(path: &Path) -> Result<Annotation, FolderError> {
+    let mut reader = csv::Reader::from_path(path).map_err(|e| failed(path, e))?;
+    let mut detections = Detections::default();
+    for row in reader.deserialize() {
+        let row: Row = row.map_err(|e| failed(path, e))?;
+        detections.points.push([row.x, row.y]);
+        detections.types.push(row.r#type.unwrap_or(0));
+    }
+    Ok(Annotation {
+        detections,
+        ..Annotation::default()
+    })
+}
