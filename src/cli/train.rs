@@ -3,51 +3,211 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use wsi_nuclei::train::config::TrainConfig;
-use wsi_nuclei::train::run::{TrainJob, run};
+use indicatif::{ProgressBar, ProgressStyle};
+use wsi_nuclei::config::DeviceChoice;
+use wsi_nuclei::model::library::Library;
+use wsi_nuclei::model::{Architecture, ModelSpec};
+use wsi_nuclei::train::checkpoint;
+use wsi_nuclei::train::config::{DataSet, TrainConfig};
+use wsi_nuclei::train::formats;
+use wsi_nuclei::train::run::{Ended, Progress, Start, TrainJob, run};
 
-use super::Failure;
+use super::models::first_device;
+use super::{EXIT_STOPPED, Failure, signals};
+
+/// The default training: what a bare `train --data FOLDER` changes only in its data.
+const DEFAULT: &str = include_str!("../../config/train-default.toml");
 
 /// Learn a hovernet-lite from labelled images; goes on from its last checkpoint
 #[derive(Debug, Args)]
 pub struct TrainArgs {
+    /// With --config: the folder below which its data sets lie. Without: folders of labelled images, formats found out
+    #[arg(long, value_name = "FOLDER", required = true, num_args = 1..)]
+    data: Vec<PathBuf>,
     /// What to learn from and how; see config/train-default.toml
-    #[arg(long, value_name = "TOML", default_value = "config/train-default.toml")]
-    config: PathBuf,
-    /// Folder below which the data sets of the configuration lie
-    #[arg(long, value_name = "FOLDER")]
-    data: PathBuf,
+    #[arg(long, value_name = "TOML")]
+    config: Option<PathBuf>,
+    /// µm/px of the images, where there is no --config
+    #[arg(
+        long,
+        value_name = "UM",
+        default_value_t = 0.25,
+        conflicts_with = "config"
+    )]
+    mpp: f64,
+    /// Beginnings of the names of images to validate on, where there is no --config
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    hold_out: Vec<String>,
+    /// Fine-tune this model (name or folder): its weights, types and post-processing
+    #[arg(long, value_name = "MODEL", conflicts_with = "encoder")]
+    from: Option<String>,
     /// ImageNet encoder to start from: scripts/imagenet_encoder.py makes it
-    #[arg(long, value_name = "SAFETENSORS")]
-    encoder: PathBuf,
-    /// Model folder to write; holds the checkpoint and a log too
+    #[arg(long, value_name = "SAFETENSORS", required_unless_present = "from")]
+    encoder: Option<PathBuf>,
+    /// Model folder to write; holds the checkpoint, train.jsonl and train.html too
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
     /// Optimisation steps in all
     #[arg(long, default_value_t = 5000)]
     steps: u64,
+    /// Crops at a time
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Batches a step
+    #[arg(long)]
+    accumulate: Option<usize>,
+    /// Learning rate of the decoder; the encoder's keeps its ratio to it
+    #[arg(long)]
+    lr: Option<f64>,
+    #[arg(long)]
+    seed: Option<u64>,
     /// Steps between checkpoints
     #[arg(long, default_value_t = 100)]
     checkpoint_every: u64,
-    /// Convolutions in bf16: a third faster on CPUs that have it
+    /// Steps between validations on held-out images; 0: never  [default: a tenth of the steps]
+    #[arg(long)]
+    validate_every: Option<u64>,
+    /// End after so many validations without a better PQ, and keep the best weights; 0: never
+    #[arg(long, default_value_t = 0)]
+    patience: u64,
+    /// Drop the checkpoint in the output folder
+    #[arg(long)]
+    restart: bool,
+    /// Convolutions in bf16: for GPUs, and CPUs that have it
     #[arg(long)]
     bf16: bool,
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
     /// CPU threads
     #[arg(long, default_value_t = 1)]
     threads: i32,
 }
 
 pub fn main(args: TrainArgs) -> Result<(), Failure> {
-    let config = TrainConfig::read(&args.config).map_err(Failure::usage)?;
+    let job = job(&args)?;
+    if args.restart {
+        checkpoint::forget(&job.out).map_err(Failure::slides)?;
+    }
     tch::set_num_threads(args.threads.max(1));
-    run(&TrainJob {
+    let stop = signals::stop_flag()?;
+    let bar = ProgressBar::new(job.steps);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {per_sec} {eta} left");
+    bar.set_style(style.map_err(Failure::usage)?);
+    let mut tell = |p: &Progress| {
+        bar.set_position(p.step);
+        let pq = p.pq.map_or(String::new(), |pq| format!(" PQ {pq:.3}"));
+        bar.set_message(format!("loss {:.3}{pq}", p.loss));
+    };
+    let ended = run(&job, &stop, &mut tell).map_err(Failure::slides)?;
+    bar.finish();
+    match ended {
+        Ended::AllSteps => Ok(()),
+        Ended::Early => {
+            eprintln!("ended early: no better PQ in {} validations", args.patience);
+            Ok(())
+        }
+        Ended::Stopped => Err(Failure {
+            code: EXIT_STOPPED,
+            message: "stopped; the same command goes on".into(),
+        }),
+    }
+}
+
+fn job(args: &TrainArgs) -> Result<TrainJob, Failure> {
+    let mut config = match &args.config {
+        Some(path) => TrainConfig::read(path).map_err(Failure::usage)?,
+        None => toml::from_str(DEFAULT).map_err(Failure::usage)?,
+    };
+    let start = match (&args.from, &args.encoder) {
+        (Some(name), _) => {
+            let folder = Library::from_env().open(name).map_err(Failure::usage)?;
+            adopt(&mut config, &folder.spec, args.config.is_none())?;
+            let tensors = folder.tensors().into_iter().flatten();
+            Start::Model(
+                tensors
+                    .map(|(n, t)| (n.clone(), t.shallow_clone()))
+                    .collect(),
+            )
+        }
+        (None, Some(encoder)) => Start::Encoder(encoder.clone()),
+        (None, None) => return Err(Failure::usage("give --from MODEL or --encoder FILE")),
+    };
+    let data_root = match (&args.config, args.data.as_slice()) {
+        (Some(_), [root]) => root.clone(),
+        (Some(_), _) => return Err(Failure::usage("with --config, --data is one folder")),
+        (None, folders) => {
+            config.data = folders
+                .iter()
+                .map(|folder| bare_set(folder, args, &config))
+                .collect::<Result<_, _>>()?;
+            PathBuf::new()
+        }
+    };
+    config.batch = args.batch.unwrap_or(config.batch);
+    config.accumulate = args.accumulate.unwrap_or(config.accumulate);
+    config.seed = args.seed.unwrap_or(config.seed);
+    if let Some(lr) = args.lr {
+        config.encoder_lr *= lr / config.lr;
+        config.lr = lr;
+    }
+    config.check().map_err(Failure::usage)?;
+    Ok(TrainJob {
+        start,
+        data_root,
         config,
-        data_root: args.data,
-        encoder: args.encoder,
-        out: args.output,
+        out: args.output.clone(),
         steps: args.steps,
         checkpoint_every: args.checkpoint_every.max(1),
+        validate_every: args.validate_every.unwrap_or((args.steps / 10).max(1)),
+        patience: args.patience,
         bf16: args.bf16,
+        device: first_device(&args.device)?,
     })
-    .map_err(Failure::slides)
+}
+
+/// What a fine-tuned model takes over: its post-processing; its types too, unless a configuration names others.
+fn adopt(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> Result<(), Failure> {
+    if spec.architecture != Architecture::HovernetLite {
+        return Err(Failure::usage(format!(
+            "--from {}: a {} cannot be trained here yet; hovernet-lite can",
+            spec.name,
+            spec.architecture.name()
+        )));
+    }
+    config.postproc = spec.postproc.clone();
+    if types_too {
+        config.mpp = spec.mpp;
+        config.types = spec.types.iter().skip(1).cloned().collect();
+    }
+    config.model.name = format!("{}-tuned", spec.name);
+    Ok(())
+}
+
+/// A folder without a configuration as a data set of its own.
+fn bare_set(
+    folder: &std::path::Path,
+    args: &TrainArgs,
+    config: &TrainConfig,
+) -> Result<DataSet, Failure> {
+    let format = formats::detect(folder).map_err(Failure::usage)?;
+    let name = folder
+        .file_name()
+        .map_or("data".into(), |n| n.to_string_lossy().into_owned());
+    let ids = 1..=config.types.len() as u8;
+    Ok(DataSet {
+        name,
+        format,
+        folder: std::path::absolute(folder).map_err(Failure::usage)?,
+        mpp: args.mpp,
+        share: 1.0,
+        // A set's own numbers are taken for the model's; names must be the model's.
+        type_ids: std::iter::once(0).chain(ids.clone()).collect(),
+        types: config
+            .types
+            .iter()
+            .map(|t| t.name.clone())
+            .zip(ids)
+            .collect(),
+        hold_out: args.hold_out.clone(),
+    })
 }

@@ -105,6 +105,14 @@ impl ModelFolder {
         }
     }
 
+    /// The parameters by name; `None` for models that hold none by name.
+    pub fn tensors(&self) -> Option<&weights::Tensors> {
+        match &self.weights {
+            Weights::Tensors(tensors) => Some(tensors),
+            Weights::Script(_) | Weights::Rule(_) => None,
+        }
+    }
+
     /// The network on `device`, ready to give out workers.
     pub fn load(&self, device: Device) -> Result<Model, ModelError> {
         let spec = self.spec.clone();

@@ -26,12 +26,33 @@ pub struct TrainConfig {
     /// Decay a step of the averaged weights, which are the ones that ship.
     pub ema: f64,
     pub seed: u64,
+    /// Batches whose gradients are averaged into one step.
+    #[serde(default = "one")]
+    pub accumulate: usize,
+    /// Whether crops are turned, scaled and coloured at random; without it they are cut out as they are.
+    #[serde(default = "yes")]
+    pub augment: bool,
+    /// Held-out images a set that validation looks at while the training goes on.
+    #[serde(default = "some_images")]
+    pub validation_images: usize,
     /// What model.toml says beside the weights.
     pub model: ModelCard,
     /// The types, background not counted; id = place + 1.
     pub types: Vec<TypeInfo>,
     pub postproc: PostprocParams,
     pub data: Vec<DataSet>,
+}
+
+const fn one() -> usize {
+    1
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn some_images() -> usize {
+    8
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,13 +117,14 @@ impl TrainConfig {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// Whether every value is in range.
+    pub fn check(&self) -> Result<(), String> {
         let types = self.types.len();
         if self.crop_px == 0 || !self.crop_px.is_multiple_of(32) {
             return Err(format!("crop_px = {}: give a multiple of 32", self.crop_px));
         }
-        if self.batch == 0 || self.data.is_empty() {
-            return Err("batch and [[data]] must not be empty".into());
+        if self.batch == 0 || self.accumulate == 0 || self.data.is_empty() {
+            return Err("batch, accumulate and [[data]] must not be empty".into());
         }
         if !(self.mpp > 0.0 && self.lr > 0.0 && (0.0..1.0).contains(&self.ema)) {
             return Err("mpp and lr must be positive, ema in 0..1".into());

@@ -60,8 +60,8 @@ impl<'a> Pool<'a> {
         Self { sets }
     }
 
-    /// Draws one crop of `side` px.
-    pub fn draw(&self, rng: &mut Rng, side: usize) -> View {
+    /// Draws one crop of `side` px; without `augment` it is neither turned nor scaled.
+    pub fn draw(&self, rng: &mut Rng, side: usize, augment: bool) -> View {
         let total: f64 = self.sets.iter().map(|s| s.0).sum();
         let mut at = rng.f64() * total;
         let mut chosen = self.sets.len() - 1;
@@ -83,7 +83,12 @@ impl<'a> Pool<'a> {
             let (w, h) = image.rgb.dimensions();
             (image, (rng.f64() * f64::from(w), rng.f64() * f64::from(h)))
         };
-        sample(image, centre, rng, side)
+        let pose = if augment {
+            Pose::draw(rng)
+        } else {
+            Pose::PLAIN
+        };
+        sample(image, centre, pose, side)
     }
 }
 
@@ -110,18 +115,53 @@ fn centres(image: &LabelledImage) -> Vec<(u8, f64, f64)> {
     }
 }
 
-/// Cuts a turned, mirrored and scaled square around `centre`, kept inside the image where it fits.
-fn sample(image: &LabelledImage, centre: (f64, f64), rng: &mut Rng, side: usize) -> View {
-    let (w, h) = (f64::from(image.rgb.width()), f64::from(image.rgb.height()));
-    let copied = rng.f64() < COPIED;
-    let (step, angle) = if copied {
-        (1.0, f64::from(rng.u8(0..4)) * std::f64::consts::FRAC_PI_2)
-    } else {
-        let (lo, hi) = STEP_RANGE;
-        let step = (lo.ln() + rng.f64() * (hi.ln() - lo.ln())).exp();
-        (step, rng.f64() * std::f64::consts::TAU)
+/// How a crop lies in its image.
+#[derive(Clone, Copy)]
+struct Pose {
+    /// Px of the crop are px of the image.
+    copied: bool,
+    /// Px of the image a px of the crop.
+    step: f64,
+    angle: f64,
+    /// -1 (mirrored) or 1.
+    mirror: f64,
+}
+
+impl Pose {
+    const PLAIN: Self = Self {
+        copied: true,
+        step: 1.0,
+        angle: 0.0,
+        mirror: 1.0,
     };
-    let mirror = if rng.bool() { -1.0 } else { 1.0 };
+
+    fn draw(rng: &mut Rng) -> Self {
+        let copied = rng.f64() < COPIED;
+        let (step, angle) = if copied {
+            (1.0, f64::from(rng.u8(0..4)) * std::f64::consts::FRAC_PI_2)
+        } else {
+            let (lo, hi) = STEP_RANGE;
+            let step = (lo.ln() + rng.f64() * (hi.ln() - lo.ln())).exp();
+            (step, rng.f64() * std::f64::consts::TAU)
+        };
+        Self {
+            copied,
+            step,
+            angle,
+            mirror: if rng.bool() { -1.0 } else { 1.0 },
+        }
+    }
+}
+
+/// Cuts a square around `centre`, kept inside the image where it fits.
+fn sample(image: &LabelledImage, centre: (f64, f64), pose: Pose, side: usize) -> View {
+    let (w, h) = (f64::from(image.rgb.width()), f64::from(image.rgb.height()));
+    let Pose {
+        copied,
+        step,
+        angle,
+        mirror,
+    } = pose;
     let reach = step * side as f64 / 2.0;
     let keep = |c: f64, size: f64| {
         let kept = if size > 2.0 * reach {

@@ -20,6 +20,36 @@ pub enum Truth {
     Dots(Vec<Dot>),
 }
 
+impl Truth {
+    /// What is known inside `[x, y, w, h]` of an image `width` px wide.
+    pub fn cropped(&self, width: u32, [x, y, w, h]: [u32; 4]) -> Self {
+        match self {
+            Truth::Instances { ids, types } => Truth::Instances {
+                ids: (y..y + h)
+                    .flat_map(|row| {
+                        let start = (row * width + x) as usize;
+                        ids[start..start + w as usize].iter().copied()
+                    })
+                    .collect(),
+                types: types.clone(),
+            },
+            Truth::Dots(dots) => Truth::Dots(
+                dots.iter()
+                    .map(|d| Dot {
+                        x_px: d.x_px - x as f32,
+                        y_px: d.y_px - y as f32,
+                        ..*d
+                    })
+                    .filter(|d| {
+                        let inside = |v: f32, n: u32| v >= 0.0 && v < n as f32;
+                        inside(d.x_px, w) && inside(d.y_px, h)
+                    })
+                    .collect(),
+            ),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Dot {
     pub x_px: f32,

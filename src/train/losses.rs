@@ -19,6 +19,22 @@ pub struct Batch {
     pub tp_weight: Tensor,
 }
 
+impl Batch {
+    /// The same on `device`.
+    pub fn on(&self, device: tch::Device) -> Self {
+        let here = |t: &Tensor| t.to_device(device);
+        Self {
+            rgb: here(&self.rgb),
+            np: here(&self.np),
+            np_weight: here(&self.np_weight),
+            hv: here(&self.hv),
+            hv_weight: here(&self.hv_weight),
+            tp: here(&self.tp),
+            tp_weight: here(&self.tp_weight),
+        }
+    }
+}
+
 /// The loss and its parts (np, hv, tp), each a scalar.
 pub struct Loss {
     pub total: Tensor,

@@ -5,6 +5,8 @@
 //! from its last checkpoint as if it had not been. Never reads a held-out image.
 
 pub mod augment;
+pub mod batch;
+pub mod checkpoint;
 pub mod config;
 pub mod crops;
 pub mod data;
@@ -12,9 +14,11 @@ pub mod formats;
 pub mod losses;
 pub mod optimizer;
 pub mod package;
+pub mod page;
 pub mod run;
 pub mod targets;
 pub mod tune;
+pub mod validate;
 pub mod weights;
 
 use std::path::PathBuf;
@@ -30,6 +34,10 @@ pub enum TrainError {
         "step {step}: the loss is not a number: lower lr, or look at the data with `data check`"
     )]
     NotANumber { step: u64 },
+    #[error(
+        "not enough memory for {batch} crops at once: try --batch {fits}, with --accumulate to keep a step as large"
+    )]
+    Memory { batch: usize, fits: usize },
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
 }

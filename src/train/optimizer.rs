@@ -44,6 +44,22 @@ impl Optimizer {
         }
     }
 
+    /// The same state on `device`.
+    pub fn on(self, device: tch::Device) -> Self {
+        let here = |tensors: BTreeMap<String, Tensor>| {
+            tensors
+                .into_iter()
+                .map(|(n, t)| (n, t.to_device(device)))
+                .collect()
+        };
+        Self {
+            step: self.step,
+            m: here(self.m),
+            v: here(self.v),
+            average: here(self.average),
+        }
+    }
+
     /// One step from the gradients in `tensors`; clears them.
     pub fn update(
         &mut self,

@@ -8,8 +8,8 @@ use std::path::Path;
 use tch::{Kind, Tensor};
 
 use super::TrainError;
+use super::checkpoint::write;
 use super::config::TrainConfig;
-use super::run::write;
 use super::tune::Tuned;
 use crate::model::weights::sha256_hex;
 use crate::model::{Architecture, ModelSpec, TypeInfo};
@@ -18,12 +18,42 @@ use crate::store::atomic;
 /// File name of the weights.
 const WEIGHTS: &str = "model.safetensors";
 
+/// model.toml and the bytes of the weights, as a model folder at `out` would hold them.
+pub fn pack(
+    config: &TrainConfig,
+    tensors: &[(String, Tensor)],
+    out: &Path,
+) -> Result<(String, Vec<u8>), TrainError> {
+    let folder = tempfile::tempdir().map_err(|e| TrainError::file(out, e))?;
+    write_model(folder.path(), config, tensors)?;
+    let read = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::read(&path).map_err(|e| TrainError::file(path, e))
+    };
+    let text = String::from_utf8_lossy(&read("model.toml")?).into_owned();
+    Ok((text, read(WEIGHTS)?))
+}
+
+/// Puts the model folder `from` in the place of `out`'s, if there is one.
+pub fn promote(from: &Path, out: &Path) -> Result<(), TrainError> {
+    for name in [WEIGHTS, "model.toml"] {
+        let source = from.join(name);
+        if source.exists() {
+            let bytes = std::fs::read(&source).map_err(|e| TrainError::file(&source, e))?;
+            let target = out.join(name);
+            atomic::write_bytes(&target, &bytes).map_err(|e| TrainError::file(&target, e))?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes the model folder `out`: weights first, then the model.toml that names them.
 pub fn write_model(
     out: &Path,
     config: &TrainConfig,
     tensors: &[(String, Tensor)],
 ) -> Result<(), TrainError> {
+    std::fs::create_dir_all(out).map_err(|e| TrainError::file(out, e))?;
     let half: Vec<_> = tensors
         .iter()
         .map(|(n, t)| (n.clone(), t.to_kind(Kind::Half)))

@@ -1,139 +1,341 @@
-//! The training loop: draw, predict, compare, learn, checkpoint.
+//! The training loop: draw, predict, compare, learn, validate, checkpoint.
 
+use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded};
-use fastrand::Rng;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::checkpoint::{self, Best};
 use super::config::TrainConfig;
 use super::crops::Pool;
 use super::data::{self, LoadedSet};
 use super::losses::{self, Batch};
-use super::optimizer::Optimizer;
+use super::optimizer::{self, Optimizer};
 use super::weights::Weights;
-use super::{TrainError, augment, package, targets};
+use super::{TrainError, batch, package, page, validate};
 use crate::model::lite;
+use crate::model::network::RawMaps;
+use crate::model::weights::Tensors;
 
 /// Batches that measure the encoder's batch-norm statistics.
 const RECALIBRATION_BATCHES: usize = 12;
 /// Batches prepared ahead.
 const PREFETCH: usize = 3;
+/// Steps a line of the log.
+const LOG_EVERY: u64 = 20;
+
+/// What the weights are before the first step.
+pub enum Start {
+    /// An ImageNet encoder (safetensors, see scripts/imagenet_encoder.py) and a fresh decoder.
+    Encoder(PathBuf),
+    /// Weights of a model, batch norms folded. Another number of types gets a fresh type head.
+    Model(Tensors),
+}
 
 /// Where things are and how long to go on.
 pub struct TrainJob {
     pub config: TrainConfig,
     /// The data sets' folders lie below this.
     pub data_root: PathBuf,
-    /// ImageNet encoder (safetensors).
-    pub encoder: PathBuf,
+    pub start: Start,
     /// Checkpoint, log and weights go here.
     pub out: PathBuf,
     pub steps: u64,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+    /// Steps between validations; 0: none.
+    pub validate_every: u64,
+    /// Validations without a better PQ that end the training; 0: never.
+    pub patience: u64,
     pub bf16: bool,
+    pub device: Device,
 }
 
-/// Trains to the end, from the checkpoint in `out` if there is one. Writes `train.safetensors` (checkpoint),
-/// a model folder's files (averaged weights, batch norms folded) and `train.jsonl` (a line every 20 steps).
-pub fn run(job: &TrainJob) -> Result<(), TrainError> {
+/// How a training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    AllSteps,
+    /// Validation stopped getting better.
+    Early,
+    /// On request: the checkpoint is written.
+    Stopped,
+}
+
+/// What a progress bar shows after a step.
+#[derive(Debug, Clone, Copy)]
+pub struct Progress {
+    pub step: u64,
+    pub loss: f64,
+    /// Of the last validation.
+    pub pq: Option<f64>,
+}
+
+/// Trains to the end, from the checkpoint in `out` if there is one. Writes `train.safetensors` (checkpoint), a model
+/// folder's files (averaged weights, batch norms folded), `train.jsonl` and, with validation, `train.html`.
+///
+/// # Errors
+/// Data that cannot be used, a checkpoint of another configuration, a loss that is not a number, too little memory.
+pub fn run(
+    job: &TrainJob,
+    stop: &AtomicBool,
+    tell: &mut dyn FnMut(&Progress),
+) -> Result<Ended, TrainError> {
     std::fs::create_dir_all(&job.out).map_err(|e| TrainError::file(&job.out, e))?;
+    checkpoint::claim(&job.out, &job.config)?;
     let sets = data::load(&job.config, &job.data_root)?;
     report_sets(&sets);
     let types = job.config.types.len();
-    let (mut weights, mut optimizer) = begin(job, &sets)?;
+    let (weights, optimizer, best) = begin(job, &sets)?;
     let first = optimizer.step;
+    let validation = match job.validate_every {
+        0 => Vec::new(),
+        _ => validate::sample(&sets, job.config.validation_images),
+    };
     std::thread::scope(|scope| {
         let (send, receive) = bounded(PREFETCH);
-        let (sets, config) = (&sets, &job.config);
+        let (sets, config, steps) = (&sets, &job.config, job.steps);
         scope.spawn(move || {
             let pool = Pool::new(sets, types);
-            for step in first..job.steps {
+            let parts = config.accumulate as u64;
+            for index in first * parts..steps * parts {
                 // The trainer is gone: nobody needs another batch.
-                if send.send(draw_batch(&pool, config, step)).is_err() {
+                if send.send(batch::draw(&pool, config, index)).is_err() {
                     return;
                 }
             }
         });
-        learn(job, &mut weights, &mut optimizer, &receive)
+        let mut training = Training {
+            job,
+            weights,
+            optimizer,
+            best,
+            validation,
+            last_pq: None,
+        };
+        training.learn(receive, stop, tell)
     })
 }
 
 /// Weights and optimizer as the last checkpoint left them, or as a training begins.
-fn begin(job: &TrainJob, sets: &[LoadedSet]) -> Result<(Weights, Optimizer), TrainError> {
+fn begin(job: &TrainJob, sets: &[LoadedSet]) -> Result<(Weights, Optimizer, Best), TrainError> {
     let types = job.config.types.len();
-    let mut weights = Weights::from_imagenet(&job.encoder, types as i64, job.config.seed)?;
-    let checkpoint = job.out.join("train.safetensors");
-    let optimizer = if checkpoint.exists() {
-        resume(&checkpoint, &mut weights)?
+    let (mut weights, measured) = match &job.start {
+        Start::Encoder(path) => (
+            Weights::from_imagenet(path, types as i64, job.config.seed)?,
+            false,
+        ),
+        Start::Model(tensors) => (
+            Weights::from_folded(tensors, types as i64, job.config.seed)?,
+            true,
+        ),
+    };
+    let (optimizer, best) = if checkpoint::exists(&job.out) {
+        checkpoint::resume(&job.out, &mut weights)?
     } else {
-        let pool = Pool::new(sets, types);
-        let batches: Vec<Tensor> = (0..RECALIBRATION_BATCHES)
-            .map(|i| draw_batch(&pool, &job.config, u64::MAX - i as u64).rgb)
-            .collect();
-        weights.recalibrate(&batches);
-        Optimizer::new(&weights.tensors, &weights.learning())
+        if !measured {
+            let pool = Pool::new(sets, types);
+            let batches: Vec<Tensor> = (0..RECALIBRATION_BATCHES)
+                .map(|i| batch::draw(&pool, &job.config, u64::MAX - i as u64).rgb)
+                .collect();
+            weights.recalibrate(&batches);
+        }
+        let fresh = Optimizer::new(&weights.tensors, &weights.learning());
+        (fresh, Best::default())
     };
     weights.bf16 = job.bf16;
-    for name in weights.learning() {
-        if let Some(t) = weights.tensors.get_mut(&name) {
-            *t = t.detach().copy().set_requires_grad(true);
-        }
+    let learning = weights.learning();
+    for (name, t) in &mut weights.tensors {
+        let here = t.detach().to_device(job.device).copy();
+        *t = here.set_requires_grad(learning.contains(name));
     }
-    Ok((weights, optimizer))
+    Ok((weights, optimizer.on(job.device), best))
 }
 
-fn learn(
-    job: &TrainJob,
-    weights: &mut Weights,
-    optimizer: &mut Optimizer,
-    batches: &Receiver<Batch>,
-) -> Result<(), TrainError> {
-    let log_path = job.out.join("train.jsonl");
-    let mut log = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&log_path)
-        .map_err(|e| TrainError::file(&log_path, e))?;
-    let mut sums = [0.0; 4];
-    let mut since = Instant::now();
-    while let Ok(batch) = batches.recv() {
-        let raw = lite::forward(&weights.layers, weights, &batch.rgb.to_kind(Kind::Float));
+/// A training under way.
+struct Training<'a> {
+    job: &'a TrainJob,
+    weights: Weights,
+    optimizer: Optimizer,
+    best: Best,
+    validation: Vec<LoadedSet>,
+    last_pq: Option<f64>,
+}
+
+impl Training<'_> {
+    fn learn(
+        &mut self,
+        batches: Receiver<Batch>,
+        stop: &AtomicBool,
+        tell: &mut dyn FnMut(&Progress),
+    ) -> Result<Ended, TrainError> {
+        let job = self.job;
+        let log_path = job.out.join("train.jsonl");
+        let mut log = File::options()
+            .create(true)
+            .append(true)
+            .open(&log_path)
+            .map_err(|e| TrainError::file(&log_path, e))?;
+        let mut line = |value: serde_json::Value| {
+            writeln!(log, "{value}").map_err(|e| TrainError::file(&log_path, e))
+        };
+        let mut sums = [0.0; 4];
+        let mut since = Instant::now();
+        while let Some(parts) = self.step(&batches)? {
+            let step = self.optimizer.step;
+            sums.iter_mut().zip(parts).for_each(|(sum, v)| *sum += v);
+            tell(&Progress {
+                step,
+                loss: parts[0],
+                pq: self.last_pq,
+            });
+            if step.is_multiple_of(LOG_EVERY) {
+                let mean = sums.map(|s| s / LOG_EVERY as f64);
+                line(serde_json::json!({
+                    "step": step, "loss": mean[0], "np": mean[1], "hv": mean[2], "tp": mean[3],
+                    "rate": optimizer::schedule(step, job.steps),
+                    "seconds_a_step": since.elapsed().as_secs_f64() / LOG_EVERY as f64,
+                }))?;
+                (sums, since) = ([0.0; 4], Instant::now());
+            }
+            let mut ended = (step == job.steps).then_some(Ended::AllSteps);
+            let due = job.validate_every > 0
+                && (step.is_multiple_of(job.validate_every) || ended.is_some());
+            if due && !self.validation.is_empty() {
+                line(self.validated(step)?)?;
+                if job.patience > 0 && self.best.stale >= job.patience {
+                    ended = Some(Ended::Early);
+                }
+            }
+            if stop.load(Ordering::Relaxed) {
+                ended = ended.or(Some(Ended::Stopped));
+            }
+            if step.is_multiple_of(job.checkpoint_every) || ended.is_some() {
+                self.save()?;
+            }
+            if let Some(ended) = ended {
+                // The best weights ship where validation decides how long to go on.
+                if job.patience > 0 && ended != Ended::Stopped {
+                    package::promote(&job.out.join("best"), &job.out)?;
+                }
+                return Ok(ended);
+            }
+        }
+        Ok(Ended::AllSteps)
+    }
+
+    /// One step: [loss, np, hv, tp]; `None` when all are done.
+    fn step(&mut self, batches: &Receiver<Batch>) -> Result<Option<[f64; 4]>, TrainError> {
+        let parts = self.job.config.accumulate;
+        let mut sums = [0.0; 4];
+        for _ in 0..parts {
+            let Ok(batch) = batches.recv() else {
+                return Ok(None);
+            };
+            let loss = self.backward(&batch.on(self.job.device))?;
+            sums.iter_mut()
+                .zip(loss)
+                .for_each(|(sum, v)| *sum += v / parts as f64);
+        }
+        self.optimizer
+            .update(&mut self.weights.tensors, &self.job.config, self.job.steps);
+        Ok(Some(sums))
+    }
+
+    /// Adds the gradients of one batch, over the number of batches a step.
+    fn backward(&self, batch: &Batch) -> Result<[f64; 4], TrainError> {
+        let raw = self.forward(&batch.rgb)?;
         let float = |t: Tensor| t.to_kind(Kind::Float);
-        let raw = crate::model::network::RawMaps {
+        let raw = RawMaps {
             np: float(raw.np),
             hv: float(raw.hv),
             tp: raw.tp.map(float),
         };
-        let loss = losses::of(&raw, &batch);
+        let loss = losses::of(&raw, batch);
         let total = loss.total.double_value(&[]);
         if !total.is_finite() {
             return Err(TrainError::NotANumber {
-                step: optimizer.step,
+                step: self.optimizer.step,
             });
         }
-        loss.total.backward();
-        optimizer.update(&mut weights.tensors, &job.config, job.steps);
-        for (sum, v) in sums.iter_mut().zip([total].iter().chain(&loss.parts)) {
-            *sum += v;
-        }
-        if optimizer.step.is_multiple_of(20) {
-            let mean = sums.map(|s| s / 20.0);
-            let line = serde_json::json!({
-                "step": optimizer.step, "loss": mean[0], "np": mean[1], "hv": mean[2], "tp": mean[3],
-                "seconds_a_step": since.elapsed().as_secs_f64() / 20.0,
-            });
-            writeln!(log, "{line}").map_err(|e| TrainError::file(&log_path, e))?;
-            (sums, since) = ([0.0; 4], Instant::now());
-        }
-        if optimizer.step.is_multiple_of(job.checkpoint_every) || optimizer.step == job.steps {
-            save(job, weights, optimizer)?;
-        }
+        let parts = self.job.config.accumulate;
+        let share = match parts {
+            1 => loss.total,
+            _ => loss.total / parts as f64,
+        };
+        share
+            .f_backward()
+            .map_err(|e| out_of_memory(e, self.job.config.batch))?;
+        let [np, hv, tp] = loss.parts;
+        Ok([total, np, hv, tp])
     }
-    Ok(())
+
+    /// libtorch's plain calls panic when memory is short: here that becomes an error with its cure.
+    fn forward(&self, rgb: &Tensor) -> Result<RawMaps, TrainError> {
+        let weights = &self.weights;
+        let guarded =
+            AssertUnwindSafe(|| lite::forward(&weights.layers, weights, &rgb.to_kind(Kind::Float)));
+        catch_unwind(guarded).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+            out_of_memory(tch::TchError::Torch(text), self.job.config.batch)
+        })
+    }
+
+    /// The averaged weights with batch norms folded.
+    fn averaged(&self) -> Vec<(String, Tensor)> {
+        let learnt = self.weights.tensors.iter();
+        let mut averaged: std::collections::BTreeMap<_, _> =
+            learnt.map(|(n, t)| (n.clone(), t.detach())).collect();
+        let average = self.optimizer.average.iter();
+        averaged.extend(average.map(|(n, t)| (n.clone(), t.shallow_clone())));
+        Weights::new(self.weights.layers.clone(), averaged).fold()
+    }
+
+    /// Validates, keeps the best weights, rewrites train.html; returns the line for the log.
+    fn validated(&mut self, step: u64) -> Result<serde_json::Value, TrainError> {
+        let job = self.job;
+        let folded = self.averaged();
+        let model = validate::model_of(&job.config, &folded, &job.out)?;
+        let scores = validate::validate(&model, &self.validation)?;
+        self.last_pq = Some(scores.pq);
+        if self.best.pq.is_none_or(|best| scores.pq > best) {
+            self.best = Best {
+                pq: Some(scores.pq),
+                stale: 0,
+            };
+            if job.patience > 0 {
+                package::write_model(&job.out.join("best"), &job.config, &folded)?;
+            }
+        } else {
+            self.best.stale += 1;
+        }
+        page::write(&job.out, &validate::panel(&model, &self.validation)?)?;
+        Ok(serde_json::json!({
+            "step": step, "val_pq": scores.pq, "val_dice": scores.dice, "val_f1d": scores.f1d,
+        }))
+    }
+
+    /// Writes the checkpoint, then the model as it stands.
+    fn save(&self) -> Result<(), TrainError> {
+        checkpoint::save(&self.job.out, &self.weights, &self.optimizer, self.best)?;
+        package::write_model(&self.job.out, &self.job.config, &self.averaged())
+    }
+}
+
+/// libtorch's "out of memory" with the cure; other errors as they are.
+fn out_of_memory(error: tch::TchError, batch: usize) -> TrainError {
+    let text = error.to_string();
+    if text.contains("out of memory") || text.contains("allocate memory") {
+        return TrainError::Memory {
+            batch,
+            fits: (batch / 2).max(1),
+        };
+    }
+    TrainError::Torch(error)
 }
 
 fn report_sets(sets: &[LoadedSet]) {
@@ -147,106 +349,12 @@ fn report_sets(sets: &[LoadedSet]) {
     }
 }
 
-/// The batch of `step`: a pure function of the configuration's seed and the step.
-fn draw_batch(pool: &Pool, config: &TrainConfig, step: u64) -> Batch {
-    let side = config.crop_px;
-    let mut rgb = Vec::with_capacity(config.batch * 3 * side * side);
-    let mut maps: [Vec<f32>; 6] = Default::default();
-    let mut tp = Vec::with_capacity(config.batch * side * side);
-    for i in 0..config.batch {
-        let mut rng = Rng::with_seed(
-            config.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)
-                ^ step.wrapping_mul(1_000_003).wrapping_add(i as u64),
-        );
-        let mut view = pool.draw(&mut rng, side);
-        let t = targets::of(&view, side);
-        view.rgb = augment::vary(view.rgb, &mut rng);
-        for channel in 0..3 {
-            rgb.extend(view.rgb.pixels().map(|p| p.0[channel]));
-        }
-        for (map, part) in
-            maps.iter_mut()
-                .zip([t.np, t.np_weight, t.h, t.v, t.hv_weight, t.tp_weight])
-        {
-            map.extend(part);
-        }
-        tp.extend(t.tp);
-    }
-    let (n, s) = (config.batch as i64, side as i64);
-    let plane = |v: &[f32]| Tensor::from_slice(v).view([n, 1, s, s]);
-    let [np, np_weight, h, v, hv_weight, tp_weight] = &maps;
-    Batch {
-        rgb: Tensor::from_slice(&rgb).view([n, 3, s, s]),
-        np: plane(np),
-        np_weight: plane(np_weight),
-        hv: Tensor::cat(&[plane(h), plane(v)], 1),
-        hv_weight: plane(hv_weight),
-        tp: Tensor::from_slice(&tp).view([n, s, s]),
-        tp_weight: plane(tp_weight),
-    }
-}
-
-/// Writes the checkpoint, then the model as it stands.
-fn save(job: &TrainJob, weights: &Weights, optimizer: &Optimizer) -> Result<(), TrainError> {
-    let mut all: Vec<(String, Tensor)> = vec![("step".into(), Tensor::from(optimizer.step as i64))];
-    let groups = [
-        ("w", &weights.tensors),
-        ("m", &optimizer.m),
-        ("v", &optimizer.v),
-        ("a", &optimizer.average),
-    ];
-    for (prefix, tensors) in groups {
-        all.extend(
-            tensors
-                .iter()
-                .map(|(n, t)| (format!("{prefix}:{n}"), t.detach())),
-        );
-    }
-    write(&all, &job.out.join("train.safetensors"))?;
-    let learnt = weights.tensors.iter().map(|(n, t)| (n.clone(), t.detach()));
-    let mut averaged: std::collections::BTreeMap<_, _> = learnt.collect();
-    averaged.extend(
-        optimizer
-            .average
-            .iter()
-            .map(|(n, t)| (n.clone(), t.shallow_clone())),
-    );
-    let averaged = Weights::new(weights.layers.clone(), averaged);
-    package::write_model(&job.out, &job.config, &averaged.fold())
-}
-
-/// Writes tensors to `path`, whole or not at all.
-pub(super) fn write(tensors: &[(String, Tensor)], path: &Path) -> Result<(), TrainError> {
-    let part = path.with_extension("part");
-    let contiguous: Vec<_> = tensors.iter().map(|(n, t)| (n, t.contiguous())).collect();
-    Tensor::write_safetensors(&contiguous, &part)?;
-    std::fs::rename(&part, path).map_err(|e| TrainError::file(path, e))
-}
-
-fn resume(checkpoint: &Path, weights: &mut Weights) -> Result<Optimizer, TrainError> {
-    let mut optimizer = Optimizer::new(&weights.tensors, &weights.learning());
-    let tensors =
-        Tensor::read_safetensors(checkpoint).map_err(|e| TrainError::file(checkpoint, e))?;
-    for (name, tensor) in tensors {
-        match name.split_once(':') {
-            None => optimizer.step = tensor.int64_value(&[]) as u64,
-            Some(("w", n)) => drop(weights.tensors.insert(n.into(), tensor)),
-            Some(("m", n)) => drop(optimizer.m.insert(n.into(), tensor)),
-            Some(("v", n)) => drop(optimizer.v.insert(n.into(), tensor)),
-            Some((_, n)) => drop(optimizer.average.insert(n.into(), tensor)),
-        }
-    }
-    tracing::info!(
-        "going on from step {} of {}",
-        optimizer.step,
-        checkpoint.display()
-    );
-    Ok(optimizer)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::train::checkpoint::write;
     use image::{GrayImage, Luma, Rgb, RgbImage};
 
     /// Two images of discs with their ids, and an encoder of random weights.
@@ -302,42 +410,68 @@ mod tests {
         config
     }
 
-    #[test]
-    fn a_killed_training_goes_on_as_if_it_had_not_been() {
-        let root = tempfile::tempdir().unwrap();
-        let config = fixture(root.path());
-        let job = |out: &str, steps| TrainJob {
+    fn job(root: &Path, config: &TrainConfig, out: &str, steps: u64) -> TrainJob {
+        TrainJob {
             config: config.clone(),
-            data_root: root.path().to_path_buf(),
-            encoder: root.path().join("encoder.safetensors"),
-            out: root.path().join(out),
+            data_root: root.to_path_buf(),
+            start: Start::Encoder(root.join("encoder.safetensors")),
+            out: root.join(out),
             steps,
             checkpoint_every: 2,
+            validate_every: 0,
+            patience: 0,
             bf16: false,
-        };
-        run(&job("whole", 4)).unwrap();
-        // Killed after its first checkpoint: the log and the checkpoint of step 2 are what is left.
-        let interrupted = job("killed", 4);
-        stop_after(&interrupted, 2);
-        run(&interrupted).unwrap();
-        let weights =
-            |out: &str| std::fs::read(root.path().join(out).join("model.safetensors")).unwrap();
-        assert!(weights("whole") == weights("killed"), "the weights differ");
-        let folder = crate::model::ModelFolder::open(&root.path().join("whole")).unwrap();
-        assert_eq!(folder.spec.types.len(), 0);
+            device: Device::Cpu,
+        }
     }
 
-    /// Runs with the schedule of `job`, and drops everything after `steps`.
-    fn stop_after(job: &TrainJob, steps: u64) {
-        let sets = data::load(&job.config, &job.data_root).unwrap();
-        std::fs::create_dir_all(&job.out).unwrap();
-        let mut state = begin(job, &sets).unwrap();
-        let pool = Pool::new(&sets, job.config.types.len());
-        let (send, receive) = bounded(steps as usize);
-        for step in 0..steps {
-            send.send(draw_batch(&pool, &job.config, step)).unwrap();
+    fn trained(root: &Path, out: &str) -> Vec<u8> {
+        std::fs::read(root.join(out).join("model.safetensors")).unwrap()
+    }
+
+    #[test]
+    fn a_stopped_training_goes_on_as_if_it_had_not_been() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        for accumulate in [1, 2] {
+            let config = TrainConfig {
+                accumulate,
+                ..fixture(root)
+            };
+            let outs = [format!("whole{accumulate}"), format!("stopped{accumulate}")];
+            let never = AtomicBool::new(false);
+            let whole = TrainJob {
+                validate_every: 2,
+                ..job(root, &config, &outs[0], 4)
+            };
+            assert_eq!(run(&whole, &never, &mut |_| {}).unwrap(), Ended::AllSteps);
+            let other = job(root, &config, &outs[1], 4);
+            // Stopped after its third step: a checkpoint off the regular ones.
+            let stop = AtomicBool::new(false);
+            let ended = run(&other, &stop, &mut |p| {
+                stop.store(p.step == 3, Ordering::Relaxed)
+            });
+            assert_eq!(ended.unwrap(), Ended::Stopped);
+            assert_eq!(run(&other, &never, &mut |_| {}).unwrap(), Ended::AllSteps);
+            assert!(
+                trained(root, &outs[0]) == trained(root, &outs[1]),
+                "the weights differ; validation or the stop changed them"
+            );
+            let folder = crate::model::ModelFolder::open(&root.join(&outs[0])).unwrap();
+            assert_eq!(folder.spec.types.len(), 0);
         }
-        drop(send);
-        learn(job, &mut state.0, &mut state.1, &receive).unwrap();
+    }
+
+    #[test]
+    fn a_training_with_another_configuration_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let config = fixture(root);
+        let never = AtomicBool::new(false);
+        run(&job(root, &config, "one", 2), &never, &mut |_| {}).unwrap();
+        let other = TrainConfig { lr: 0.5, ..config };
+        let error = run(&job(root, &other, "one", 2), &never, &mut |_| {}).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("lr = 0.0015, now lr = 0.5"), "{text}");
     }
 }

@@ -9,6 +9,7 @@ use tch::{Kind, Tensor};
 
 use super::TrainError;
 use crate::model::lite::{Convolve, Layer, convolve, layers, padding};
+use crate::model::weights::Tensors;
 
 /// EfficientNet's batch-norm epsilon.
 const BN_EPS: f64 = 1e-3;
@@ -46,6 +47,35 @@ impl Weights {
                     .remove(&name)
                     .ok_or_else(|| TrainError::file(encoder, format!("has no tensor {name}")))?;
                 tensors.insert(name, tensor.to_kind(Kind::Float));
+            }
+        }
+        Ok(Self::new(layers, tensors))
+    }
+
+    /// Weights of a model, whose batch norms are folded: the encoder's go on with norms that change nothing. A type head
+    /// of another size begins anew.
+    pub fn from_folded(found: &Tensors, types: i64, seed: u64) -> Result<Self, TrainError> {
+        tch::manual_seed(seed as i64);
+        let layers = layers(types);
+        let mut tensors = BTreeMap::new();
+        for l in &layers {
+            let [weight, bias] = ["weight", "bias"].map(|part| format!("{}.{part}", l.name));
+            let (Some(w), Some(b)) = (found.get(&weight), found.get(&bias)) else {
+                fresh(l, &mut tensors);
+                continue;
+            };
+            if w.size() != l.shape {
+                tracing::info!("{}: another size in the model, begun anew", l.name);
+                fresh(l, &mut tensors);
+                continue;
+            }
+            tensors.insert(weight, w.to_kind(Kind::Float));
+            tensors.insert(bias, b.to_kind(Kind::Float));
+            if l.encoder {
+                let like = |value: f64| b.to_kind(Kind::Float).full_like(value);
+                tensors.insert(format!("{}.gain", l.name), like(1.0));
+                tensors.insert(format!("{}.mean", l.name), like(0.0));
+                tensors.insert(format!("{}.var", l.name), like(1.0 - BN_EPS));
             }
         }
         Ok(Self::new(layers, tensors))

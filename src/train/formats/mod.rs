@@ -10,6 +10,24 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 
 use super::TrainError;
+use super::config::Format;
+
+/// The format of a folder by what lies in it.
+///
+/// # Errors
+/// None of them: says what was looked for.
+pub fn detect(folder: &Path) -> Result<Format, TrainError> {
+    let has = |name: &str| folder.join(name).is_dir();
+    match () {
+        () if has("Images") && has("Labels") => Ok(Format::Consep),
+        () if has("images") && has("labels") => Ok(Format::Labels),
+        () if has("images") && has("points") => Ok(Format::Dots),
+        () => Err(TrainError::file(
+            folder,
+            "no labelled images: looked for Images/ with Labels/*.mat, images/ with labels/*.png, images/ with points/*.csv",
+        )),
+    }
+}
 
 /// Images of a folder with their file stems, sorted by name.
 fn images(folder: &Path) -> Result<Vec<(String, PathBuf)>, TrainError> {

@@ -1,0 +1,52 @@
+//! What one step learns from: a pure function of the configuration's seed and the batch's number.
+//!
+//! In: the [`Pool`] of images. Out: a [`Batch`] of tensors on the CPU.
+
+use fastrand::Rng;
+use tch::Tensor;
+
+use super::config::TrainConfig;
+use super::crops::Pool;
+use super::losses::Batch;
+use super::{augment, targets};
+
+/// Batch number `index`.
+pub fn draw(pool: &Pool, config: &TrainConfig, index: u64) -> Batch {
+    let side = config.crop_px;
+    let mut rgb = Vec::with_capacity(config.batch * 3 * side * side);
+    let mut maps: [Vec<f32>; 6] = Default::default();
+    let mut tp = Vec::with_capacity(config.batch * side * side);
+    for i in 0..config.batch {
+        let mut rng = Rng::with_seed(
+            config.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+                ^ index.wrapping_mul(1_000_003).wrapping_add(i as u64),
+        );
+        let mut view = pool.draw(&mut rng, side, config.augment);
+        let t = targets::of(&view, side);
+        if config.augment {
+            view.rgb = augment::vary(view.rgb, &mut rng);
+        }
+        for channel in 0..3 {
+            rgb.extend(view.rgb.pixels().map(|p| p.0[channel]));
+        }
+        for (map, part) in
+            maps.iter_mut()
+                .zip([t.np, t.np_weight, t.h, t.v, t.hv_weight, t.tp_weight])
+        {
+            map.extend(part);
+        }
+        tp.extend(t.tp);
+    }
+    let (n, s) = (config.batch as i64, side as i64);
+    let plane = |v: &[f32]| Tensor::from_slice(v).view([n, 1, s, s]);
+    let [np, np_weight, h, v, hv_weight, tp_weight] = &maps;
+    Batch {
+        rgb: Tensor::from_slice(&rgb).view([n, 3, s, s]),
+        np: plane(np),
+        np_weight: plane(np_weight),
+        hv: Tensor::cat(&[plane(h), plane(v)], 1),
+        hv_weight: plane(hv_weight),
+        tp: Tensor::from_slice(&tp).view([n, s, s]),
+        tp_weight: plane(tp_weight),
+    }
+}

@@ -1,0 +1,86 @@
+//! train.html: curves and pictures of a training, rewritten at each validation.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use image::{DynamicImage, RgbImage};
+use serde_json::Value;
+
+use super::TrainError;
+use crate::report::{Series, escape, image_tag, lines, page};
+use crate::store::atomic;
+
+/// Writes `out/train.html` from `out/train.jsonl` and the panel's pictures.
+pub fn write(out: &Path, panel: &[(String, RgbImage)]) -> Result<(), TrainError> {
+    let log_path = out.join("train.jsonl");
+    let log = std::fs::read_to_string(&log_path).map_err(|e| TrainError::file(&log_path, e))?;
+    let path = out.join("train.html");
+    let html = html(&log, panel).map_err(|e| TrainError::file(&path, e))?;
+    atomic::write_bytes(&path, html.as_bytes()).map_err(|e| TrainError::file(&path, e))
+}
+
+/// `log`: one JSON object a line. Lines that a kill cut short are passed over.
+fn html(log: &str, panel: &[(String, RgbImage)]) -> Result<String, image::ImageError> {
+    let entries: Vec<Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let series = |names: &[&str]| -> Vec<Series> {
+        names
+            .iter()
+            .map(|name| Series {
+                name: name.to_string(),
+                points: entries
+                    .iter()
+                    .filter_map(|e| Some([e.get("step")?.as_f64()?, e.get(*name)?.as_f64()?]))
+                    .collect(),
+            })
+            .collect()
+    };
+    let mut body = String::new();
+    let charts = [
+        (
+            "Loss and its parts",
+            "loss",
+            &["loss", "np", "hv", "tp"][..],
+        ),
+        (
+            "Held-out images",
+            "score",
+            &["val_pq", "val_dice", "val_f1d"][..],
+        ),
+        (
+            "Learning rate, as a part of its peak",
+            "rate",
+            &["rate"][..],
+        ),
+    ];
+    for (title, y, names) in charts {
+        let chart = lines(title, "step", y, &series(names));
+        let _ = writeln!(body, "<h2>{title}</h2>\n<figure>{chart}</figure>");
+    }
+    if !panel.is_empty() {
+        body.push_str("<h2>Held-out images: truth left, prediction right</h2>\n");
+    }
+    for (name, picture) in panel {
+        let tag = image_tag(&DynamicImage::from(picture.clone()), name)?;
+        let _ = writeln!(
+            body,
+            "<figure>{tag}<figcaption>{}</figcaption></figure>",
+            escape(name)
+        );
+    }
+    Ok(page("Training", &body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_cut_by_a_kill_does_not_matter() {
+        let log = "{\"step\":20,\"loss\":2.0}\n{\"step\":40,\"loss\":1.0}\n{\"step\":60,\"lo";
+        let html = html(log, &[]).unwrap();
+        assert!(html.contains("points=\"52.0,26.0 508.0,206.0\""), "{html}");
+    }
+}
