@@ -11,31 +11,19 @@ use std::path::{Path, PathBuf};
 
 use super::Detections;
 use super::annotation::Annotation;
+use crate::train::TrainError;
 use crate::train::formats::mat5::{self, Matrix};
+use crate::train::formats::npy::Npy;
 
-/// A file that cannot be used: which, and why.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {reason}", path.display())]
-pub struct FolderError {
-    pub path: PathBuf,
-    pub reason: String,
+fn failed(path: &Path, reason: impl ToString) -> TrainError {
+    TrainError::file(path, reason)
 }
-
-fn failed(path: &Path, reason: impl ToString) -> FolderError {
-    FolderError {
-        path: path.to_path_buf(),
-        reason: reason.to_string(),
-    }
-}
-
-/// Most values an .npy may declare: a bound against absurd headers.
-const MOST_VALUES: u64 = 1 << 29;
 
 /// The annotation files of `folder` by stem.
 ///
 /// # Errors
 /// A folder that cannot be read, or in which nothing is an annotation.
-pub fn list(folder: &Path) -> Result<BTreeMap<String, PathBuf>, FolderError> {
+pub fn list(folder: &Path) -> Result<BTreeMap<String, PathBuf>, TrainError> {
     for place in [
         folder.to_path_buf(),
         folder.join("mat"),
@@ -55,7 +43,7 @@ pub fn list(folder: &Path) -> Result<BTreeMap<String, PathBuf>, FolderError> {
     ))
 }
 
-fn list_flat(folder: &Path) -> Result<BTreeMap<String, PathBuf>, FolderError> {
+fn list_flat(folder: &Path) -> Result<BTreeMap<String, PathBuf>, TrainError> {
     let entries = std::fs::read_dir(folder).map_err(|e| failed(folder, e))?;
     let mut found = BTreeMap::new();
     for entry in entries {
@@ -78,7 +66,7 @@ fn list_flat(folder: &Path) -> Result<BTreeMap<String, PathBuf>, FolderError> {
 }
 
 /// Reads what [`list`] found.
-pub fn read(path: &Path) -> Result<Annotation, FolderError> {
+pub fn read(path: &Path) -> Result<Annotation, TrainError> {
     if path.is_dir() {
         return read_tile(path);
     }
@@ -95,16 +83,15 @@ pub fn read(path: &Path) -> Result<Annotation, FolderError> {
 }
 
 /// What `tile` writes: the label map, with types and probabilities from nuclei.json.
-fn read_tile(folder: &Path) -> Result<Annotation, FolderError> {
+fn read_tile(folder: &Path) -> Result<Annotation, TrainError> {
     let (points, types) = read_json(&folder.join("nuclei.json"))?;
     let [png, npy] = ["labels.png", "labels.npy"].map(|n| folder.join(n));
     let (ids, width) = if png.is_file() {
         read_png(&png)?
     } else if npy.is_file() {
-        let map = read_npy(&npy)?;
-        let ids = map.ids.unwrap_or_default();
-        let columns = npy_shape(&npy)?[1] as usize;
-        (ids, columns)
+        let mut map = Npy::open(&npy)?;
+        let columns = map.shape.get(1).copied().unwrap_or(1) as usize;
+        (map.ids()?, columns)
     } else {
         return Ok(points);
     };
@@ -131,7 +118,7 @@ fn read_tile(folder: &Path) -> Result<Annotation, FolderError> {
 type JsonTypes = Vec<(u32, u8, Option<f64>)>;
 
 /// hover_net's schema: centroids (pixel centres at whole numbers) with types.
-fn read_json(path: &Path) -> Result<(Annotation, JsonTypes), FolderError> {
+fn read_json(path: &Path) -> Result<(Annotation, JsonTypes), TrainError> {
     let text = std::fs::read(path).map_err(|e| failed(path, e))?;
     let root: serde_json::Value = serde_json::from_slice(&text).map_err(|e| failed(path, e))?;
     let nuclei = root.get("nuc").unwrap_or(&root).as_object();
@@ -156,7 +143,7 @@ fn read_json(path: &Path) -> Result<(Annotation, JsonTypes), FolderError> {
     Ok((annotation, types))
 }
 
-fn read_mat(path: &Path) -> Result<Annotation, FolderError> {
+fn read_mat(path: &Path) -> Result<Annotation, TrainError> {
     let bytes = std::fs::read(path).map_err(|e| failed(path, e))?;
     let matrices = mat5::read(&bytes).map_err(|e| failed(path, e))?;
     let get = |name: &str| matrices.iter().find(|m| m.name == name);
@@ -188,32 +175,23 @@ fn read_mat(path: &Path) -> Result<Annotation, FolderError> {
     Ok(Annotation::of_map(ids, id_types, map.columns))
 }
 
-fn npy_shape(path: &Path) -> Result<Vec<u64>, FolderError> {
-    let file = std::fs::File::open(path).map_err(|e| failed(path, e))?;
-    let header =
-        npyz::NpyHeader::from_reader(std::io::BufReader::new(file)).map_err(|e| failed(path, e))?;
-    let shape = header.shape().to_vec();
-    let values = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d));
-    if !matches!(shape.as_slice(), [_, _] | [_, _, 2]) || values.is_none_or(|n| n > MOST_VALUES) {
-        return Err(failed(
-            path,
-            format!("shape {shape:?}: [H, W] ids or [H, W, 2] ids and types are wanted"),
-        ));
-    }
-    if header.order() != npyz::Order::C {
-        return Err(failed(
-            path,
-            "is stored column by column: save it with np.ascontiguousarray",
-        ));
-    }
-    Ok(shape)
-}
-
-fn read_npy(path: &Path) -> Result<Annotation, FolderError> {
-    let shape = npy_shape(path)?;
-    let values = npy_values(path)?;
-    let width = shape[1] as usize;
-    if shape.len() == 2 {
+fn read_npy(path: &Path) -> Result<Annotation, TrainError> {
+    let mut npy = Npy::open(path)?;
+    let (width, typed) = match npy.shape[..] {
+        [_, w] => (w as usize, false),
+        [_, w, 2] => (w as usize, true),
+        _ => {
+            return Err(failed(
+                path,
+                format!(
+                    "shape {:?}: [H, W] ids or [H, W, 2] ids and types are wanted",
+                    npy.shape
+                ),
+            ));
+        }
+    };
+    let values = npy.ids()?;
+    if !typed {
         return Ok(Annotation::of_map(values, Vec::new(), width));
     }
     let ids: Vec<u32> = values.iter().step_by(2).copied().collect();
@@ -226,24 +204,7 @@ fn read_npy(path: &Path) -> Result<Annotation, FolderError> {
     Ok(Annotation::of_map(ids, id_types, width))
 }
 
-/// Values of any number type, as ids.
-pub(crate) fn npy_values(path: &Path) -> Result<Vec<u32>, FolderError> {
-    macro_rules! try_types {
-        ($($kind:ty),*) => {$(
-            let file = std::fs::File::open(path).map_err(|e| failed(path, e))?;
-            let npy = npyz::NpyFile::new(std::io::BufReader::new(file)).map_err(|e| failed(path, e))?;
-            if let Ok(data) = npy.try_data::<$kind>() {
-                return data
-                    .map(|v| v.map(|v| (v as f64).max(0.0) as u32).map_err(|e| failed(path, e)))
-                    .collect();
-            }
-        )*};
-    }
-    try_types!(u8, u16, i16, i32, u32, i64, u64, f32, f64);
-    Err(failed(path, "holds no numbers that could be ids"))
-}
-
-fn read_png(path: &Path) -> Result<(Vec<u32>, usize), FolderError> {
+fn read_png(path: &Path) -> Result<(Vec<u32>, usize), TrainError> {
     let label = image::open(path).map_err(|e| failed(path, e))?;
     if label.color().has_color() {
         return Err(failed(
@@ -270,7 +231,7 @@ struct Row {
     r#type: Option<u8>,
 }
 
-fn read_csv(path: &Path) -> Result<Annotation, FolderError> {
+fn read_csv(path: &Path) -> Result<Annotation, TrainError> {
     let mut reader = csv::Reader::from_path(path).map_err(|e| failed(path, e))?;
     let mut detections = Detections::default();
     for row in reader.deserialize() {

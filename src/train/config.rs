@@ -67,14 +67,20 @@ pub struct ModelCard {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     /// Images/*.png beside Labels/*.mat (inst_map, type_map).
     Consep,
-    /// images/* beside labels/*.png of instance ids.
+    /// images/* beside labels/*.png or .npy of instance ids, with or without a table of types.
     Labels,
     /// images/* beside points/*.csv of x,y,type.
     Dots,
+    /// hover_net's extracted patches, one .npy each.
+    HovernetNpy,
+    /// PanNuke's images.npy and masks.npy.
+    Pannuke,
+    /// NAME.geojson, drawn in QuPath, beside its image.
+    Geojson,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -8,8 +8,8 @@ use std::path::Path;
 use image::RgbImage;
 
 use super::TrainError;
-use super::config::{DataSet, Format, TrainConfig};
-use super::formats::{consep, dots, labels};
+use super::config::{DataSet, TrainConfig};
+use super::formats;
 
 /// What is known about an image's nuclei.
 #[derive(Debug, Clone)]
@@ -92,24 +92,41 @@ pub fn load(config: &TrainConfig, root: &Path) -> Result<Vec<LoadedSet>, TrainEr
         .collect()
 }
 
+impl LabelledImage {
+    /// Whether no nucleus is marked.
+    pub fn is_empty(&self) -> bool {
+        match &self.truth {
+            Truth::Instances { ids, .. } => ids.iter().all(|id| *id == 0),
+            Truth::Dots(dots) => dots.is_empty(),
+        }
+    }
+}
+
+/// The images of a set, as they are on disk.
+///
+/// # Errors
+/// The first file that cannot be used, or a set without a nucleus. Single images without nuclei teach background: they
+/// are kept, and counted in the log.
 fn load_set(set: &DataSet, root: &Path) -> Result<Vec<LabelledImage>, TrainError> {
     let folder = root.join(&set.folder);
-    let images = match set.format {
-        Format::Consep => consep::load(set, &folder)?,
-        Format::Labels => labels::load(set, &folder)?,
-        Format::Dots => dots::load(set, &folder)?,
-    };
-    if images.is_empty() {
+    let images: Vec<LabelledImage> = formats::load(set, &folder)?
+        .into_iter()
+        .collect::<Result<_, _>>()?;
+    let empty = images.iter().filter(|i| i.is_empty()).count();
+    if empty == images.len() {
         return Err(TrainError::file(
             folder,
-            "no labelled images here: check `folder`",
+            format!("no nucleus in any of its {empty} images: are the labels the right ones?"),
         ));
+    }
+    if empty > 0 {
+        tracing::warn!("{}: {empty} images have no nuclei", set.name);
     }
     Ok(images)
 }
 
 /// Resamples image (anti-aliased) and truth (nearest) by `factor`; within 5 % the pixels stay as they are, as on slides.
-fn rescale(image: LabelledImage, factor: f64) -> LabelledImage {
+pub(super) fn rescale(image: LabelledImage, factor: f64) -> LabelledImage {
     if (factor - 1.0).abs() <= 0.05 {
         return image;
     }

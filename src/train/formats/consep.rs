@@ -1,4 +1,4 @@
-//! CoNSeP as published: Images/NAME.png beside Labels/NAME.mat (MATLAB 5) with inst_map and type_map, `[H, W]`.
+//! CoNSeP as published: Images/NAME.png beside Labels/NAME.mat (MATLAB 5) with inst_map and, for types, type_map, `[H, W]`.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use super::super::TrainError;
 use super::super::config::DataSet;
 use super::super::data::{LabelledImage, Truth};
 use super::mat5::{self, Matrix};
-use super::{images, read_rgb, same_size};
+use super::{Loaded, id_types, images, own_type, read_rgb, same_size};
 
-pub fn load(set: &DataSet, folder: &Path) -> Result<Vec<LabelledImage>, TrainError> {
-    images(&folder.join("Images"))?
+pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, TrainError> {
+    Ok(images(&folder.join("Images"))?
         .into_iter()
         .map(|(stem, path)| {
             let rgb = read_rgb(&path)?;
@@ -21,29 +21,22 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Vec<LabelledImage>, TrainErr
                 rgb,
             })
         })
-        .collect()
+        .collect())
 }
 
 fn read_truth(set: &DataSet, path: &Path, size: (u32, u32)) -> Result<Truth, TrainError> {
     let bytes = std::fs::read(path).map_err(|e| TrainError::file(path, e))?;
     let mat = mat5::read(&bytes).map_err(|e| TrainError::file(path, e))?;
     let ids = read_map(&mat, path, "inst_map", size)?;
-    let pixel_types = read_map(&mat, path, "type_map", size)?;
-    let mut types = vec![0u8; ids.iter().copied().max().unwrap_or(0) as usize + 1];
-    for (&id, &own) in ids.iter().zip(&pixel_types) {
-        let ours = *set.type_ids.get(own as usize).ok_or_else(|| {
-            TrainError::file(
-                path,
-                format!(
-                    "type_map holds {own}, but type_ids has {} entries",
-                    set.type_ids.len()
-                ),
-            )
-        })?;
-        if id > 0 && ours > 0 {
-            types[id as usize] = ours;
-        }
+    // Segmentation alone: no type_map.
+    if !mat.iter().any(|m| m.name == "type_map") {
+        let types = id_types(&ids, std::iter::empty(), |_| Ok(0))?;
+        return Ok(Truth::Instances { ids, types });
     }
+    let pixel_types = read_map(&mat, path, "type_map", size)?;
+    let types = id_types(&ids, pixel_types.into_iter(), |own| {
+        own_type(set, own, path)
+    })?;
     Ok(Truth::Instances { ids, types })
 }
 

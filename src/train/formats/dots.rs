@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::super::TrainError;
 use super::super::config::DataSet;
 use super::super::data::{Dot, LabelledImage, Truth};
-use super::{images, read_rgb};
+use super::{Loaded, images, read_rgb};
 
 #[derive(Deserialize)]
 struct Row {
@@ -16,8 +16,8 @@ struct Row {
     r#type: String,
 }
 
-pub fn load(set: &DataSet, folder: &Path) -> Result<Vec<LabelledImage>, TrainError> {
-    images(&folder.join("images"))?
+pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, TrainError> {
+    Ok(images(&folder.join("images"))?
         .into_iter()
         .map(|(stem, path)| {
             let points = folder.join("points").join(format!("{stem}.csv"));
@@ -28,7 +28,7 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Vec<LabelledImage>, TrainErr
                 truth: Truth::Dots(read_dots(set, &points)?),
             })
         })
-        .collect()
+        .collect())
 }
 
 fn read_dots(set: &DataSet, path: &Path) -> Result<Vec<Dot>, TrainError> {

@@ -1,0 +1,232 @@
+//! What a lab draws in QuPath: NAME.geojson beside NAME.png, .jpg or .tif, in px of the image.
+//!
+//! Polygons become instances (a pixel belongs to a polygon that holds its centre, even-odd rule); where two overlap, the
+//! first keeps the pixel and the overlap is reported. Points become dots, if there are no polygons.
+//! `classification.name` is the type by name in `types`; without one the type is unknown.
+
+use std::path::Path;
+
+use geojson::{Feature, GeoJson, GeometryValue, Position};
+
+use super::super::TrainError;
+use super::super::config::DataSet;
+use super::super::data::{Dot, LabelledImage, Truth};
+use super::{Loaded, files, images, read_rgb};
+
+type Ring = Vec<[f64; 2]>;
+
+pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, TrainError> {
+    let pictures: std::collections::BTreeMap<_, _> = images(folder)?.into_iter().collect();
+    let drawings = files(folder, &["geojson"])?;
+    Ok(drawings
+        .into_iter()
+        .map(|(stem, path)| {
+            let picture = pictures.get(&stem).ok_or_else(|| {
+                TrainError::file(
+                    &path,
+                    format!("has no image {stem}.png, .jpg or .tif beside it"),
+                )
+            })?;
+            let rgb = read_rgb(picture)?;
+            Ok(LabelledImage {
+                name: format!("{}/{stem}", set.name),
+                held_out: set.holds_out(&format!("{stem}.")),
+                truth: read_truth(set, &path, rgb.dimensions())?,
+                rgb,
+            })
+        })
+        .collect())
+}
+
+fn read_truth(set: &DataSet, path: &Path, (w, h): (u32, u32)) -> Result<Truth, TrainError> {
+    let text = std::fs::read_to_string(path).map_err(|e| TrainError::file(path, e))?;
+    // QuPath also exports a bare list of features.
+    let text = match text.trim_start().starts_with('[') {
+        true => format!("{{\"type\":\"FeatureCollection\",\"features\":{text}}}"),
+        false => text,
+    };
+    let parsed: GeoJson = text.parse().map_err(|e| TrainError::file(path, e))?;
+    let features = match parsed {
+        GeoJson::FeatureCollection(collection) => collection.features,
+        GeoJson::Feature(feature) => vec![feature],
+        GeoJson::Geometry(_) => {
+            return Err(TrainError::file(
+                path,
+                "is a bare geometry: features are wanted",
+            ));
+        }
+    };
+    let mut ids = vec![0u32; w as usize * h as usize];
+    let (mut types, mut dots, mut overlapping) = (vec![0u8], Vec::new(), 0usize);
+    for feature in &features {
+        let type_id = type_of(set, feature, path)?;
+        let Some(geometry) = &feature.geometry else {
+            continue;
+        };
+        match &geometry.value {
+            GeometryValue::Polygon { coordinates } => {
+                types.push(type_id);
+                let polygons = [rings(coordinates)];
+                overlapping += fill(&mut ids, (w, h), &polygons, types.len() as u32 - 1);
+            }
+            GeometryValue::MultiPolygon { coordinates } => {
+                types.push(type_id);
+                let polygons: Vec<_> = coordinates.iter().map(|p| rings(p)).collect();
+                overlapping += fill(&mut ids, (w, h), &polygons, types.len() as u32 - 1);
+            }
+            GeometryValue::Point { coordinates } => dots.extend(dot(coordinates, type_id)),
+            GeometryValue::MultiPoint { coordinates } => {
+                dots.extend(coordinates.iter().filter_map(|c| dot(c, type_id)));
+            }
+            _ => {
+                return Err(TrainError::file(
+                    path,
+                    "holds lines: draw polygons or points",
+                ));
+            }
+        }
+    }
+    if overlapping > 0 {
+        tracing::warn!(
+            "{}: {overlapping} px lie in two polygons; the first keeps them",
+            path.display()
+        );
+    }
+    if types.len() == 1 && !dots.is_empty() {
+        return Ok(Truth::Dots(dots));
+    }
+    if !dots.is_empty() {
+        tracing::warn!(
+            "{}: {} points beside polygons are not used",
+            path.display(),
+            dots.len()
+        );
+    }
+    Ok(Truth::Instances { ids, types })
+}
+
+fn type_of(set: &DataSet, feature: &Feature, path: &Path) -> Result<u8, TrainError> {
+    let class = feature.property("classification");
+    let Some(name) = class.and_then(|c| c.get("name")).and_then(|n| n.as_str()) else {
+        return Ok(0);
+    };
+    set.types.get(name).copied().ok_or_else(|| {
+        let known: Vec<_> = set.types.keys().map(String::as_str).collect();
+        TrainError::file(
+            path,
+            format!("class {name:?} has no id in `types` ({})", known.join(", ")),
+        )
+    })
+}
+
+fn dot(position: &Position, type_id: u8) -> Option<Dot> {
+    let [x, y, ..] = position.as_slice() else {
+        return None;
+    };
+    Some(Dot {
+        x_px: *x as f32,
+        y_px: *y as f32,
+        type_id,
+    })
+}
+
+fn rings(polygon: &[Vec<Position>]) -> Vec<Ring> {
+    let point = |p: &Position| match p.as_slice() {
+        [x, y, ..] => Some([*x, *y]),
+        _ => None,
+    };
+    polygon
+        .iter()
+        .map(|ring| ring.iter().filter_map(point).collect())
+        .collect()
+}
+
+/// Gives free pixels whose centre lies in an odd number of rings to `id`; returns how many were taken already.
+fn fill(ids: &mut [u32], (w, h): (u32, u32), polygons: &[Vec<Ring>], id: u32) -> usize {
+    let mut taken = 0;
+    for rings in polygons {
+        let ys = || rings.iter().flatten().map(|p| p[1]);
+        let top = ys()
+            .fold(f64::INFINITY, f64::min)
+            .floor()
+            .clamp(0.0, f64::from(h));
+        let bottom = ys().fold(0.0, f64::max).ceil().clamp(0.0, f64::from(h));
+        for y in top as usize..bottom as usize {
+            let mut crossings = crossings(rings, y as f64 + 0.5);
+            crossings.sort_by(f64::total_cmp);
+            for pair in crossings.chunks_exact(2) {
+                // Centres at x + 0.5 in [left, right).
+                let first = |c: f64| (c - 0.5).ceil().clamp(0.0, f64::from(w)) as usize;
+                for x in first(pair[0])..first(pair[1]) {
+                    let px = &mut ids[y * w as usize + x];
+                    match *px {
+                        0 => *px = id,
+                        _ => taken += 1,
+                    }
+                }
+            }
+        }
+    }
+    taken
+}
+
+/// Where the rings cross the horizontal line at `y`.
+fn crossings(rings: &[Ring], y: f64) -> Vec<f64> {
+    let mut found = Vec::new();
+    for ring in rings {
+        for (i, a) in ring.iter().enumerate() {
+            let b = ring[(i + 1) % ring.len()];
+            if (a[1] <= y) != (b[1] <= y) {
+                found.push(a[0] + (y - a[1]) / (b[1] - a[1]) * (b[0] - a[0]));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Even-odd test of one point (ray to the right), after Shimrat 1962.
+    fn holds(rings: &[Ring], x: f64, y: f64) -> bool {
+        crossings(rings, y).iter().filter(|&&c| c > x).count() % 2 == 1
+    }
+
+    #[test]
+    fn pixels_belong_to_polygons_that_hold_their_centres() {
+        let mut rng = fastrand::Rng::with_seed(4);
+        for _ in 0..50 {
+            let mut ring = || -> Ring {
+                (0..5)
+                    .map(|_| [rng.f64() * 24.0 - 2.0, rng.f64() * 24.0 - 2.0])
+                    .collect()
+            };
+            let rings = vec![ring(), ring()];
+            let mut ids = vec![0; 400];
+            assert_eq!(fill(&mut ids, (20, 20), std::slice::from_ref(&rings), 7), 0);
+            for (i, id) in ids.iter().enumerate() {
+                let inside = holds(&rings, (i % 20) as f64 + 0.5, (i / 20) as f64 + 0.5);
+                assert_eq!(*id == 7, inside, "{} {} {rings:?}", i % 20, i / 20);
+            }
+        }
+    }
+
+    #[test]
+    fn a_square_on_pixel_edges_covers_its_pixels_and_the_first_keeps_an_overlap() {
+        let square = |x: f64| {
+            vec![vec![
+                [x, 1.0],
+                [x + 2.0, 1.0],
+                [x + 2.0, 3.0],
+                [x, 3.0],
+                [x, 1.0],
+            ]]
+        };
+        let mut ids = vec![0; 36];
+        assert_eq!(fill(&mut ids, (6, 6), &[square(1.0)], 1), 0);
+        assert_eq!(fill(&mut ids, (6, 6), &[square(2.0)], 2), 2);
+        assert_eq!(ids[6..12], [0, 1, 1, 2, 0, 0]);
+        assert_eq!(ids.iter().filter(|id| **id == 1).count(), 4);
+    }
+}
