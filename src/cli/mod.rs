@@ -4,6 +4,7 @@
 //! can go wrong arrives here as a [`Failure`]; nothing below ends the process.
 
 mod completions;
+mod data;
 mod doctor;
 mod eval;
 mod export;
@@ -114,6 +115,7 @@ enum Command {
     Model(model::ModelArgs),
     Doctor(doctor::DoctorArgs),
     Train(train::TrainArgs),
+    Data(data::DataArgs),
     Eval(eval::EvalArgs),
     Completions(completions::CompletionsArgs),
 }
@@ -146,6 +148,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(args) => run::main(*args),
+        Command::Data(args) => data::main(&args),
         Command::Tile(args) => tile::main(*args),
         Command::Slide(args) => slide::main(&args),
         Command::Mask(args) => mask::main(&args),

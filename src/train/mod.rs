@@ -6,6 +6,7 @@
 
 pub mod augment;
 pub mod batch;
+pub mod check;
 pub mod checkpoint;
 pub mod config;
 pub mod crops;

@@ -50,3 +50,15 @@ fn read_dots(set: &DataSet, path: &Path) -> Result<Vec<Dot>, TrainError> {
     }
     Ok(dots)
 }
+
+/// Types that the points of a folder name, sorted. What cannot be read is left to [`load`].
+pub fn class_names(folder: &Path) -> Vec<String> {
+    let files = super::files(&folder.join("points"), &["csv"]).unwrap_or_default();
+    let rows = files.iter().filter_map(|(_, path)| {
+        let mut reader = csv::Reader::from_path(path).ok()?;
+        let names = reader.deserialize::<Row>().flatten().map(|row| row.r#type);
+        Some(names.collect::<Vec<_>>())
+    });
+    let names: std::collections::BTreeSet<String> = rows.flatten().collect();
+    names.into_iter().collect()
+}

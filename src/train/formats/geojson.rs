@@ -38,7 +38,25 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, TrainError> {
         .collect())
 }
 
-fn read_truth(set: &DataSet, path: &Path, (w, h): (u32, u32)) -> Result<Truth, TrainError> {
+/// Classes that the drawings of a folder name, sorted. What cannot be read is left to [`load`].
+pub fn class_names(folder: &Path) -> Vec<String> {
+    let drawings = files(folder, &["geojson"]).unwrap_or_default();
+    let features = drawings
+        .iter()
+        .filter_map(|(_, path)| features(path).ok())
+        .flatten();
+    let names: std::collections::BTreeSet<String> = features
+        .filter_map(|f| class(&f).map(str::to_string))
+        .collect();
+    names.into_iter().collect()
+}
+
+fn class(feature: &Feature) -> Option<&str> {
+    let class = feature.property("classification")?;
+    class.get("name")?.as_str()
+}
+
+fn features(path: &Path) -> Result<Vec<Feature>, TrainError> {
     let text = std::fs::read_to_string(path).map_err(|e| TrainError::file(path, e))?;
     // QuPath also exports a bare list of features.
     let text = match text.trim_start().starts_with('[') {
@@ -46,16 +64,18 @@ fn read_truth(set: &DataSet, path: &Path, (w, h): (u32, u32)) -> Result<Truth, T
         false => text,
     };
     let parsed: GeoJson = text.parse().map_err(|e| TrainError::file(path, e))?;
-    let features = match parsed {
-        GeoJson::FeatureCollection(collection) => collection.features,
-        GeoJson::Feature(feature) => vec![feature],
-        GeoJson::Geometry(_) => {
-            return Err(TrainError::file(
-                path,
-                "is a bare geometry: features are wanted",
-            ));
-        }
-    };
+    match parsed {
+        GeoJson::FeatureCollection(collection) => Ok(collection.features),
+        GeoJson::Feature(feature) => Ok(vec![feature]),
+        GeoJson::Geometry(_) => Err(TrainError::file(
+            path,
+            "is a bare geometry: features are wanted",
+        )),
+    }
+}
+
+fn read_truth(set: &DataSet, path: &Path, (w, h): (u32, u32)) -> Result<Truth, TrainError> {
+    let features = features(path)?;
     let mut ids = vec![0u32; w as usize * h as usize];
     let (mut types, mut dots, mut overlapping) = (vec![0u8], Vec::new(), 0usize);
     for feature in &features {
@@ -106,8 +126,7 @@ fn read_truth(set: &DataSet, path: &Path, (w, h): (u32, u32)) -> Result<Truth, T
 }
 
 fn type_of(set: &DataSet, feature: &Feature, path: &Path) -> Result<u8, TrainError> {
-    let class = feature.property("classification");
-    let Some(name) = class.and_then(|c| c.get("name")).and_then(|n| n.as_str()) else {
+    let Some(name) = class(feature) else {
         return Ok(0);
     };
     set.types.get(name).copied().ok_or_else(|| {

@@ -63,6 +63,15 @@ pub fn detect(folder: &Path) -> Result<Format, TrainError> {
     }
 }
 
+/// Names of types that the labels of a folder use, sorted; empty for formats that number them.
+pub fn class_names(folder: &Path, format: Format) -> Vec<String> {
+    match format {
+        Format::Dots => dots::class_names(folder),
+        Format::Geojson => geojson::class_names(folder),
+        _ => Vec::new(),
+    }
+}
+
 /// Our id of a set's own type number.
 fn own_type(set: &DataSet, own: u32, path: &Path) -> Result<u8, TrainError> {
     if set.type_ids.is_empty() {

@@ -1,0 +1,345 @@
+//! What is wrong with labelled data, before a training learns it.
+//!
+//! In: the images of a set, or the reasons why they could not be read. Out: [`Findings`], and pictures with the truth drawn in.
+//! Never changes data.
+
+use std::collections::BTreeMap;
+
+use image::RgbImage;
+
+use super::TrainError;
+use super::data::{LabelledImage, Truth};
+use super::formats::Loaded;
+use crate::eval::annotation::Annotation;
+use crate::report::overlay::{TYPE_COLOURS, draw_ids, draw_points};
+
+/// Fewer pixels are no nucleus at any scale that is labelled by hand.
+const LEAST_NUCLEUS_PX: usize = 10;
+/// Median nuclear diameters of tissue, µm.
+const USUAL_UM: [f64; 2] = [4.0, 15.0];
+/// What such a median is most often near, µm.
+const TYPICAL_UM: f64 = 7.0;
+/// Shifts of the labels against the image that are tried, px, each way.
+const SHIFT_PX: i32 = 3;
+/// Contrast that a shift must gain before it is believed.
+const SHIFT_GAIN: f64 = 1.03;
+
+/// Facts and faults of one set.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Findings {
+    pub images: usize,
+    pub nuclei: usize,
+    /// Nuclei of each type id; 0: unknown.
+    pub types: BTreeMap<u8, usize>,
+    pub median_diameter_um: Option<f64>,
+    /// Faults of single images: (image, what).
+    pub of_images: Vec<(String, String)>,
+    /// Faults of the set.
+    pub of_set: Vec<String>,
+}
+
+impl Findings {
+    pub fn is_clean(&self) -> bool {
+        self.of_images.is_empty() && self.of_set.is_empty()
+    }
+}
+
+/// Looks at every image of a set at `mpp` µm/px. `seen` holds the images of all sets so far, by content.
+pub fn check(loaded: &Loaded, mpp: f64, seen: &mut BTreeMap<u64, String>) -> Findings {
+    let mut found = Findings {
+        images: loaded.len(),
+        ..Findings::default()
+    };
+    let mut diameters_um = Vec::new();
+    let mut contrast = [[0.0; 2 * SHIFT_PX as usize + 1]; 2 * SHIFT_PX as usize + 1];
+    for image in loaded {
+        let image = match image {
+            Ok(image) => image,
+            Err(error) => {
+                found.of_images.push(failed(error));
+                continue;
+            }
+        };
+        let mut wrong = |what: String| found.of_images.push((image.name.clone(), what));
+        if image.is_empty() {
+            wrong("no nuclei: it teaches background".into());
+        }
+        let twin = seen.insert(content_hash(&image.rgb), image.name.clone());
+        if let Some(other) = twin {
+            wrong(format!("the same pixels as {other}"));
+        }
+        faults(image).into_iter().for_each(&mut wrong);
+        match &image.truth {
+            Truth::Dots(dots) => {
+                found.nuclei += dots.len();
+                for dot in dots {
+                    *found.types.entry(dot.type_id).or_default() += 1;
+                }
+            }
+            Truth::Instances { ids, types } => {
+                for (id, area) in areas(ids) {
+                    found.nuclei += 1;
+                    let kind = types.get(id as usize).copied().unwrap_or(0);
+                    *found.types.entry(kind).or_default() += 1;
+                    diameters_um.push(2.0 * (area as f64 / std::f64::consts::PI).sqrt() * mpp);
+                }
+                add_contrast(&mut contrast, &image.rgb, ids);
+            }
+        }
+    }
+    found.median_diameter_um = median(&mut diameters_um);
+    found
+        .of_set
+        .extend(scale_fault(found.median_diameter_um, mpp));
+    found.of_set.extend(shift_fault(&contrast));
+    if found.nuclei == 0 {
+        found.of_set.push("no nucleus in any image".into());
+    }
+    found
+}
+
+fn failed(error: &TrainError) -> (String, String) {
+    match error {
+        TrainError::File { path, reason } => (path.display().to_string(), reason.clone()),
+        other => (String::new(), other.to_string()),
+    }
+}
+
+/// FNV-1a over the pixels.
+fn content_hash(rgb: &RgbImage) -> u64 {
+    let sides = [rgb.width(), rgb.height()].map(u32::to_le_bytes).concat();
+    sides
+        .iter()
+        .chain(rgb.as_raw())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+}
+
+fn areas(ids: &[u32]) -> BTreeMap<u32, usize> {
+    let mut areas = BTreeMap::new();
+    for &id in ids.iter().filter(|id| **id > 0) {
+        *areas.entry(id).or_insert(0) += 1;
+    }
+    areas
+}
+
+/// Tiny and scattered nuclei, points outside the image.
+fn faults(image: &LabelledImage) -> Vec<String> {
+    let (w, h) = image.rgb.dimensions();
+    let mut wrong = Vec::new();
+    let mut count = |n: usize, what: &str| {
+        if n > 0 {
+            wrong.push(format!("{n} {what}"));
+        }
+    };
+    match &image.truth {
+        Truth::Dots(dots) => {
+            let outside = |v: f32, n: u32| v < 0.0 || v >= n as f32;
+            let n = dots
+                .iter()
+                .filter(|d| outside(d.x_px, w) || outside(d.y_px, h))
+                .count();
+            count(n, "points outside the image");
+        }
+        Truth::Instances { ids, .. } => {
+            let areas = areas(ids);
+            let tiny = areas.values().filter(|a| **a < LEAST_NUCLEUS_PX).count();
+            count(tiny, &format!("nuclei of less than {LEAST_NUCLEUS_PX} px"));
+            let scattered = pieces(ids, w as usize).values().filter(|n| **n > 1).count();
+            count(scattered, "nuclei in several pieces");
+        }
+    }
+    wrong
+}
+
+/// Number of 8-connected pieces of each id.
+fn pieces(ids: &[u32], width: usize) -> BTreeMap<u32, usize> {
+    let height = ids.len() / width.max(1);
+    let mut visited = vec![false; ids.len()];
+    let mut pieces = BTreeMap::new();
+    let mut open = Vec::new();
+    for start in 0..ids.len() {
+        if ids[start] == 0 || visited[start] {
+            continue;
+        }
+        *pieces.entry(ids[start]).or_insert(0) += 1;
+        visited[start] = true;
+        open.push(start);
+        while let Some(i) = open.pop() {
+            let (x, y) = (i % width, i / width);
+            for ny in y.saturating_sub(1)..(y + 2).min(height) {
+                for nx in x.saturating_sub(1)..(x + 2).min(width) {
+                    let n = ny * width + nx;
+                    if !visited[n] && ids[n] == ids[start] {
+                        visited[n] = true;
+                        open.push(n);
+                    }
+                }
+            }
+        }
+    }
+    pieces
+}
+
+fn median(values: &mut [f64]) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+fn scale_fault(median_um: Option<f64>, mpp: f64) -> Option<String> {
+    let median = median_um?;
+    (!(USUAL_UM[0]..=USUAL_UM[1]).contains(&median)).then(|| {
+        format!(
+            "the median nucleus is {median:.1} µm wide at {mpp} µm/px: with mpp = {:.3} it would be {TYPICAL_UM} µm",
+            mpp * TYPICAL_UM / median
+        )
+    })
+}
+
+/// Sets with like tissue should have like nuclei: more than a factor of 1.5 between their medians is a scale gone wrong.
+pub fn scales_differ(medians_um: &[(String, f64, f64)]) -> Option<String> {
+    let least = medians_um.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let most = medians_um.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    (most.1 > 1.5 * least.1).then(|| {
+        format!(
+            "two scales: the median nucleus is {:.1} µm wide in {} and {:.1} µm in {}; with mpp = {:.3} for {} they would be alike",
+            least.1, least.0, most.1, most.0, most.2 * least.1 / most.1, most.0
+        )
+    })
+}
+
+type Contrast = [[f64; 2 * SHIFT_PX as usize + 1]; 2 * SHIFT_PX as usize + 1];
+
+/// Adds, for each shift of the labels, how much darker the image is under them than beside them.
+fn add_contrast(sums: &mut Contrast, rgb: &RgbImage, ids: &[u32]) {
+    let (w, h) = (rgb.width() as i32, rgb.height() as i32);
+    let dark: Vec<f64> = rgb
+        .pixels()
+        .map(|p| 765.0 - p.0.iter().map(|v| f64::from(*v)).sum::<f64>())
+        .collect();
+    for (j, row) in sums.iter_mut().enumerate() {
+        for (i, sum) in row.iter_mut().enumerate() {
+            let (dx, dy) = (i as i32 - SHIFT_PX, j as i32 - SHIFT_PX);
+            let (mut inside, mut n_in, mut outside, mut n_out) = (0.0, 0.0, 0.0, 0.0);
+            for y in SHIFT_PX..h - SHIFT_PX {
+                for x in SHIFT_PX..w - SHIFT_PX {
+                    let value = dark[((y + dy) * w + x + dx) as usize];
+                    if ids[(y * w + x) as usize] > 0 {
+                        (inside, n_in) = (inside + value, n_in + 1.0);
+                    } else {
+                        (outside, n_out) = (outside + value, n_out + 1.0);
+                    }
+                }
+            }
+            if n_in > 0.0 && n_out > 0.0 {
+                *sum += inside / n_in - outside / n_out;
+            }
+        }
+    }
+}
+
+fn shift_fault(contrast: &Contrast) -> Option<String> {
+    let middle = SHIFT_PX as usize;
+    let here = contrast[middle][middle];
+    let places = (0..contrast.len()).flat_map(|j| (0..contrast.len()).map(move |i| (i, j)));
+    let (i, j) = places.max_by(|a, b| contrast[a.1][a.0].total_cmp(&contrast[b.1][b.0]))?;
+    let best = contrast[j][i];
+    (here > 0.0 && best > SHIFT_GAIN * here).then(|| {
+        format!(
+            "the labels seem shifted: moved by ({}, {}) px they would lie on darker pixels ({:.0} % more contrast)",
+            i as i32 - SHIFT_PX,
+            j as i32 - SHIFT_PX,
+            (best / here - 1.0) * 100.0
+        )
+    })
+}
+
+/// The image with its truth drawn in, by type.
+pub fn drawn(image: &LabelledImage) -> RgbImage {
+    let mut picture = image.rgb.clone();
+    let truth = Annotation::of_image(image);
+    match &truth.ids {
+        Some(ids) => draw_ids(&mut picture, ids, &truth.id_types, &TYPE_COLOURS),
+        None => {
+            let d = &truth.detections;
+            draw_points(&mut picture, &d.points, &d.types, &TYPE_COLOURS);
+        }
+    }
+    picture
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::Rgb;
+
+    /// Dark discs of radius 8 px on a light ground, labels moved by `shift` px.
+    fn discs(shift: i32, seed: u8) -> LabelledImage {
+        let inside = |x: i32, y: i32| {
+            let d = (x.rem_euclid(32) - 16).pow(2) + (y.rem_euclid(32) - 16).pow(2);
+            d <= 64
+        };
+        let rgb = RgbImage::from_fn(96, 96, |x, y| match inside(x as i32, y as i32) {
+            true => Rgb([90, 60, 140]),
+            false => Rgb([230, 190, seed]),
+        });
+        let ids = (0..96 * 96)
+            .map(|i| {
+                let (x, y) = (i % 96 - shift, i / 96);
+                let id = 1 + x.div_euclid(32) + 4 * (y / 32);
+                if inside(x, y) { id.max(1) as u32 } else { 0 }
+            })
+            .collect();
+        LabelledImage {
+            name: format!("set/{seed}"),
+            held_out: false,
+            rgb,
+            truth: Truth::Instances {
+                ids,
+                types: vec![0; 20],
+            },
+        }
+    }
+
+    #[test]
+    fn clean_data_is_clean_and_each_fault_is_named() {
+        let mut seen = BTreeMap::new();
+        let clean = check(&vec![Ok(discs(0, 1)), Ok(discs(0, 2))], 0.5, &mut seen);
+        assert!(clean.is_clean(), "{clean:?}");
+        assert_eq!(clean.nuclei, 18);
+        // 197 px at 0.5 µm/px.
+        assert!((clean.median_diameter_um.unwrap() - 7.92).abs() < 0.01);
+
+        let shifted = check(&vec![Ok(discs(2, 3))], 0.5, &mut seen);
+        assert!(
+            shifted.of_set[0].contains("moved by (-2, 0) px"),
+            "{shifted:?}"
+        );
+
+        let twice = check(&vec![Ok(discs(0, 1))], 0.05, &mut seen);
+        assert!(twice.of_images[0].1.contains("the same pixels as set/1"));
+        assert!(twice.of_set[0].contains("with mpp = 0.442"), "{twice:?}");
+
+        let mut broken = discs(0, 4);
+        if let Truth::Instances { ids, .. } = &mut broken.truth {
+            // A second piece of nucleus 1 in the corner, and a nucleus of one pixel.
+            ids[95] = 1;
+            ids[95 * 96] = 19;
+        }
+        let faults = check(&vec![Ok(broken)], 0.5, &mut seen).of_images;
+        let text: Vec<_> = faults.iter().map(|f| f.1.as_str()).collect();
+        assert_eq!(
+            text,
+            ["1 nuclei of less than 10 px", "1 nuclei in several pieces"]
+        );
+    }
+
+    #[test]
+    fn two_scales_are_told_apart() {
+        let sets = [("a".to_string(), 7.0, 0.25), ("b".to_string(), 12.0, 0.25)];
+        let text = scales_differ(&sets).unwrap();
+        assert!(text.contains("with mpp = 0.146 for b"), "{text}");
+        assert!(scales_differ(&sets[..1]).is_none());
+    }
+}
