@@ -21,7 +21,7 @@ use crate::geometry::Rect;
 pub use settings::Settings;
 pub use values::{
     Auto, ByteSize, Count, DeviceChoice, Format, Formats, Level0Box, MaskChoice, Mpp,
-    PostprocRules, Precision, ProgressMode, Shard, Units,
+    PostprocRules, Precision, ProgressMode, Shard, Tta, Units,
 };
 
 /// A setting that cannot be used. Messages name the place and the cure.
@@ -68,6 +68,7 @@ pub struct RunConfig {
     pub precision: Precision,
     pub batch_size: Option<usize>,
     pub patch_size_px: Option<u32>,
+    pub tta: Tta,
     pub postproc: PostprocRules,
     pub mpp: Option<f64>,
     pub mask: MaskChoice,
@@ -174,6 +175,7 @@ impl RunConfig {
             patch_size_px: needed(merged.patch_size, "patch-size")?
                 .given()
                 .map(|n| n.0),
+            tta: needed(merged.tta, "tta")?,
             postproc: needed(merged.postproc, "postproc")?,
             mpp: needed(merged.mpp, "mpp")?.given().map(|mpp| mpp.0),
             mask: needed(merged.mask, "mask")?,

@@ -10,7 +10,7 @@ use wsi_nuclei::eval::report::{self, Figure, Scores};
 use wsi_nuclei::eval::scores::{SetScores, by_group, difference, of_image};
 use wsi_nuclei::eval::{folders, held_out};
 use wsi_nuclei::model::library::Library;
-use wsi_nuclei::model::{Model, ModelSpec};
+use wsi_nuclei::model::{Model, ModelSpec, Tta};
 use wsi_nuclei::report::overlay::{draw_ids, draw_points, side_by_side};
 use wsi_nuclei::store::atomic;
 use wsi_nuclei::train::config::TrainConfig;
@@ -36,6 +36,9 @@ pub struct EvalArgs {
     /// Model name or folder; twice: side by side
     #[arg(long, default_value = "default")]
     model: Vec<String>,
+    /// Average each patch over mirrored (flips) or mirrored and turned views (d8)
+    #[arg(long, value_enum, default_value = "none")]
+    tta: Tta,
     /// Training configuration: its held-out images are scored
     #[arg(long, value_name = "TOML", default_value = "config/train-default.toml")]
     config: PathBuf,
@@ -130,7 +133,8 @@ fn of_models(args: &EvalArgs, root: &Path) -> Result<(), Failure> {
     let mut all = Vec::new();
     for name in &args.model {
         let folder = Library::from_env().open(name).map_err(Failure::usage)?;
-        let model = folder.load(tch::Device::Cpu).map_err(Failure::usage)?;
+        let mut model = folder.load(tch::Device::Cpu).map_err(Failure::usage)?;
+        model.tta = args.tta;
         let scores = held_out::score(&model, &sets).map_err(Failure::slides)?;
         if args.record {
             record(name, &scores)?;

@@ -8,7 +8,7 @@ use tch::Device;
 use wsi_nuclei::config::{DeviceChoice, RunConfig};
 use wsi_nuclei::doctor::{libtorch, openslide};
 use wsi_nuclei::model::library::Library;
-use wsi_nuclei::model::{Model, ModelError, device};
+use wsi_nuclei::model::{Model, ModelError, Tta, device};
 use wsi_nuclei::output::run_json::Engine;
 
 use super::Failure;
@@ -17,6 +17,7 @@ use super::Failure;
 pub struct Models {
     library: Library,
     device: Device,
+    tta: Tta,
     last: Option<(String, Arc<Model>)>,
 }
 
@@ -34,6 +35,7 @@ impl Models {
         Ok(Self {
             library: Library::from_env(),
             device,
+            tta: config.tta,
             last: None,
         })
     }
@@ -62,7 +64,9 @@ impl Models {
             _ => {
                 // The old one goes first: two may not fit.
                 self.last = None;
-                let model = Arc::new(self.library.open(name)?.load(self.device)?);
+                let mut model = self.library.open(name)?.load(self.device)?;
+                model.tta = self.tta;
+                let model = Arc::new(model);
                 self.last = Some((name.to_owned(), model.clone()));
                 Ok(model)
             }

@@ -9,7 +9,7 @@ use clap::builder::BoolishValueParser;
 
 use super::values::{
     Auto, ByteSize, Count, DeviceChoice, Formats, Level0Box, MaskChoice, Mpp, PostprocRules,
-    Precision, ProgressMode, Shard, Units,
+    Precision, ProgressMode, Shard, Tta, Units,
 };
 
 macro_rules! settings {
@@ -67,6 +67,9 @@ settings! {
     /// Side of the network's input, px [default: auto, the model's]
     #[arg(value_name = "PX", help_heading = "Model")]
     patch_size: Auto<Count>,
+    /// Average each patch over mirrored (flips, 4 times the work) or mirrored and turned views (d8, 8 times) [default: none]
+    #[arg(value_enum, help_heading = "Model")]
+    tta: Tta,
     /// Rules of post-processing; reference is for single images [default: default]
     #[arg(value_enum, help_heading = "Model")]
     postproc: PostprocRules,

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::geometry::Rect;
 pub use crate::model::device::DeviceChoice;
+pub use crate::model::tta::Tta;
 
 /// A number, or `auto`: the program chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

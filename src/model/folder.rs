@@ -16,6 +16,7 @@ use super::lite::{self, Lite};
 use super::patch_model::{Engine, Model, SharedNetwork};
 use super::spec::{Architecture, ModelSpec};
 use super::torchscript::TorchScript;
+use super::tta::Tta;
 use super::weights::{self, Tensors};
 
 /// Name of the description in a model folder.
@@ -132,6 +133,7 @@ impl ModelFolder {
             spec,
             weights_sha256: self.weights_sha256.clone(),
             device: if on_cpu { Device::Cpu } else { device },
+            tta: Tta::None,
             engine,
         })
     }

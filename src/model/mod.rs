@@ -15,6 +15,7 @@ pub mod network;
 pub mod patch_model;
 pub mod spec;
 pub mod torchscript;
+pub mod tta;
 pub mod weights;
 
 pub use device::DeviceChoice;
@@ -25,3 +26,4 @@ pub use map::PredictionMap;
 pub use network::{Network, RawMaps, to_maps};
 pub use patch_model::{Model, PatchModel};
 pub use spec::{Architecture, ModelSpec, TypeInfo};
+pub use tta::Tta;

@@ -14,6 +14,7 @@ use super::error::ModelError;
 use super::map::PredictionMap;
 use super::network::{Network, to_maps};
 use super::spec::ModelSpec;
+use super::tta::{Averaging, Tta};
 
 /// Something that predicts patches: a torch network or the analytic model.
 pub trait PatchModel: Send {
@@ -27,6 +28,8 @@ pub struct Model {
     /// SHA-256 of the weights file, or of the rule's name for a model without weights: part of the identity.
     pub weights_sha256: String,
     pub device: Device,
+    /// Views of each patch that are averaged: part of the identity.
+    pub tta: Tta,
     pub(super) engine: Engine,
 }
 
@@ -38,6 +41,14 @@ pub(super) enum Engine {
 impl Model {
     /// One more worker, for one thread.
     pub fn worker(&self) -> Box<dyn PatchModel> {
+        let inner = self.plain_worker();
+        match self.tta {
+            Tta::None => inner,
+            tta => Box::new(Averaging { inner, tta }),
+        }
+    }
+
+    fn plain_worker(&self) -> Box<dyn PatchModel> {
         match &self.engine {
             Engine::Torch(network) => Box::new(TorchWorker {
                 network: network.clone(),

@@ -225,6 +225,7 @@ fn identity(
         ("area_sha256", json!(area_sha256)),
         ("background", json!(info.background)),
         ("precision", json!("f32")),
+        ("tta", json!(model.tta)),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_string(), value))
