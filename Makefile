@@ -10,10 +10,10 @@ BINARY = $${CARGO_TARGET_DIR:-target}/release/wsi-nuclei
 # Recipes that call cargo first read where libtorch, OpenSlide and libclang are.
 ENV := . .deps/env;
 
-.PHONY: help setup build demo test check install clean
+.PHONY: help setup build demo test check install train-default clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: ## libtorch, OpenSlide and libclang into .deps/
 	@scripts/setup.sh
@@ -39,6 +39,10 @@ check: test ## the same as test
 
 install: build ## binary and libraries into PREFIX (~/.local)
 	@scripts/install.sh "$(BINARY)" "$(PREFIX)"
+
+DATA ?= $${WSI_NUCLEI_SHARED:-../shared}/data
+train-default: build ## the default model again, from nothing (hours; DATA=FOLDER of the data sets)
+	@$(ENV) scripts/train_default.sh "$(BINARY)" "$(DATA)" out/train-default
 
 clean: ## what cargo built and the demo made; .deps/ and slides/ stay
 	cargo clean

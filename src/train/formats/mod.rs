@@ -11,6 +11,8 @@ pub mod labels;
 pub mod mat5;
 pub mod npy;
 pub mod pannuke;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 
