@@ -18,7 +18,7 @@ use super::{EXIT_STOPPED, Failure, signals};
 /// The default training: what a bare `train --data FOLDER` changes only in its data.
 const DEFAULT: &str = include_str!("../../config/train-default.toml");
 
-/// Learn a hovernet-lite from labelled images; goes on from its last checkpoint
+/// Learn a model from labelled images; goes on from its last checkpoint
 #[derive(Debug, Args)]
 pub struct TrainArgs {
     /// With --config: the folder below which its data sets lie. Without: folders of labelled images, formats found out
@@ -38,10 +38,17 @@ pub struct TrainArgs {
     /// Beginnings of the names of images to validate on, where there is no --config
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     hold_out: Vec<String>,
+    /// What to train, where there is no --config and no --from: hovernet-lite, hovernet-fast or hovernet-original
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["config", "from"])]
+    arch: Option<String>,
+    /// Steps in which a HoVer-Net's encoder does not learn yet (first phase)
+    #[arg(long, value_name = "N")]
+    frozen_steps: Option<u64>,
     /// Fine-tune this model (name or folder): its weights, types and post-processing
     #[arg(long, value_name = "MODEL", conflicts_with = "encoder")]
     from: Option<String>,
-    /// ImageNet encoder to start from: scripts/imagenet_encoder.py makes it
+    /// ImageNet encoder to start from: scripts/imagenet_encoder.py makes hovernet-lite's; a HoVer-Net takes a
+    /// pre-activation ResNet-50 under hover_net's names
     #[arg(long, value_name = "SAFETENSORS", required_unless_present = "from")]
     encoder: Option<PathBuf>,
     /// Model folder to write; holds the checkpoint, train.jsonl and train.html too
@@ -118,6 +125,9 @@ fn job(args: &TrainArgs) -> Result<TrainJob, Failure> {
         Some(path) => TrainConfig::read(path).map_err(Failure::usage)?,
         None => toml::from_str(DEFAULT).map_err(Failure::usage)?,
     };
+    if let Some(name) = &args.arch {
+        choose(&mut config, name)?;
+    }
     let start = match (&args.from, &args.encoder) {
         (Some(name), _) => {
             let folder = Library::from_env().open(name).map_err(Failure::usage)?;
@@ -143,6 +153,7 @@ fn job(args: &TrainArgs) -> Result<TrainJob, Failure> {
             PathBuf::new()
         }
     };
+    config.frozen_steps = args.frozen_steps.unwrap_or(config.frozen_steps);
     config.batch = args.batch.unwrap_or(config.batch);
     config.accumulate = args.accumulate.unwrap_or(config.accumulate);
     config.seed = args.seed.unwrap_or(config.seed);
@@ -167,11 +178,15 @@ fn job(args: &TrainArgs) -> Result<TrainJob, Failure> {
 
 /// What a fine-tuned model takes over: its post-processing; its types too, unless a configuration names others.
 fn adopt(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> Result<(), Failure> {
-    if spec.architecture != Architecture::HovernetLite {
+    let before = config.model.architecture;
+    if types_too {
+        choose(config, spec.architecture.name())?;
+    } else if before != spec.architecture {
         return Err(Failure::usage(format!(
-            "--from {}: a {} cannot be trained here yet; hovernet-lite can",
+            "--from {}: a {}, but the configuration trains a {}",
             spec.name,
-            spec.architecture.name()
+            spec.architecture.name(),
+            before.name()
         )));
     }
     config.postproc = spec.postproc.clone();
@@ -180,6 +195,27 @@ fn adopt(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> Result<
         config.types = spec.types.iter().skip(1).cloned().collect();
     }
     config.model.name = format!("{}-tuned", spec.name);
+    Ok(())
+}
+
+/// The default configuration of an architecture. HoVer-Net's: Adam with 1e-4, no average of the weights.
+fn choose(config: &mut TrainConfig, name: &str) -> Result<(), Failure> {
+    let (architecture, patch, out) = match name {
+        "hovernet-lite" => return Ok(()),
+        "hovernet-fast" => (Architecture::HovernetFast, 256, 164),
+        "hovernet-original" => (Architecture::HovernetOriginal, 270, 80),
+        _ => {
+            return Err(Failure::usage(format!(
+                "{name} does not learn: hovernet-lite, hovernet-fast and hovernet-original do"
+            )));
+        }
+    };
+    let card = &mut config.model;
+    (card.architecture, card.patch_in_px, card.patch_out_px) = (architecture, patch, out);
+    card.name = name.to_string();
+    config.crop_px = patch as usize;
+    (config.lr, config.encoder_lr) = (1e-4, 1e-4);
+    (config.weight_decay, config.ema) = (0.0, 0.0);
     Ok(())
 }
 

@@ -36,7 +36,7 @@ pub enum Mode {
 
 impl Mode {
     /// Side of the decoders' kernels, px.
-    const fn kernel_px(self) -> i64 {
+    pub(crate) const fn kernel_px(self) -> i64 {
         match self {
             Mode::Fast => 3,
             Mode::Original => 5,
@@ -60,7 +60,7 @@ impl Mode {
     }
 
     /// Px cut off the skips d0 and d1, both sides together.
-    const fn skip_crops_px(self) -> [i64; 2] {
+    pub(crate) const fn skip_crops_px(self) -> [i64; 2] {
         match self {
             Mode::Fast => [92, 36],
             Mode::Original => [184, 72],
@@ -411,7 +411,7 @@ fn conv_same(conv: &Conv, x: &Tensor, stride: i64) -> Result<Tensor> {
 }
 
 /// Zeros before and after one axis of `side` px.
-fn same_padding(side: i64, kernel: i64, stride: i64) -> (i64, i64) {
+pub(crate) fn same_padding(side: i64, kernel: i64, stride: i64) -> (i64, i64) {
     let phase = side % stride;
     let total = (kernel - if phase == 0 { stride } else { phase }).max(0);
     (total / 2, total - total / 2)

@@ -3,6 +3,7 @@
 //! In: weights, optimizer, what validation has seen. Out: files that are whole or absent. A checkpoint of another
 //! configuration is refused, never overwritten.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use tch::Tensor;
@@ -10,7 +11,6 @@ use tch::Tensor;
 use super::TrainError;
 use super::config::TrainConfig;
 use super::optimizer::Optimizer;
-use super::weights::Weights;
 use crate::store::atomic;
 
 const STATE: &str = "train.safetensors";
@@ -66,7 +66,7 @@ pub fn claim(out: &Path, config: &TrainConfig) -> Result<(), TrainError> {
 /// Writes the checkpoint.
 pub fn save(
     out: &Path,
-    weights: &Weights,
+    weights: &BTreeMap<String, Tensor>,
     optimizer: &Optimizer,
     best: Best,
 ) -> Result<(), TrainError> {
@@ -78,7 +78,7 @@ pub fn save(
         all.push(("best_pq".into(), Tensor::from(pq)));
     }
     let groups = [
-        ("w", &weights.tensors),
+        ("w", weights),
         ("m", &optimizer.m),
         ("v", &optimizer.v),
         ("a", &optimizer.average),
@@ -93,10 +93,13 @@ pub fn save(
     write(&all, &out.join(STATE))
 }
 
-/// Reads the checkpoint of `out` into `weights`.
-pub fn resume(out: &Path, weights: &mut Weights) -> Result<(Optimizer, Best), TrainError> {
+/// Reads the checkpoint of `out` into `weights` and an `optimizer` that has not stepped.
+pub fn resume(
+    out: &Path,
+    weights: &mut BTreeMap<String, Tensor>,
+    mut optimizer: Optimizer,
+) -> Result<(Optimizer, Best), TrainError> {
     let path = out.join(STATE);
-    let mut optimizer = Optimizer::new(&weights.tensors, &weights.learning());
     let mut best = Best::default();
     let tensors = Tensor::read_safetensors(&path).map_err(|e| TrainError::file(&path, e))?;
     for (name, tensor) in tensors {
@@ -113,7 +116,7 @@ pub fn resume(out: &Path, weights: &mut Weights) -> Result<(Optimizer, Best), Tr
                 best.pq = Some(tensor.double_value(&[]));
                 continue;
             }
-            Some(("w", n)) => weights.tensors.get_mut(n),
+            Some(("w", n)) => weights.get_mut(n),
             Some(("m", n)) => optimizer.m.get_mut(n),
             Some(("v", n)) => optimizer.v.get_mut(n),
             Some(("a", n)) => optimizer.average.get_mut(n),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use crate::model::TypeInfo;
+use crate::model::{Architecture, TypeInfo};
 use crate::nuclei::PostprocParams;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct TrainConfig {
     /// Batches whose gradients are averaged into one step.
     #[serde(default = "one")]
     pub accumulate: usize,
+    /// Steps in which a HoVer-Net's encoder does not learn yet.
+    #[serde(default)]
+    pub frozen_steps: u64,
     /// Whether crops are turned, scaled and coloured at random; without it they are cut out as they are.
     #[serde(default = "yes")]
     pub augment: bool,
@@ -41,6 +44,10 @@ pub struct TrainConfig {
     pub types: Vec<TypeInfo>,
     pub postproc: PostprocParams,
     pub data: Vec<DataSet>,
+}
+
+const fn lite() -> Architecture {
+    Architecture::HovernetLite
 }
 
 const fn one() -> usize {
@@ -59,6 +66,8 @@ const fn some_images() -> usize {
 #[serde(deny_unknown_fields)]
 pub struct ModelCard {
     pub name: String,
+    #[serde(default = "lite")]
+    pub architecture: Architecture,
     pub patch_in_px: i32,
     pub patch_out_px: i32,
     pub licence: String,
@@ -126,8 +135,17 @@ impl TrainConfig {
     /// Whether every value is in range.
     pub fn check(&self) -> Result<(), String> {
         let types = self.types.len();
-        if self.crop_px == 0 || !self.crop_px.is_multiple_of(32) {
-            return Err(format!("crop_px = {}: give a multiple of 32", self.crop_px));
+        let crop_px = self.crop_px;
+        let (least, step) = match self.model.architecture {
+            Architecture::HovernetFast => (256, 8),
+            Architecture::HovernetOriginal => (270, 8),
+            _ => (32, 32),
+        };
+        if crop_px < least || !(crop_px - least).is_multiple_of(step) {
+            return Err(format!(
+                "crop_px = {crop_px}: {} takes {least} px and so many times {step} px more",
+                self.model.architecture.name()
+            ));
         }
         if self.batch == 0 || self.accumulate == 0 || self.data.is_empty() {
             return Err("batch, accumulate and [[data]] must not be empty".into());

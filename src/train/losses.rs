@@ -59,6 +59,60 @@ pub fn of(raw: &RawMaps, batch: &Batch) -> Loss {
     }
 }
 
+/// hover_net's losses: cross-entropy and dice (np, and tp with its background), MSE and MSE of gradients inside nuclei
+/// (h, v). Only the centre that the network predicts counts; pixels of which nothing is known weigh nothing.
+pub fn hovernet(raw: &RawMaps, batch: &Batch) -> Loss {
+    let size = raw.np.size();
+    let at = |t: &Tensor, dim: i64| {
+        let full = t.size();
+        let axis = |t: &Tensor, d: i64, n: i64| t.narrow(d, (full[d as usize] - n) / 2, n);
+        axis(&axis(t, dim, size[2]), dim + 1, size[3])
+    };
+    let [truth, np_weight, hv, hv_weight, tp_weight] = [
+        &batch.np,
+        &batch.np_weight,
+        &batch.hv,
+        &batch.hv_weight,
+        &batch.tp_weight,
+    ]
+    .map(|t| at(t, 2));
+    let known = np_weight.gt(0.0).to_kind(Kind::Float);
+    let np = classes_loss(&raw.np, &truth.squeeze_dim(1).to_kind(Kind::Int64), &known);
+    let inside = hv_weight.gt(0.0).to_kind(Kind::Float);
+    let n = inside.sum(Kind::Float).clamp_min(1.0);
+    let error = (&raw.hv - &hv) * &inside;
+    let gradient = (slope(&error, 0).square() + slope(&error, 1).square()) * &inside;
+    let hv = error.square().sum(Kind::Float) / (&n * 2.0)
+        + gradient.sum(Kind::Float) / (&n * 2.0) * HOVERNET_GRADIENT_GAIN;
+    let tp = raw.tp.as_ref().map_or_else(
+        || Tensor::from(0.0f32),
+        |tp| {
+            let typed = tp_weight.gt(0.0).to_kind(Kind::Float);
+            let background = (1.0 - &truth) * &known;
+            let class = (at(&batch.tp, 1) + 1) * typed.squeeze_dim(1).to_kind(Kind::Int64);
+            classes_loss(tp, &class, &(typed + background))
+        },
+    );
+    let parts = [&np, &hv, &tp].map(|t| t.double_value(&[]));
+    Loss {
+        total: np + hv + tp,
+        parts,
+    }
+}
+
+/// Its gradient kernel answers a unit slope with 12.
+const HOVERNET_GRADIENT_GAIN: f64 = 144.0;
+
+/// Cross-entropy and the sum of the classes' dice, over pixels of weight 1. `class`: `[N, H, W]`.
+fn classes_loss(logits: &Tensor, class: &Tensor, weight: &Tensor) -> Tensor {
+    let log_p = logits.log_softmax(1, Kind::Float);
+    let chosen = log_p.gather(1, &class.unsqueeze(1), false);
+    let ce = -(chosen * weight).sum(Kind::Float) / weight.sum(Kind::Float).clamp_min(1.0);
+    let one_hot = class.one_hot(logits.size()[1]).permute([0, 3, 1, 2]);
+    let truth = one_hot.to_kind(Kind::Float) * weight;
+    ce + dice(&(log_p.exp() * weight), &truth, &[0, 2, 3]).sum(Kind::Float)
+}
+
 fn np_loss(logits: &Tensor, batch: &Batch) -> Tensor {
     let weight_sum = batch.np_weight.sum(Kind::Float).clamp_min(1.0);
     let bce = logits.binary_cross_entropy_with_logits(
@@ -88,13 +142,7 @@ fn hv_loss(hv: &Tensor, batch: &Batch) -> Tensor {
     let error = (hv - &batch.hv) * known;
     let absolute = (error.abs() * &batch.hv_weight).sum(Kind::Float) / &weight_sum;
     // The gradient is linear, so the gradient of the error is the error of the gradient.
-    let slope = |channel: i64| {
-        let kernel = slope_kernel(channel, error.device());
-        error
-            .narrow(1, channel, 1)
-            .conv2d(&kernel, None::<&Tensor>, [1, 1], [2, 2], [1, 1], 1)
-    };
-    let gradient = (slope(0).square() + slope(1).square()) * &batch.hv_weight;
+    let gradient = (slope(&error, 0).square() + slope(&error, 1).square()) * &batch.hv_weight;
     absolute * HV_GAIN + gradient.sum(Kind::Float) / &weight_sum * GRADIENT_GAIN
 }
 
@@ -103,6 +151,13 @@ const HV_GAIN: f64 = 1.0;
 /// The kernel below answers a unit slope with 1; hover_net's answers with 12, so its squared error weighs 144: that much
 /// drowns the other terms.
 const GRADIENT_GAIN: f64 = 12.0;
+
+/// The slope of one channel (0: h along x, 1: v along y) of `[N, 2, H, W]`.
+fn slope(hv: &Tensor, channel: i64) -> Tensor {
+    let kernel = slope_kernel(channel, hv.device());
+    hv.narrow(1, channel, 1)
+        .conv2d(&kernel, None::<&Tensor>, [1, 1], [2, 2], [1, 1], 1)
+}
 
 /// 5 x 5 derivative along x (channel 0, for h) or y (1, for v): weight x / (x² + y²) as in hover_net, scaled so that a
 /// ramp of slope 1 answers 1.

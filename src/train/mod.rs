@@ -12,6 +12,8 @@ pub mod config;
 pub mod crops;
 pub mod data;
 pub mod formats;
+pub mod hovernet;
+pub mod learner;
 pub mod losses;
 pub mod optimizer;
 pub mod package;

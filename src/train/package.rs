@@ -1,6 +1,6 @@
 //! A training's weights as a model folder.
 //!
-//! In: folded tensors, the training's configuration. Out: model.safetensors (f16: half the size, the same scores) and
+//! In: folded tensors, the training's configuration. Out: model.safetensors (hovernet-lite in f16) and
 //! model.toml with its hash. Never leaves a model.toml whose weights are not there.
 
 use std::path::Path;
@@ -54,12 +54,17 @@ pub fn write_model(
     tensors: &[(String, Tensor)],
 ) -> Result<(), TrainError> {
     std::fs::create_dir_all(out).map_err(|e| TrainError::file(out, e))?;
-    let half: Vec<_> = tensors
+    // Half the size for the same scores, measured for hovernet-lite; others keep what hover_net stores.
+    let kind = match config.model.architecture {
+        Architecture::HovernetLite => Kind::Half,
+        _ => Kind::Float,
+    };
+    let stored: Vec<_> = tensors
         .iter()
-        .map(|(n, t)| (n.clone(), t.to_kind(Kind::Half)))
+        .map(|(n, t)| (n.clone(), t.to_kind(kind)))
         .collect();
     let weights = out.join(WEIGHTS);
-    write(&half, &weights)?;
+    write(&stored, &weights)?;
     let bytes = std::fs::read(&weights).map_err(|e| TrainError::file(&weights, e))?;
     let path = out.join("model.toml");
     let text = toml::to_string(&spec(config, &bytes)).map_err(|e| TrainError::file(&path, e))?;
@@ -114,7 +119,7 @@ fn spec(config: &TrainConfig, weights: &[u8]) -> ModelSpec {
     let card = config.model.clone();
     ModelSpec {
         name: card.name,
-        architecture: Architecture::HovernetLite,
+        architecture: card.architecture,
         mpp: config.mpp,
         patch_in_px: card.patch_in_px,
         patch_out_px: card.patch_out_px,

@@ -8,17 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::checkpoint::{self, Best};
 use super::config::TrainConfig;
 use super::crops::Pool;
 use super::data::{self, LoadedSet};
-use super::losses::{self, Batch};
+use super::learner::{self, Learner};
+use super::losses::Batch;
 use super::optimizer::{self, Optimizer};
-use super::weights::Weights;
 use super::{TrainError, batch, package, page, validate};
-use crate::model::lite;
 use crate::model::network::RawMaps;
 use crate::model::weights::Tensors;
 
@@ -90,7 +89,7 @@ pub fn run(
     let sets = data::load(&job.config, &job.data_root)?;
     report_sets(&sets);
     let types = job.config.types.len();
-    let (weights, optimizer, best) = begin(job, &sets)?;
+    let (learner, optimizer, best) = begin(job, &sets)?;
     let first = optimizer.step;
     let validation = match job.validate_every {
         0 => Vec::new(),
@@ -111,7 +110,7 @@ pub fn run(
         });
         let mut training = Training {
             job,
-            weights,
+            learner,
             optimizer,
             best,
             validation,
@@ -121,45 +120,44 @@ pub fn run(
     })
 }
 
+type Begun = (Box<dyn Learner>, Optimizer, Best);
+
 /// Weights and optimizer as the last checkpoint left them, or as a training begins.
-fn begin(job: &TrainJob, sets: &[LoadedSet]) -> Result<(Weights, Optimizer, Best), TrainError> {
+fn begin(job: &TrainJob, sets: &[LoadedSet]) -> Result<Begun, TrainError> {
     let types = job.config.types.len();
-    let (mut weights, measured) = match &job.start {
-        Start::Encoder(path) => (
-            Weights::from_imagenet(path, types as i64, job.config.seed)?,
-            false,
-        ),
-        Start::Model(tensors) => (
-            Weights::from_folded(tensors, types as i64, job.config.seed)?,
-            true,
-        ),
-    };
+    let config = &job.config;
+    let (mut learner, measured) = learner::begin(
+        config.model.architecture,
+        types,
+        config.seed,
+        config.frozen_steps,
+        &job.start,
+        job.bf16,
+    )?;
+    // All that ever learns has its place in the optimizer from the beginning.
+    let learning = learner.learning(u64::MAX);
     let (optimizer, best) = if checkpoint::exists(&job.out) {
-        checkpoint::resume(&job.out, &mut weights)?
+        let fresh = Optimizer::new(learner.tensors(), &learning);
+        checkpoint::resume(&job.out, learner.tensors_mut(), fresh)?
     } else {
         if !measured {
             let pool = Pool::new(sets, types);
             let batches: Vec<Tensor> = (0..RECALIBRATION_BATCHES)
                 .map(|i| batch::draw(&pool, &job.config, u64::MAX - i as u64).rgb)
                 .collect();
-            weights.recalibrate(&batches);
+            learner.measure(&batches);
         }
-        let fresh = Optimizer::new(&weights.tensors, &weights.learning());
+        let fresh = Optimizer::new(learner.tensors(), &learning);
         (fresh, Best::default())
     };
-    weights.bf16 = job.bf16;
-    let learning = weights.learning();
-    for (name, t) in &mut weights.tensors {
-        let here = t.detach().to_device(job.device).copy();
-        *t = here.set_requires_grad(learning.contains(name));
-    }
-    Ok((weights, optimizer.on(job.device), best))
+    learner::place(learner.as_mut(), job.device, optimizer.step);
+    Ok((learner, optimizer.on(job.device), best))
 }
 
 /// A training under way.
 struct Training<'a> {
     job: &'a TrainJob,
-    weights: Weights,
+    learner: Box<dyn Learner>,
     optimizer: Optimizer,
     best: Best,
     validation: Vec<LoadedSet>,
@@ -241,21 +239,20 @@ impl Training<'_> {
                 .zip(loss)
                 .for_each(|(sum, v)| *sum += v / parts as f64);
         }
+        let config = &self.job.config;
         self.optimizer
-            .update(&mut self.weights.tensors, &self.job.config, self.job.steps);
+            .update(self.learner.tensors_mut(), config, self.job.steps);
+        // The second phase begins: the encoder learns from here on.
+        if self.optimizer.step == config.frozen_steps {
+            learner::place(self.learner.as_mut(), self.job.device, self.optimizer.step);
+        }
         Ok(Some(sums))
     }
 
     /// Adds the gradients of one batch, over the number of batches a step.
     fn backward(&self, batch: &Batch) -> Result<[f64; 4], TrainError> {
         let raw = self.forward(&batch.rgb)?;
-        let float = |t: Tensor| t.to_kind(Kind::Float);
-        let raw = RawMaps {
-            np: float(raw.np),
-            hv: float(raw.hv),
-            tp: raw.tp.map(float),
-        };
-        let loss = losses::of(&raw, batch);
+        let loss = self.learner.loss(&raw, batch);
         let total = loss.total.double_value(&[]);
         if !total.is_finite() {
             return Err(TrainError::NotANumber {
@@ -276,9 +273,7 @@ impl Training<'_> {
 
     /// libtorch's plain calls panic when memory is short: here that becomes an error with its cure.
     fn forward(&self, rgb: &Tensor) -> Result<RawMaps, TrainError> {
-        let weights = &self.weights;
-        let guarded =
-            AssertUnwindSafe(|| lite::forward(&weights.layers, weights, &rgb.to_kind(Kind::Float)));
+        let guarded = AssertUnwindSafe(|| self.learner.forward(rgb, self.optimizer.step));
         catch_unwind(guarded).map_err(|panic| {
             let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
             out_of_memory(tch::TchError::Torch(text), self.job.config.batch)
@@ -287,12 +282,7 @@ impl Training<'_> {
 
     /// The averaged weights with batch norms folded.
     fn averaged(&self) -> Vec<(String, Tensor)> {
-        let learnt = self.weights.tensors.iter();
-        let mut averaged: std::collections::BTreeMap<_, _> =
-            learnt.map(|(n, t)| (n.clone(), t.detach())).collect();
-        let average = self.optimizer.average.iter();
-        averaged.extend(average.map(|(n, t)| (n.clone(), t.shallow_clone())));
-        Weights::new(self.weights.layers.clone(), averaged).fold()
+        self.learner.export(&self.optimizer.average)
     }
 
     /// Validates, keeps the best weights, rewrites train.html; returns the line for the log.
@@ -321,7 +311,12 @@ impl Training<'_> {
 
     /// Writes the checkpoint, then the model as it stands.
     fn save(&self) -> Result<(), TrainError> {
-        checkpoint::save(&self.job.out, &self.weights, &self.optimizer, self.best)?;
+        checkpoint::save(
+            &self.job.out,
+            self.learner.tensors(),
+            &self.optimizer,
+            self.best,
+        )?;
         package::write_model(&self.job.out, &self.job.config, &self.averaged())
     }
 }
@@ -354,8 +349,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::model::{Architecture, lite};
     use crate::train::checkpoint::write;
     use image::{GrayImage, Luma, Rgb, RgbImage};
+    use tch::Kind;
 
     /// Two images of discs with their ids, and an encoder of random weights.
     fn fixture(root: &Path) -> TrainConfig {
@@ -460,6 +457,49 @@ mod tests {
             let folder = crate::model::ModelFolder::open(&root.join(&outs[0])).unwrap();
             assert_eq!(folder.spec.types.len(), 0);
         }
+    }
+
+    #[test]
+    fn hovernet_learns_and_goes_on_across_the_end_of_its_first_phase() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let mut config = TrainConfig {
+            crop_px: 256,
+            frozen_steps: 2,
+            ema: 0.0,
+            lr: 1e-3,
+            encoder_lr: 1e-3,
+            ..fixture(root)
+        };
+        config.model.architecture = Architecture::HovernetFast;
+        (config.model.patch_in_px, config.model.patch_out_px) = (256, 164);
+        let thin = || {
+            tch::manual_seed(5);
+            let first = Tensor::randn([8, 3, 7, 7], (Kind::Float, Device::Cpu)) * 0.1;
+            Start::Model(
+                [("conv0./.weight".to_string(), first)]
+                    .into_iter()
+                    .collect(),
+            )
+        };
+        let job = |out: &str| TrainJob {
+            start: thin(),
+            ..job(root, &config, out, 6)
+        };
+        let never = AtomicBool::new(false);
+        let mut losses = Vec::new();
+        run(&job("whole"), &never, &mut |p| losses.push(p.loss)).unwrap();
+        assert!(losses[5] < 0.9 * losses[0], "{losses:?}");
+        let stop = AtomicBool::new(false);
+        let other = job("stopped");
+        run(&other, &stop, &mut |p| {
+            stop.store(p.step == 1, Ordering::Relaxed)
+        })
+        .unwrap();
+        run(&other, &never, &mut |_| {}).unwrap();
+        assert!(trained(root, "whole") == trained(root, "stopped"));
+        let folder = crate::model::ModelFolder::open(&root.join("whole")).unwrap();
+        assert_eq!(folder.spec.architecture, Architecture::HovernetFast);
     }
 
     #[test]

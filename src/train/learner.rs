@@ -1,0 +1,130 @@
+//! A network whose weights learn: what the training loop needs of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use super::TrainError;
+use super::hovernet::HoverNet;
+use super::losses::{self, Batch, Loss};
+use super::run::Start;
+use super::weights::Weights;
+use crate::model::hovernet::Mode;
+use crate::model::network::RawMaps;
+use crate::model::weights::Tensors;
+use crate::model::{Architecture, lite};
+
+/// One of the architectures that learn.
+pub trait Learner {
+    /// All tensors by name: those that learn, and statistics that do not.
+    fn tensors(&self) -> &BTreeMap<String, Tensor>;
+    fn tensors_mut(&mut self) -> &mut BTreeMap<String, Tensor>;
+    /// Names of the tensors that learn in step `step` (from 0).
+    fn learning(&self, step: u64) -> Vec<String>;
+    /// u8 `[N, 3, H, W]` to raw maps with gradients.
+    fn forward(&self, rgb: &Tensor, step: u64) -> RawMaps;
+    fn loss(&self, raw: &RawMaps, batch: &Batch) -> Loss;
+    /// `averaged` (the tensors that learn) with the statistics, as a model's weights file holds them.
+    fn export(&self, averaged: &BTreeMap<String, Tensor>) -> Vec<(String, Tensor)>;
+    /// Measures statistics that are fixed afterwards; not every architecture has such.
+    fn measure(&mut self, batches: &[Tensor]);
+}
+
+/// The network of a training before its first step. `measured`: whether statistics came with the weights.
+pub fn begin(
+    architecture: Architecture,
+    types: usize,
+    seed: u64,
+    frozen_steps: u64,
+    start: &Start,
+    bf16: bool,
+) -> Result<(Box<dyn Learner>, bool), TrainError> {
+    let mode = match architecture {
+        Architecture::HovernetFast => Mode::Fast,
+        Architecture::HovernetOriginal => Mode::Original,
+        Architecture::HovernetLite => {
+            let (mut weights, measured) = match start {
+                Start::Encoder(path) => (Weights::from_imagenet(path, types as i64, seed)?, false),
+                Start::Model(found) => (Weights::from_folded(found, types as i64, seed)?, true),
+            };
+            weights.bf16 = bf16;
+            return Ok((Box::new(weights), measured));
+        }
+        other => {
+            return Err(TrainError::Config(format!(
+                "{} does not learn: hovernet-lite, hovernet-fast and hovernet-original do",
+                other.name()
+            )));
+        }
+    };
+    let read;
+    let found = match start {
+        Start::Model(found) => found,
+        Start::Encoder(path) => {
+            read = read_tensors(path)?;
+            if !read.contains_key("conv0./.weight") {
+                return Err(TrainError::file(
+                    path,
+                    "has no conv0./.weight: a pre-activation ResNet-50 under hover_net's names is wanted",
+                ));
+            }
+            &read
+        }
+    };
+    let network = HoverNet::new(mode, types, found, seed, frozen_steps);
+    Ok((Box::new(network), true))
+}
+
+fn read_tensors(path: &Path) -> Result<Tensors, TrainError> {
+    let tensors = Tensor::read_safetensors(path).map_err(|e| TrainError::file(path, e))?;
+    Ok(tensors.into_iter().collect())
+}
+
+/// Moves every tensor to `device` and lets those learn that do in step `step`.
+pub fn place(learner: &mut dyn Learner, device: Device, step: u64) {
+    let learning = learner.learning(step);
+    for (name, t) in learner.tensors_mut() {
+        let here = t.detach().to_device(device).copy();
+        *t = here.set_requires_grad(learning.contains(name));
+    }
+}
+
+impl Learner for Weights {
+    fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.tensors
+    }
+
+    fn tensors_mut(&mut self) -> &mut BTreeMap<String, Tensor> {
+        &mut self.tensors
+    }
+
+    fn learning(&self, _: u64) -> Vec<String> {
+        Weights::learning(self)
+    }
+
+    fn forward(&self, rgb: &Tensor, _: u64) -> RawMaps {
+        let raw = lite::forward(&self.layers, self, &rgb.to_kind(Kind::Float));
+        let float = |t: Tensor| t.to_kind(Kind::Float);
+        RawMaps {
+            np: float(raw.np),
+            hv: float(raw.hv),
+            tp: raw.tp.map(float),
+        }
+    }
+
+    fn loss(&self, raw: &RawMaps, batch: &Batch) -> Loss {
+        losses::of(raw, batch)
+    }
+
+    fn export(&self, averaged: &BTreeMap<String, Tensor>) -> Vec<(String, Tensor)> {
+        let learnt = self.tensors.iter();
+        let mut all: BTreeMap<_, _> = learnt.map(|(n, t)| (n.clone(), t.detach())).collect();
+        all.extend(averaged.iter().map(|(n, t)| (n.clone(), t.shallow_clone())));
+        Weights::new(self.layers.clone(), all).fold()
+    }
+
+    fn measure(&mut self, batches: &[Tensor]) {
+        self.recalibrate(batches);
+    }
+}
