@@ -1,10 +1,14 @@
-//! `model list`, `model info`, `model verify`, `model tune`.
+//! `model list`, `model info`, `model verify`, `model convert`, `model tune`.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use tch::Kind;
 use wsi_nuclei::config::DeviceChoice;
+use wsi_nuclei::model::convert;
 use wsi_nuclei::model::library::{Library, Listed, ModelInfo};
+use wsi_nuclei::train::package;
 
 use super::model_tune::{self, TuneArgs};
 use super::models::first_device;
@@ -38,6 +42,17 @@ enum ModelCommand {
         #[arg(long, default_value = "cpu")]
         device: DeviceChoice,
     },
+    /// Turn a hover_net checkpoint (.tar, .pth) into a model folder; nothing in the file is executed
+    Convert {
+        #[arg(value_name = "FILE")]
+        checkpoint: PathBuf,
+        /// Model folder to write
+        #[arg(short, long, value_name = "FOLDER")]
+        output: PathBuf,
+        /// Licence of the weights; published ones are known by their file names
+        #[arg(long, value_name = "TEXT")]
+        licence: Option<String>,
+    },
     /// Fit post-processing and the temperature of type probabilities on images that the training never saw
     Tune(TuneArgs),
 }
@@ -70,6 +85,23 @@ pub fn main(args: &ModelArgs) -> Result<(), Failure> {
                 let _ = writeln!(text, "  {name:<3} {least:.3} to {greatest:.3}");
             }
             print(&text)
+        }
+        ModelCommand::Convert {
+            checkpoint,
+            output,
+            licence,
+        } => {
+            let (spec, tensors) =
+                convert::read(checkpoint, licence.as_deref()).map_err(Failure::usage)?;
+            let tensors: Vec<_> = tensors.into_iter().collect();
+            package::write_folder(output, spec, &tensors, Kind::Float).map_err(Failure::slides)?;
+            let info = library
+                .info(&format!("{}/", output.display()))
+                .map_err(Failure::slides)?;
+            if info.spec.licence.is_empty() {
+                eprintln!("warning: no licence: say which with --licence, or in model.toml");
+            }
+            print(&page(&info))
         }
         ModelCommand::Tune(args) => model_tune::main(args),
     }

@@ -13,6 +13,8 @@ pub mod held_out;
 pub mod report;
 pub mod scores;
 pub mod segmentation;
+#[cfg(test)]
+mod tests;
 
 pub use detection::{Detections, TypeScores};
 pub use segmentation::Segmentation;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tch::Device;
 
 use super::analytic::{self, Analytic};
+use super::convert;
 use super::error::ModelError;
 use super::hovernet::{self, HoverNet, Mode};
 use super::lite::{self, Lite};
@@ -53,6 +54,27 @@ impl ModelFolder {
     pub fn from_bytes(spec: &str, weights: &[u8], path: &Path) -> Result<Self, ModelError> {
         let spec = ModelSpec::parse(spec, &path.join(SPEC_FILE))?;
         Self::check(spec, path, weights.to_vec())
+    }
+
+    /// A hover_net checkpoint (`.tar`, `.pth`) as it is; the file's own hash stands for the weights'.
+    pub fn from_checkpoint(path: &Path) -> Result<Self, ModelError> {
+        let (spec, tensors) = convert::read(path, None)?;
+        Self::check_shapes(&spec, &tensors, path)?;
+        Ok(Self {
+            spec,
+            path: path.to_path_buf(),
+            weights_sha256: weights::sha256_hex(&read(path)?),
+            weights: Weights::Tensors(tensors),
+        })
+    }
+
+    fn check_shapes(spec: &ModelSpec, tensors: &Tensors, path: &Path) -> Result<(), ModelError> {
+        let wanted = hovernet::parameters(
+            mode_of(spec.architecture),
+            spec.types.len() as i64,
+            hovernet::width_of(tensors),
+        );
+        weights::check_parameters(tensors, &wanted, spec.architecture.name(), path)
     }
 
     /// The built-in rule; every patch takes `delay` longer.

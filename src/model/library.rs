@@ -13,6 +13,7 @@ use serde::Serialize;
 use tch::Device;
 
 use super::analytic;
+use super::convert;
 use super::error::ModelError;
 use super::folder::{self, ModelFolder, SPEC_FILE};
 use super::spec::ModelSpec;
@@ -75,6 +76,9 @@ impl Library {
     pub fn open(&self, model: &str) -> Result<ModelFolder, ModelError> {
         if let Some(delay) = analytic_delay(model)? {
             return Ok(ModelFolder::analytic(delay));
+        }
+        if convert::is_checkpoint(Path::new(model)) {
+            return ModelFolder::from_checkpoint(Path::new(model));
         }
         match self.folder_of(model) {
             Some(path) => ModelFolder::open(&path),

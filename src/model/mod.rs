@@ -4,6 +4,7 @@
 //! place where a network's raw output becomes a `PredictionMap`. Never knows where on a slide a patch lies.
 
 pub mod analytic;
+pub mod convert;
 pub mod device;
 pub mod error;
 pub mod folder;
@@ -13,7 +14,9 @@ pub mod lite;
 pub mod map;
 pub mod network;
 pub mod patch_model;
+pub mod pickle;
 pub mod spec;
+pub mod torch_file;
 pub mod torchscript;
 pub mod tta;
 pub mod weights;

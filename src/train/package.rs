@@ -53,12 +53,22 @@ pub fn write_model(
     config: &TrainConfig,
     tensors: &[(String, Tensor)],
 ) -> Result<(), TrainError> {
-    std::fs::create_dir_all(out).map_err(|e| TrainError::file(out, e))?;
     // Half the size for the same scores, measured for hovernet-lite; others keep what hover_net stores.
     let kind = match config.model.architecture {
         Architecture::HovernetLite => Kind::Half,
         _ => Kind::Float,
     };
+    write_folder(out, spec(config), tensors, kind)
+}
+
+/// Writes a model folder of `spec` (its `weights` and `sha256` are set here) with tensors of `kind`.
+pub fn write_folder(
+    out: &Path,
+    mut spec: ModelSpec,
+    tensors: &[(String, Tensor)],
+    kind: Kind,
+) -> Result<(), TrainError> {
+    std::fs::create_dir_all(out).map_err(|e| TrainError::file(out, e))?;
     let stored: Vec<_> = tensors
         .iter()
         .map(|(n, t)| (n.clone(), t.to_kind(kind)))
@@ -66,8 +76,10 @@ pub fn write_model(
     let weights = out.join(WEIGHTS);
     write(&stored, &weights)?;
     let bytes = std::fs::read(&weights).map_err(|e| TrainError::file(&weights, e))?;
+    spec.weights = Some(WEIGHTS.into());
+    spec.sha256 = Some(sha256_hex(&bytes));
     let path = out.join("model.toml");
-    let text = toml::to_string(&spec(config, &bytes)).map_err(|e| TrainError::file(&path, e))?;
+    let text = toml::to_string(&spec).map_err(|e| TrainError::file(&path, e))?;
     atomic::write_bytes(&path, text.as_bytes()).map_err(|e| TrainError::file(&path, e))
 }
 
@@ -105,7 +117,7 @@ pub fn apply(out: &Path, tuned: &Tuned) -> Result<(), TrainError> {
     atomic::write_bytes(&path, text.as_bytes()).map_err(|e| TrainError::file(&path, e))
 }
 
-fn spec(config: &TrainConfig, weights: &[u8]) -> ModelSpec {
+fn spec(config: &TrainConfig) -> ModelSpec {
     let background = TypeInfo {
         name: "background".into(),
         color: [0, 0, 0],
@@ -125,8 +137,8 @@ fn spec(config: &TrainConfig, weights: &[u8]) -> ModelSpec {
         patch_out_px: card.patch_out_px,
         types,
         postproc: config.postproc.clone(),
-        weights: Some(WEIGHTS.into()),
-        sha256: Some(sha256_hex(weights)),
+        weights: None,
+        sha256: None,
         licence: card.licence,
         citation: card.citation,
         training_data: card.training_data,

@@ -1,0 +1,393 @@
+//! Python's pickle, as far as torch.save needs it, without running anything.
+//!
+//! In: bytes of one pickle. Out: a [`Value`]. Opcodes and globals are an allow-list: another one is an error that names it and
+//! its place. Nothing is imported, called or built; a "call" of an allowed global is kept as data ([`Value::Call`]).
+//! Protocol 2 to 4 as in Python's pickletools.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// What a pickle holds. Lists and dicts are shared, because a pickle fills them after it has put them elsewhere.
+#[derive(Debug, Clone)]
+pub enum Value {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(Rc<str>),
+    Tuple(Rc<Nested<Vec<Value>>>),
+    List(Rc<RefCell<Vec<Value>>>),
+    Dict(Rc<RefCell<Vec<(Value, Value)>>>),
+    /// `module name` of an allowed global.
+    Global(Rc<str>),
+    /// An allowed global applied to a tuple.
+    Call(Rc<Nested<(Rc<str>, Vec<Value>)>>),
+    /// What `persistent_load` would be asked for: torch's storages.
+    Persistent(Rc<Nested<Vec<Value>>>),
+}
+
+/// A container with how deep it is: a bound against pickles that nest until the stack ends.
+#[derive(Debug)]
+pub struct Nested<T> {
+    pub inner: T,
+    depth: usize,
+}
+
+const MOST_DEPTH: usize = 64;
+/// A state dict of 100,000 tensors stays below.
+const MOST_OPCODES: usize = 20_000_000;
+
+/// Globals that a state dict needs.
+const ALLOWED: [&str; 12] = [
+    "collections OrderedDict",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    "torch FloatStorage",
+    "torch DoubleStorage",
+    "torch HalfStorage",
+    "torch BFloat16Storage",
+    "torch LongStorage",
+    "torch IntStorage",
+    "torch ShortStorage",
+    "torch ByteStorage",
+    "torch BoolStorage",
+];
+
+impl Value {
+    fn depth(&self) -> usize {
+        match self {
+            Value::Tuple(t) | Value::Persistent(t) => t.depth,
+            Value::Call(c) => c.depth,
+            _ => 0,
+        }
+    }
+
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            Value::Int(i) => Some(*i),
+            _ => None,
+        }
+    }
+
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Value::Text(t) => Some(t),
+            _ => None,
+        }
+    }
+
+    /// Entries of a dict, also of an OrderedDict.
+    pub fn entries(&self) -> Option<Vec<(Value, Value)>> {
+        match self {
+            Value::Dict(d) => Some(d.borrow().clone()),
+            _ => None,
+        }
+    }
+}
+
+/// Reads one pickle from the front of `bytes`; returns it and how many bytes it took.
+pub fn read(bytes: &[u8]) -> Result<(Value, usize), String> {
+    let mut machine = Machine {
+        bytes,
+        at: 0,
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+    };
+    for _ in 0..MOST_OPCODES {
+        let place = machine.at;
+        let opcode = machine.byte()?;
+        if opcode == b'.' {
+            return Ok((machine.pop()?, machine.at));
+        }
+        machine
+            .step(opcode)
+            .map_err(|reason| format!("{reason} (at byte {place} of the pickle)"))?;
+    }
+    Err(format!("more than {MOST_OPCODES} opcodes"))
+}
+
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    stack: Vec<Value>,
+    marks: Vec<usize>,
+    memo: HashMap<u32, Value>,
+}
+
+impl Machine<'_> {
+    fn take(&mut self, n: usize) -> Result<&[u8], String> {
+        let end = self
+            .at
+            .checked_add(n)
+            .filter(|end| *end <= self.bytes.len());
+        let end = end.ok_or("the pickle ends early")?;
+        let taken = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, String> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn number(&mut self, bytes: usize) -> Result<u64, String> {
+        let taken = self.take(bytes)?;
+        Ok(taken.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)))
+    }
+
+    fn text(&mut self, n: usize) -> Result<Value, String> {
+        let text = std::str::from_utf8(self.take(n)?).map_err(|_| "a text is not UTF-8")?;
+        Ok(Value::Text(text.into()))
+    }
+
+    fn line(&mut self) -> Result<String, String> {
+        let rest = &self.bytes[self.at..];
+        let end = rest
+            .iter()
+            .position(|b| *b == b'\n')
+            .ok_or("the pickle ends early")?;
+        let line = String::from_utf8_lossy(self.take(end)?).into_owned();
+        self.byte()?;
+        Ok(line)
+    }
+
+    fn pop(&mut self) -> Result<Value, String> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        if self.stack.len() <= floor {
+            return Err("the stack is empty".into());
+        }
+        self.stack.pop().ok_or_else(|| "the stack is empty".into())
+    }
+
+    fn pop_to_mark(&mut self) -> Result<Vec<Value>, String> {
+        let mark = self.marks.pop().ok_or("there is no mark")?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn top(&self) -> Result<&Value, String> {
+        self.stack.last().ok_or_else(|| "the stack is empty".into())
+    }
+
+    fn step(&mut self, opcode: u8) -> Result<(), String> {
+        let value = match opcode {
+            // PROTO, FRAME: sizes that say nothing about the content.
+            0x80 => return self.take(1).map(drop),
+            0x95 => return self.take(8).map(drop),
+            b'(' => {
+                self.marks.push(self.stack.len());
+                return Ok(());
+            }
+            b'0' => return self.pop().map(drop),
+            b'q' | b'r' | 0x94 => return self.put(opcode),
+            b'h' | b'j' => self.get(opcode)?,
+            b's' | b'u' | b'a' | b'e' | b'b' => return self.fill(opcode),
+            b'N' => Value::None,
+            0x88 => Value::Bool(true),
+            0x89 => Value::Bool(false),
+            b'K' => Value::Int(self.number(1)? as i64),
+            b'M' => Value::Int(self.number(2)? as i64),
+            b'J' => Value::Int(i64::from(self.number(4)? as u32 as i32)),
+            0x8a => self.long()?,
+            b'G' => Value::Float(f64::from_bits(self.number(8)?.swap_bytes())),
+            b'X' | b'T' => {
+                let n = self.number(4)? as usize;
+                self.text(n)?
+            }
+            0x8c | b'U' => {
+                let n = self.number(1)? as usize;
+                self.text(n)?
+            }
+            b']' => Value::List(Rc::default()),
+            b'}' => Value::Dict(Rc::default()),
+            b')' => tuple(Vec::new())?,
+            b't' => tuple(self.pop_to_mark()?)?,
+            0x85..=0x87 => {
+                let n = usize::from(opcode - 0x84);
+                let mut items: Vec<_> = (0..n).map(|_| self.pop()).collect::<Result<_, _>>()?;
+                items.reverse();
+                tuple(items)?
+            }
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                global(&module, &name)?
+            }
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                let [module, name] = [&module, &name].map(|v| v.as_text().unwrap_or("?"));
+                global(module, name)?
+            }
+            b'R' => self.call()?,
+            b'Q' => match self.pop()? {
+                Value::Tuple(t) => Value::Persistent(t),
+                _ => return Err("a persistent id is not a tuple".into()),
+            },
+            _ => {
+                let shown = char::from(opcode).escape_default();
+                return Err(format!("opcode 0x{opcode:02x} ({shown}) is not allowed"));
+            }
+        };
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn put(&mut self, opcode: u8) -> Result<(), String> {
+        let key = match opcode {
+            b'q' => self.number(1)? as u32,
+            b'r' => self.number(4)? as u32,
+            _ => self.memo.len() as u32,
+        };
+        let value = self.top()?.clone();
+        self.memo.insert(key, value);
+        Ok(())
+    }
+
+    fn get(&mut self, opcode: u8) -> Result<Value, String> {
+        let key = self.number(if opcode == b'h' { 1 } else { 4 })? as u32;
+        self.memo
+            .get(&key)
+            .cloned()
+            .ok_or_else(|| format!("memo {key} is empty"))
+    }
+
+    /// Two's complement, little endian. Longer than 64 bits only in the magic number, whose value does not matter.
+    fn long(&mut self) -> Result<Value, String> {
+        let n = usize::from(self.byte()?);
+        let bytes = self.take(n)?;
+        if n > 8 {
+            return Ok(Value::None);
+        }
+        let negative = bytes.last().is_some_and(|b| b & 0x80 != 0);
+        let start = if negative { -1i64 } else { 0 };
+        let value = bytes
+            .iter()
+            .rev()
+            .fold(start, |v, b| v << 8 | i64::from(*b));
+        Ok(Value::Int(value))
+    }
+
+    /// SETITEM(S), APPEND(S), BUILD.
+    fn fill(&mut self, opcode: u8) -> Result<(), String> {
+        let items = match opcode {
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                vec![key, value]
+            }
+            b'a' | b'b' => vec![self.pop()?],
+            _ => self.pop_to_mark()?,
+        };
+        match (opcode, self.top()?) {
+            (b's' | b'u', Value::Dict(dict)) => {
+                for pair in items.chunks_exact(2) {
+                    flat(&pair[1])?;
+                    dict.borrow_mut().push((pair[0].clone(), pair[1].clone()));
+                }
+                Ok(())
+            }
+            (b'a' | b'e', Value::List(list)) => {
+                items.iter().try_for_each(flat)?;
+                list.borrow_mut().extend(items);
+                Ok(())
+            }
+            // Attributes of a state dict (`_metadata`): nothing that a network needs.
+            (b'b', Value::Dict(_)) => Ok(()),
+            _ => Err("an item is put into something that holds none".into()),
+        }
+    }
+
+    /// REDUCE: an OrderedDict becomes a dict, the rest stays a call.
+    fn call(&mut self) -> Result<Value, String> {
+        let (arguments, function) = (self.pop()?, self.pop()?);
+        let (Value::Tuple(arguments), Value::Global(name)) = (arguments, function) else {
+            return Err("a call of something that is no global".into());
+        };
+        if &*name == "collections OrderedDict" {
+            return Ok(Value::Dict(Rc::default()));
+        }
+        let depth = deeper(arguments.depth)?;
+        let inner = (name, arguments.inner.clone());
+        Ok(Value::Call(Rc::new(Nested { inner, depth })))
+    }
+}
+
+fn global(module: &str, name: &str) -> Result<Value, String> {
+    let full = format!("{module} {name}");
+    if ALLOWED.contains(&full.as_str()) {
+        return Ok(Value::Global(full.into()));
+    }
+    Err(format!("the global {module}.{name} is not allowed"))
+}
+
+fn deeper(depth: usize) -> Result<usize, String> {
+    match depth {
+        0..MOST_DEPTH => Ok(depth + 1),
+        _ => Err(format!("nested more than {MOST_DEPTH} deep")),
+    }
+}
+
+fn tuple(items: Vec<Value>) -> Result<Value, String> {
+    items.iter().try_for_each(flat)?;
+    let depth = deeper(items.iter().map(Value::depth).max().unwrap_or(0))?;
+    Ok(Value::Tuple(Rc::new(Nested {
+        inner: items,
+        depth,
+    })))
+}
+
+/// Lists and dicts inside others could form rings and towers; a state dict has dicts in a dict, and they hold no more.
+fn flat(item: &Value) -> Result<(), String> {
+    let holds = |v: &Value| matches!(v, Value::List(_) | Value::Dict(_));
+    let nested = match item {
+        Value::List(l) => l.try_borrow().is_ok_and(|l| l.iter().any(holds)),
+        Value::Dict(d) => d
+            .try_borrow()
+            .is_ok_and(|d| d.iter().any(|(_, v)| holds(v))),
+        _ => false,
+    };
+    match nested {
+        true => Err("dicts or lists lie more than two deep".into()),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_pickle_by_hand() {
+        // {"a": (1, -2), "b": [True]} as protocol 2 writes it.
+        let bytes =
+            b"\x80\x02}(X\x01\x00\x00\x00aK\x01J\xfe\xff\xff\xff\x86X\x01\x00\x00\x00b]\x88au.rest";
+        let (value, used) = read(bytes).unwrap();
+        assert_eq!(used, bytes.len() - 4);
+        let entries = value.entries().unwrap();
+        assert_eq!(entries[0].0.as_text(), Some("a"));
+        let Value::Tuple(pair) = &entries[0].1 else {
+            panic!("{:?}", entries[0].1)
+        };
+        let numbers: Vec<_> = pair.inner.iter().map(Value::as_int).collect();
+        assert_eq!(numbers, [Some(1), Some(-2)]);
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_named_and_never_run() {
+        let says = |bytes: &[u8], words: &str| {
+            let error = read(bytes).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        };
+        says(
+            b"\x80\x02cos\nsystem\n(X\x02\x00\x00\x00lstR.",
+            "os.system is not allowed (at byte 2",
+        );
+        says(b"\x80\x02cbuiltins\neval\n.", "builtins.eval");
+        says(b"\x80\x02i", "opcode 0x69 (i)");
+        says(b"\x80\x02}", "ends early");
+        says(b"u.", "no mark");
+        says(b"h\x05.", "memo 5 is empty");
+        says(&[&b")"[..], &[0x85; 70]].concat(), "nested more than 64");
+        // A list in a list in a list.
+        says(b"]]]aa.", "more than two deep");
+    }
+}
