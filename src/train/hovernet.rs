@@ -90,8 +90,8 @@ impl Learner for HoverNet {
 
     fn learning(&self, step: u64) -> Vec<String> {
         let frozen = step < self.frozen_steps;
-        let learns = |name: &str| !name.contains("running_") && !(frozen && in_encoder(name));
-        self.tensors.keys().filter(|n| learns(n)).cloned().collect()
+        let fixed = |name: &str| name.contains("running_") || (frozen && in_encoder(name));
+        self.tensors.keys().filter(|n| !fixed(n)).cloned().collect()
     }
 
     fn forward(&self, rgb: &Tensor, step: u64) -> RawMaps {
@@ -195,7 +195,8 @@ impl Pass<'_> {
                 if unit == 0 { stride } else { 1 },
             );
             let y = self.norm_relu(&format!("{at}.conv2/bn"), &y);
-            sum = sum + self.conv(&format!("{at}.conv3"), &y, 1, 0, 1);
+            // Not in place: the norm of the next unit keeps its input for the gradient.
+            sum = self.conv(&format!("{at}.conv3"), &y, 1, 0, 1).g_add(&sum);
         }
         self.norm_relu(&format!("{name}.blk_bna.bn"), &sum)
     }
