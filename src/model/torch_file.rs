@@ -277,6 +277,9 @@ fn places(
     let count = count.ok_or("its shape does not fit its storage")?;
     let mut places = Vec::with_capacity(count);
     if count > 0 {
+        if offset >= items {
+            return Err("it reaches beyond its storage".into());
+        }
         places.push(offset);
     }
     for (&n, &step) in size.iter().zip(stride) {
