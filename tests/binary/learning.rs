@@ -156,7 +156,8 @@ fn wrong_training_data_is_named() {
 fn data_check_finds_what_is_wrong_and_draws_it() {
     let dir = Dir::new();
     four_images(&dir);
-    dir.ok("data check set --mpp 0.25 -o clean");
+    // At 0.5 µm/px the ellipses are 8 µm wide.
+    dir.ok("data check set --mpp 0.5 -o clean");
     assert!(!dir.read("clean/set/t0.png").is_empty() && !dir.read("clean/index.html").is_empty());
     let (rgb, _) = tissue(0);
     rgb.save(dir.path("set/images/t3.png")).unwrap();
