@@ -10,7 +10,7 @@ BINARY = $${CARGO_TARGET_DIR:-target}/release/wsi-nuclei
 # Recipes that call cargo first read where libtorch, OpenSlide and libclang are.
 ENV := . .deps/env;
 
-.PHONY: help setup build demo test check install train-default clean
+.PHONY: help setup build demo test check install train-default parity clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ install: build ## binary and libraries into PREFIX (~/.local)
 DATA ?= $${WSI_NUCLEI_SHARED:-../shared}/data
 train-default: build ## the default model again, from nothing (hours; DATA=FOLDER of the data sets)
 	@$(ENV) scripts/train_default.sh "$(BINARY)" "$(DATA)" out/train-default
+
+parity: build ## every comparison with hover_net and scikit-image, into docs/accuracy.md (DATA=FOLDER; 20 minutes)
+	@$(ENV) scripts/parity.sh "$(BINARY)" "$(DATA)" out/parity
 
 clean: ## what cargo built and the demo made; .deps/ and slides/ stay
 	cargo clean

@@ -269,3 +269,73 @@ fn a_prefix_is_taken_off_and_the_width_is_seen() {
             .collect::<std::collections::BTreeSet<_>>())
     );
 }
+
+/// `hashed` of tests/parity/network.py: murmur3's finalizer of FNV-1a of the name plus the index, in -0.5..0.5.
+fn hashed(name: &str, count: usize) -> Vec<f32> {
+    let seed = name.bytes().fold(0x811C_9DC5u32, |seed, byte| {
+        (seed ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    (0..count as u32)
+        .map(|i| {
+            let mut x = i.wrapping_mul(0x9E37_79B9).wrapping_add(seed);
+            x ^= x >> 16;
+            x = x.wrapping_mul(0x85EB_CA6B);
+            x ^= x >> 13;
+            x = x.wrapping_mul(0xC2B2_AE35);
+            x ^= x >> 16;
+            (x >> 8) as f32 / (1 << 24) as f32 - 0.5
+        })
+        .collect()
+}
+
+/// The thin networks of tests/parity/network.py: hashed weights, stored statistics and heads.
+fn thin(mode: Mode, types: i64, stored: &Tensors, prefix: &str) -> Tensors {
+    let tensor = |(name, shape): (String, Vec<i64>)| {
+        if let Some(found) = stored.get(&format!("{prefix}/{name}")) {
+            return (name, found.shallow_clone());
+        }
+        let mut values = hashed(&name, shape.iter().product::<i64>() as usize);
+        if shape.len() == 4 {
+            let gain = (12.0 / shape[1..].iter().product::<i64>() as f64).sqrt() as f32;
+            values.iter_mut().for_each(|v| *v *= gain);
+        } else if name.ends_with("weight") {
+            values.iter_mut().for_each(|v| *v += 1.0);
+        }
+        (name, Tensor::from_slice(&values).reshape(&shape))
+    };
+    parameters(mode, types, 8).into_iter().map(tensor).collect()
+}
+
+/// hover-net 0.0.10's own network on a patch of a slide: logits and h, v to 1e-4 of their largest value.
+#[test]
+fn thin_networks_answer_as_hover_nets() {
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let stored = Tensor::read_safetensors(fixtures.join("hovernet_thin.safetensors")).unwrap();
+    let stored: Tensors = stored.into_iter().collect();
+    let picture = image::open(fixtures.join("tissue_cmu1_270.png")).unwrap();
+    for (mode, prefix, types) in [(Mode::Fast, "fast", 5), (Mode::Original, "original", 0)] {
+        let side = mode.patch_in_px() as u32;
+        let crop = picture.crop_imm(0, 0, side, side).to_rgb8();
+        let rgb = Tensor::from_slice(&crop.into_raw())
+            .reshape([1, i64::from(side), i64::from(side), 3])
+            .permute([0, 3, 1, 2]);
+        let tensors = thin(mode, types, &stored, prefix);
+        let network = HoverNet::from_tensors(mode, &tensors, Device::Cpu).unwrap();
+        let raw = network.forward(&rgb).unwrap();
+        let mut maps = vec![("np", raw.np), ("hv", raw.hv)];
+        maps.extend(raw.tp.map(|tp| ("tp", tp)));
+        assert_eq!(maps.len(), if types > 0 { 3 } else { 2 });
+        for (branch, ours) in maps {
+            let theirs = &stored[&format!("{prefix}/{branch}")];
+            let ours = ours
+                .squeeze_dim(0)
+                .slice(1, 0, None, 4)
+                .slice(2, 0, None, 4);
+            assert_eq!(ours.size(), theirs.size());
+            let largest = theirs.abs().max().double_value(&[]);
+            assert!(largest > 0.5, "{prefix} {branch} says something");
+            let difference = largest_difference(&ours, theirs) / largest;
+            assert!(difference < 1e-4, "{prefix} {branch}: {difference:e}");
+        }
+    }
+}
