@@ -8,6 +8,7 @@ mod data;
 mod doctor;
 mod eval;
 mod export;
+mod hovernet;
 mod inputs;
 mod mask;
 mod model;
@@ -112,6 +113,7 @@ enum Command {
     Plan(Box<plan::PlanArgs>),
     Postproc(postproc::PostprocArgs),
     Export(export::ExportArgs),
+    Hovernet(Box<hovernet::HovernetArgs>),
     Model(model::ModelArgs),
     Doctor(doctor::DoctorArgs),
     Train(train::TrainArgs),
@@ -155,6 +157,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Plan(args) => plan::main(*args),
         Command::Postproc(args) => postproc::main(&args),
         Command::Export(args) => export::main(&args),
+        Command::Hovernet(args) => hovernet::main(&args),
         Command::Model(args) => model::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::Train(args) => train::main(args),

@@ -256,7 +256,8 @@ fn overlay_picture(path: &Path, result: &SlideResult) -> Result<RgbImage, Pipeli
     ))
 }
 
-fn ending_of(result: &SlideResult) -> Ending {
+/// Done, or what is missing.
+pub fn ending_of(result: &SlideResult) -> Ending {
     let nuclei = result.nuclei.len();
     let mut why = Vec::new();
     if result.unreadable_px > 0 {

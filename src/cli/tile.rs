@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use wsi_nuclei::config::{PostprocRules, RunConfig, Settings, SlideConfig};
 use wsi_nuclei::model::Model;
+use wsi_nuclei::nuclei::Nucleus;
 use wsi_nuclei::output::{self, Pictures, SlideResult, labels, raw_map};
 use wsi_nuclei::pipeline::{self, PipelineError};
 use wsi_nuclei::slide::blocks::ProcImage;
@@ -96,47 +97,88 @@ pub fn main(args: TileArgs) -> Result<(), Failure> {
     }
 }
 
+/// An image that is ready to be predicted.
+pub struct Image {
+    pub reader: Arc<dyn SlideReader>,
+    pub proc: ProcImage,
+    pub frames: Frames,
+    mpp: Mpp,
+}
+
+impl Image {
+    /// Opens the file and settles its µm/px and frames.
+    pub fn open(image: &SlideConfig, model: &Model) -> Result<Self, SlideFailure> {
+        let reader: Arc<dyn SlideReader> = slide::open(&image.path)
+            .map_err(PipelineError::from)?
+            .into();
+        let info = reader.info();
+        let mpp = slide::mpp::resolve_mpp(info, image.mpp).map_err(PipelineError::from)?;
+        let (frames, level) =
+            Frames::for_slide(info, mpp.mpp, model.spec.mpp).map_err(PipelineError::from)?;
+        Ok(Self {
+            proc: ProcImage::new(reader.clone(), frames, level, CACHE_BYTES),
+            reader,
+            frames,
+            mpp,
+        })
+    }
+}
+
 fn one(
     image: &SlideConfig,
     config: &RunConfig,
     model: &Arc<Model>,
     save_raw: bool,
 ) -> Result<Ending, SlideFailure> {
-    let reader: Arc<dyn SlideReader> = slide::open(&image.path)
-        .map_err(PipelineError::from)?
-        .into();
-    let info = reader.info().clone();
-    let mpp = slide::mpp::resolve_mpp(&info, image.mpp).map_err(PipelineError::from)?;
-    let (frames, level) =
-        Frames::for_slide(&info, mpp.mpp, model.spec.mpp).map_err(PipelineError::from)?;
-    let proc = ProcImage::new(reader.clone(), frames, level, CACHE_BYTES);
+    let opened = Image::open(image, model)?;
     let reference = config.postproc == PostprocRules::Reference;
-    let predicted =
-        pipeline::image::predict(&proc, model, config.patch_size_px, save_raw || reference)?;
+    let predicted = pipeline::image::predict(
+        &opened.proc,
+        model,
+        config.patch_size_px,
+        save_raw || reference,
+    )?;
     let nuclei = match &predicted.map {
-        Some(map) if reference => pipeline::image::reference_nuclei(map, &proc)?,
+        Some(map) if reference => pipeline::image::reference_nuclei(map, &opened.proc)?,
         _ => pipeline::image::nuclei(
             &predicted.foreground,
             &model.spec.postproc,
-            frames.proc_mpp(),
+            opened.frames.proc_mpp(),
         ),
     };
-    let result = SlideResult {
-        meta: meta(image, &info, &mpp, frames, model),
+    let result = result_of(image, &opened, model, nuclei, predicted.done_px);
+    if let (true, Some(map)) = (save_raw, &predicted.map) {
+        raw_map::write(map, &image.folder.join("raw.npy"))?;
+    }
+    write(&result, opened.reader.as_ref(), config, &image.folder)?;
+    Ok(Ending::Done {
+        nuclei: result.nuclei.len(),
+    })
+}
+
+/// An image's nuclei as every writer takes them.
+pub fn result_of(
+    image: &SlideConfig,
+    opened: &Image,
+    model: &Model,
+    nuclei: Vec<Nucleus>,
+    done_px: u64,
+) -> SlideResult {
+    SlideResult {
+        meta: meta(
+            image,
+            opened.reader.info(),
+            &opened.mpp,
+            opened.frames,
+            model,
+        ),
         nuclei,
-        done_px: predicted.done_px,
+        done_px,
         unreadable_px: 0,
         outside_px: 0,
         missing_tiles: 0,
         read_errors: Vec::new(),
-    };
-    if let (true, Some(map)) = (save_raw, &predicted.map) {
-        raw_map::write(map, &image.folder.join("raw.npy"))?;
     }
-    write(&result, reader.as_ref(), config, &image.folder)?;
-    Ok(Ending::Done {
-        nuclei: result.nuclei.len(),
-    })
 }
 
 fn write(

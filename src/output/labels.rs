@@ -43,8 +43,8 @@ pub fn write(result: &SlideResult, folder: &Path) -> Result<PathBuf, OutputError
     Ok(path)
 }
 
-/// `height * width` ids, row by row, level-0 px.
-fn label_map(result: &SlideResult, path: &Path) -> Result<Vec<u32>, OutputError> {
+/// `height * width` ids, row by row, level-0 px; `path` is for messages.
+pub fn label_map(result: &SlideResult, path: &Path) -> Result<Vec<u32>, OutputError> {
     let frames = result.frames();
     let [width, height] = frames.level0_size_px.map(|n| n as usize);
     let pixels = width

@@ -4,9 +4,11 @@
 //! Never reads a slide, and never writes a clock, a host or a random number into a result (run.json is no result).
 
 pub mod labels;
+pub mod mat5;
 pub mod nuclei_csv;
 pub mod nuclei_json;
 pub mod pictures;
+pub mod qupath_tsv;
 pub mod raw_map;
 pub mod record;
 pub mod run_json;
@@ -116,6 +118,14 @@ pub fn write_all(
     let mask: DynamicImage = pictures::mask_picture(&mask).into();
     pictures::write_png(&mask, &folder.join("mask.png"))?;
     summary_json::write(result, &medians, &folder.join("summary.json"))
+}
+
+/// Makes a folder for results, with its parents.
+pub fn make_folder(path: &Path) -> Result<(), OutputError> {
+    std::fs::create_dir_all(path).map_err(|source| OutputError::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Writes one file whole or not at all.

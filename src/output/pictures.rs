@@ -54,12 +54,27 @@ pub fn draw_outlines(picture: &mut RgbImage, result: &SlideResult) {
         f64::from(picture.height()) / height,
     ];
     for record in result.records() {
-        let colour = match record.type_id {
-            Some(id) => type_colour(result, id),
-            None => UNTYPED,
-        };
-        draw_ring(picture, &record, scale, colour);
+        draw_ring(picture, &record, scale, colour_of(result, record.type_id));
     }
+}
+
+/// Draws a disc of radius 3 px at every centroid, as hover_net's --draw_dot.
+pub fn draw_dots(picture: &mut RgbImage, result: &SlideResult) {
+    for record in result.records() {
+        let [x, y] = record.to_centre(record.centroid_proc_px());
+        let (x, y) = (x.round() as i64, y.round() as i64);
+        let colour = colour_of(result, record.type_id);
+        for (dy, dx) in (-3..=3i64).flat_map(|dy| (-3..=3i64).map(move |dx| (dy, dx))) {
+            if dx * dx + dy * dy <= 9 {
+                set(picture, x + dx, y + dy, colour);
+            }
+        }
+    }
+}
+
+/// The colour of a nucleus of this type.
+pub fn colour_of(result: &SlideResult, type_id: Option<usize>) -> Rgb<u8> {
+    type_id.map_or(UNTYPED, |id| type_colour(result, id))
 }
 
 fn draw_ring(picture: &mut RgbImage, record: &Record<'_>, scale: [f64; 2], colour: Rgb<u8>) {

@@ -2,5 +2,6 @@
 
 mod cli;
 mod harness;
+mod hovernet;
 mod learning;
 mod seams;

@@ -1,0 +1,261 @@
+//! `hovernet [globals] tile|wsi …`: run_infer.py's flags as they are, the same files in the same places.
+//!
+//! In: hover_net's command line, flags before or after the command word. Out: its folders (json/, mat/, overlay/,
+//! qupath/, thumb/, mask/), written by this program's own pipeline. What differs: docs/migrate-from-hover_net.md.
+
+mod tile;
+mod type_info;
+mod wsi;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use tch::Device;
+use wsi_nuclei::config::{
+    Auto, Count, DeviceChoice, MaskChoice, Mpp, PostprocRules, RunConfig, Settings,
+};
+use wsi_nuclei::model::library::Library;
+use wsi_nuclei::model::{Architecture, Model, TypeInfo, device};
+use wsi_nuclei::nuclei::Nucleus;
+
+use super::Failure;
+
+/// Px of a hover_net patch at 40x: 0.25 µm.
+const UM_AT_1X: f64 = 10.0;
+
+/// hover_net's command word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Word {
+    /// Images: json/, mat/, overlay/ and, asked, qupath/
+    Tile,
+    /// Slides: json/ and, asked, thumb/ and mask/
+    Wsi,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ModeFlag {
+    Fast,
+    Original,
+}
+
+/// run_tile.sh and run_wsi.sh as they are: hover_net's flags in, hover_net's files out.
+#[derive(Debug, Args)]
+#[command(rename_all = "snake_case", args_override_self = true)]
+pub struct HovernetArgs {
+    /// tile: images; wsi: slides
+    #[arg(value_enum)]
+    word: Word,
+    /// GPUs; where there is none, the CPU works
+    #[arg(long, value_name = "LIST", default_value = "0")]
+    gpu: String,
+    /// Types, background counted; 0 for none [default: the model's]
+    #[arg(long, value_name = "N")]
+    nr_types: Option<usize>,
+    /// JSON of names and colours: {"0": ["nolabe", [0, 0, 0]], …}
+    #[arg(long, value_name = "JSON")]
+    type_info_path: Option<PathBuf>,
+    /// Checkpoint (.tar, .pth) or model folder
+    #[arg(long, value_name = "PATH", default_value = "default")]
+    model_path: String,
+    /// fast or original; found from the checkpoint, and compared
+    #[arg(long, value_enum)]
+    model_mode: Option<ModeFlag>,
+    /// No effect
+    #[arg(long, value_name = "N")]
+    nr_inference_workers: Option<u32>,
+    /// No effect
+    #[arg(long, value_name = "N")]
+    nr_post_proc_workers: Option<u32>,
+    /// Patches a batch on a GPU
+    #[arg(long, value_name = "N")]
+    batch_size: Option<u32>,
+    /// Folder of images or slides
+    #[arg(long, value_name = "FOLDER")]
+    input_dir: PathBuf,
+    /// Folder for the results
+    #[arg(long, value_name = "FOLDER")]
+    output_dir: PathBuf,
+    /// tile: no effect
+    #[arg(long, value_name = "SHARE")]
+    mem_usage: Option<f64>,
+    /// tile: draw a dot at each centroid
+    #[arg(long)]
+    draw_dot: bool,
+    /// tile: write qupath/
+    #[arg(long)]
+    save_qupath: bool,
+    /// tile: keep the prediction map in mat/
+    #[arg(long)]
+    save_raw_map: bool,
+    /// wsi: no effect, the checkpoint lies in the output folder
+    #[arg(long, value_name = "FOLDER")]
+    cache_path: Option<PathBuf>,
+    /// wsi: folder of masks, a PNG of the slide's stem, above 0 is tissue
+    #[arg(long, value_name = "FOLDER", alias = "mask_dir")]
+    input_mask_dir: Option<PathBuf>,
+    /// wsi: magnification that the network sees and the JSON counts in
+    #[arg(long, value_name = "POWER", default_value_t = 40.0)]
+    proc_mag: f64,
+    /// wsi: no effect
+    #[arg(long, value_name = "PX")]
+    ambiguous_size: Option<u32>,
+    /// wsi: no effect
+    #[arg(long, value_name = "PX")]
+    chunk_shape: Option<u32>,
+    /// wsi: no effect
+    #[arg(long, value_name = "PX")]
+    tile_shape: Option<u32>,
+    /// wsi: write thumb/
+    #[arg(long)]
+    save_thumb: bool,
+    /// wsi: write mask/
+    #[arg(long)]
+    save_mask: bool,
+    /// Post-processing; hover_net's per-map rules exist for images alone [default: reference for tile with a HoVer-Net]
+    #[arg(long, value_enum)]
+    postproc: Option<PostprocRules>,
+    /// µm a pixel of the images or slides, where their files do not say it
+    #[arg(long, value_name = "UM")]
+    mpp: Option<Mpp>,
+}
+
+pub fn main(args: &HovernetArgs) -> Result<(), Failure> {
+    for flag in args.without_effect() {
+        note(&format!("--{flag} has no effect here"));
+    }
+    if !args.input_dir.is_dir() {
+        return Err(Failure::usage(format!(
+            "--input_dir {}: no such folder: check the path",
+            args.input_dir.display()
+        )));
+    }
+    if !(args.proc_mag.is_finite() && args.proc_mag > 0.0) {
+        return Err(Failure::usage(format!(
+            "--proc_mag {}: give the objective's power, as 40",
+            args.proc_mag
+        )));
+    }
+    match args.word {
+        Word::Tile => tile::main(args),
+        Word::Wsi => wsi::main(args),
+    }
+}
+
+/// A remark on standard error: results do not depend on it.
+fn note(text: &str) {
+    eprintln!("hovernet: {text}");
+}
+
+impl HovernetArgs {
+    /// Flags that were given and change nothing.
+    fn without_effect(&self) -> Vec<&'static str> {
+        let tile = self.word == Word::Tile;
+        [
+            ("nr_inference_workers", self.nr_inference_workers.is_some()),
+            ("nr_post_proc_workers", self.nr_post_proc_workers.is_some()),
+            ("mem_usage", self.mem_usage.is_some()),
+            ("cache_path", self.cache_path.is_some()),
+            ("ambiguous_size", self.ambiguous_size.is_some()),
+            ("chunk_shape", self.chunk_shape.is_some()),
+            ("tile_shape", self.tile_shape.is_some()),
+            ("draw_dot", !tile && self.draw_dot),
+            ("save_qupath", !tile && self.save_qupath),
+            ("save_raw_map", !tile && self.save_raw_map),
+            ("input_mask_dir", tile && self.input_mask_dir.is_some()),
+            ("save_thumb", tile && self.save_thumb),
+            ("save_mask", tile && self.save_mask),
+        ]
+        .into_iter()
+        .filter_map(|(flag, idle)| idle.then_some(flag))
+        .collect()
+    }
+
+    /// The run's settings, as `run` and `tile` know them.
+    fn settings(&self) -> Result<RunConfig, Failure> {
+        let settings = Settings {
+            output: Some(self.output_dir.clone()),
+            model: Some(self.model_path.clone()),
+            batch_size: self.batch_size.map(|n| Auto::Is(Count(n))),
+            mask: Some(MaskChoice::Otsu),
+            mpp: self.mpp.map(Auto::Is),
+            ..Settings::default()
+        };
+        Ok(RunConfig::resolve(settings, None, |name| {
+            std::env::var_os(name)
+        })?)
+    }
+
+    /// The first GPU of the list that is there, else the CPU.
+    fn device(&self) -> Result<Device, Failure> {
+        let ids: Result<Vec<usize>, _> = self.gpu.split(',').map(|id| id.trim().parse()).collect();
+        let Ok(ids) = ids else {
+            return Err(Failure::usage(format!(
+                "--gpu {}: give numbers, as 0 or 0,1",
+                self.gpu
+            )));
+        };
+        if ids.len() > 1 {
+            note("one GPU works on a slide: the first of --gpu; split the cohort for more");
+        }
+        match device::resolve(&DeviceChoice::Cuda(ids[..1].to_vec())) {
+            Ok(found) => Ok(found.first().copied().unwrap_or(Device::Cpu)),
+            Err(_) => {
+                note("no such GPU here: the CPU works");
+                Ok(Device::Cpu)
+            }
+        }
+    }
+
+    /// The model, checked against --model_mode and --nr_types, with the names and colours of --type_info_path.
+    fn model(&self, mpp: Option<f64>) -> Result<(Arc<Model>, Vec<TypeInfo>), Failure> {
+        let folder = Library::from_env()
+            .open(&self.model_path)
+            .map_err(Failure::usage)?;
+        let mut model = folder.load(self.device()?).map_err(Failure::usage)?;
+        let has = model.spec.types.len();
+        let wrong = |reason: String| Failure::usage(format!("{}: {reason}", self.model_path));
+        let mode = match model.spec.architecture {
+            Architecture::HovernetFast => Some(ModeFlag::Fast),
+            Architecture::HovernetOriginal => Some(ModeFlag::Original),
+            _ => None,
+        };
+        if let (Some(asked), Some(found)) = (self.model_mode, mode)
+            && asked != found
+        {
+            return Err(wrong(format!(
+                "holds a HoVer-Net of the other mode: use --model_mode={}",
+                if found == ModeFlag::Fast {
+                    "fast"
+                } else {
+                    "original"
+                }
+            )));
+        }
+        if let Some(asked) = self.nr_types
+            && asked != has
+        {
+            return Err(wrong(format!(
+                "has {has} types, background counted: use --nr_types={has}"
+            )));
+        }
+        let types = match &self.type_info_path {
+            Some(path) => type_info::read(path, has)?,
+            None => model.spec.types.clone(),
+        };
+        if let (Some(mpp), true) = (mpp, mode.is_some()) {
+            model.spec.mpp = mpp;
+        }
+        Ok((Arc::new(model), types))
+    }
+}
+
+/// The nucleus with hover_net's type and `type_prob` (the share of its pixels), for every writer alike. Where no pixel
+/// has a type, hover_net answers 0, "no label": there the most probable type and its mean probability stay.
+fn typed_by_pixels(mut nucleus: Nucleus) -> Nucleus {
+    if nucleus.reference_type().is_some_and(|(id, _)| id > 0) {
+        let counts = nucleus.type_counts.iter();
+        nucleus.prob_sums = counts.map(|n| n.saturating_mul(255)).collect();
+    }
+    nucleus
+}
