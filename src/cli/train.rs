@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use wsi_nuclei::config::DeviceChoice;
+use wsi_nuclei::model::device::keep_freed_memory;
 use wsi_nuclei::model::library::Library;
 use wsi_nuclei::model::{Architecture, ModelSpec};
 use wsi_nuclei::train::checkpoint;
@@ -96,6 +97,7 @@ pub fn main(args: TrainArgs) -> Result<(), Failure> {
         checkpoint::forget(&job.out).map_err(Failure::slides)?;
     }
     tch::set_num_threads(args.threads.max(1));
+    keep_freed_memory();
     let stop = signals::stop_flag()?;
     let bar = ProgressBar::new(job.steps);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {per_sec} {eta} left");

@@ -173,11 +173,28 @@ fn one_thread_an_operation() {
     static ONCE: Once = Once::new();
     // libtorch lets this be set once a process, before its own pool starts.
     ONCE.call_once(|| {
+        keep_freed_memory();
         if tch::get_num_interop_threads() != 1 {
             tch::set_num_interop_threads(1);
         }
     });
     tch::set_num_threads(1);
+}
+
+/// Lets the C library keep large blocks that were freed: a network frees and asks for the same sizes all the time, and
+/// each round trip to the kernel costs a page fault every 4 KiB (a ninth of the time of an inference, a sixth of a
+/// training's).
+pub fn keep_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        const LARGEST_BLOCK: libc::c_int = 1 << 30;
+        const MOST_FREE_AT_THE_END: libc::c_int = 1 << 30;
+        // SAFETY: mallopt only sets thresholds of this process's malloc; a value that it does not take changes nothing.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_BLOCK);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, MOST_FREE_AT_THE_END);
+        }
+    }
 }
 
 /// While it lives, its thread treats denormal floats as zero: they cost a hundred times a normal operation.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::ModelError;
 use super::network::{Network, RawMaps};
@@ -194,17 +194,17 @@ pub fn padding(layer: &Layer) -> i64 {
 }
 
 /// One convolution with `weight` and `bias` as the layer says.
+///
+/// libtorch hands a 1x1 on one CPU thread to a plain matrix product; oneDNN's own kernel is faster there, and is asked
+/// for by name where this libtorch has it.
 pub fn convolve(layer: &Layer, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     let pad = padding(layer);
     let groups = if layer.depthwise { layer.shape[0] } else { 1 };
-    x.conv2d(
-        weight,
-        Some(bias),
-        [layer.stride, layer.stride],
-        [pad, pad],
-        [1, 1],
-        groups,
-    )
+    let (stride, pads, dilation) = ([layer.stride; 2], [pad; 2], [1, 1]);
+    if layer.shape[2] == 1 && x.device() == Device::Cpu && tch::utils::has_mkldnn() {
+        return x.mkldnn_convolution(weight, Some(bias), pads, stride, dilation, groups);
+    }
+    x.conv2d(weight, Some(bias), stride, pads, dilation, groups)
 }
 
 /// The data's way through the network, with whatever `with` holds as weights.
