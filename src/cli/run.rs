@@ -263,6 +263,9 @@ fn work(
         config.units,
         &slide.folder,
     )?;
+    for warning in output::plausible::warnings(result) {
+        progress.event(Event::Warning(warning));
+    }
     Ok(ending_of(result))
 }
 

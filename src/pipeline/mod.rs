@@ -115,7 +115,8 @@ pub fn run(
     let tiles_reused = ours.len() - todo.len();
     let frames = *image.frames();
     let mm2_of = |tile: &Tile| frames.mm2(tile.planned_px(&plan.grid));
-    let mm2: f64 = ours.iter().map(|&t| mm2_of(&plan.tiles[t])).sum();
+    // The sum of nothing is -0.
+    let mm2 = ours.iter().map(|&t| mm2_of(&plan.tiles[t])).sum::<f64>() + 0.0;
     let mm2_todo: f64 = todo.iter().map(|&t| mm2_of(&plan.tiles[t])).sum();
     events(Event::Planned {
         tiles: ours.len(),

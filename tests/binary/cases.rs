@@ -368,3 +368,46 @@ fn broken_slides_end_as_their_cases_say() {
         );
     }
 }
+
+#[test]
+fn what_is_no_file_or_has_an_odd_name() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let dir = Dir::new();
+    let run = |names: &[&str]| {
+        let mut command = dir.command("run --model analytic --format csv --mpp 0.5 -o out");
+        harness::Run::of(&names.join(" "), command.args(names).output().unwrap())
+    };
+    let fails = |name: &str, code: i32, words: &str| {
+        let run = run(&[name]);
+        assert_eq!(run.code, Some(code), "{name}\n{}", run.stderr);
+        assert!(
+            run.stderr.contains(words),
+            "{name}: no `{words}` in\n{}",
+            run.stderr
+        );
+    };
+    std::fs::create_dir(dir.path("folder.svs")).unwrap();
+    fails("folder.svs", 2, "no slide or image in this folder");
+    symlink("loop.svs", dir.path("loop.svs")).unwrap();
+    fails("loop.svs", 3, "loop.svs: cannot be opened");
+    symlink("gone.svs", dir.path("dangling.svs")).unwrap();
+    fails("dangling.svs", 3, "dangling.svs: no such file");
+    fails("/dev/null", 3, "it is not a regular file");
+    dir.field("a.png", 200, 150);
+    std::fs::copy(dir.path("a.png"), dir.path("closed.png")).unwrap();
+    std::fs::set_permissions(dir.path("closed.png"), PermissionsExt::from_mode(0)).unwrap();
+    if std::fs::read(dir.path("closed.png")).is_err() {
+        fails("closed.png", 3, "closed.png");
+    } else {
+        eprintln!("skipped: an unreadable file: root may read all");
+    }
+    let odd = "Größe 切片 (2) é.png";
+    std::fs::copy(dir.path("a.png"), dir.path(odd)).unwrap();
+    let done = run(&[odd]);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(!dir.read("out/Größe 切片 (2) é/nuclei.csv").is_empty());
+    // Bad ones among good ones cost themselves alone.
+    let mixed = run(&["loop.svs", "a.png", "gone.svs"]);
+    assert_eq!(mixed.code, Some(1), "{}", mixed.stderr);
+    assert!(dir.path("out/a/nuclei.csv").is_file());
+}

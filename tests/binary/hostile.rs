@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use wsi_nuclei::config::layers;
 use wsi_nuclei::eval::folders;
 use wsi_nuclei::geometry::Rect;
-use wsi_nuclei::model::{ModelSpec, pickle, torch_file, weights};
+use wsi_nuclei::model::{ModelSpec, PredictionMap, pickle, torch_file, weights};
 use wsi_nuclei::nuclei::{Foreground, Nucleus, Run, StainSums};
 use wsi_nuclei::output::raw_map;
 use wsi_nuclei::store::TileResult;
@@ -327,7 +327,17 @@ fn labels() {
     let mat = fixture("tests/fixtures/labels/mat/Labels/one.mat");
     fuzz(".mat", &[mat], LARGEST_REQUEST, |b| mat5::read(b).is_ok());
     let npy = OnDisk::new("x.npy");
-    let maps = [fixture("tests/fixtures/postproc/crop_dsb_0bf33d3db428.npy")];
+    let map = PredictionMap {
+        width: 5,
+        height: 4,
+        np: vec![0.5; 20],
+        h: vec![0.1; 20],
+        v: vec![-0.1; 20],
+        types: 0,
+        tp: vec![],
+    };
+    raw_map::write(&map, &npy.path).unwrap();
+    let maps = [std::fs::read(&npy.path).unwrap()];
     fuzz(".npy map", &maps, LARGEST_REQUEST, |b| {
         raw_map::read(npy.with(b), None).is_ok()
     });
@@ -346,6 +356,7 @@ fn nuclei_json() {
 #[test]
 fn manifests() {
     let dir = Dir::new();
+    std::fs::create_dir(dir.path("in")).unwrap();
     dir.field("in/a.png", 64, 64);
     let seed =
         b"path,id,mpp,mask,roi,model\nin/a.png,one,0.5,none,,analytic\nin/a.png,two,0.25,,,\n"

@@ -102,6 +102,9 @@ fn directory(
     entries.push(short(323, &[options.tile_px]));
     entries.push(long(TILE_OFFSETS, places));
     entries.push(long(TILE_BYTE_COUNTS, counts));
+    if options.jpeg {
+        entries.push(short(530, &[1, 1]));
+    }
     let mut table = Vec::new();
     for (tag, kind, values, text) in entries {
         let bytes: Vec<u8> = match kind {
