@@ -10,7 +10,7 @@ BINARY = $${CARGO_TARGET_DIR:-target}/release/wsi-nuclei
 # Recipes that call cargo first read where libtorch, OpenSlide and libclang are.
 ENV := . .deps/env;
 
-.PHONY: help setup build demo test check install train-default parity clean
+.PHONY: help setup build demo test check soak fuzz install train-default parity clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,13 @@ test: setup ## format, lints and all tests: what CI runs
 	    echo "make test: skipped:"; grep -o 'skipped: .*' "$$log" | sort -u || echo "nothing"
 
 check: test ## the same as test
+
+soak: setup ## killed, damaged, shared and cut differently, many times (half an hour): docs/reliability.md
+	$(ENV) WSI_NUCLEI_SOAK=1 cargo test --locked --test binary -- --nocapture killed:: invariance::
+
+FUZZ_SECONDS ?= 600
+fuzz: setup ## damaged files for every reader, FUZZ_SECONDS each
+	$(ENV) WSI_NUCLEI_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --test binary -- --nocapture hostile::
 
 install: build ## binary and libraries into PREFIX (~/.local)
 	@scripts/install.sh "$(BINARY)" "$(PREFIX)"

@@ -226,8 +226,15 @@ fn check(settings: &Settings, from: &BTreeMap<&'static str, Origin>) -> Result<(
             "--quiet and --progress contradict each other: leave one of them out (--log FILE keeps the lines)".into(),
         );
     }
-    if settings.shard.is_some() || settings.mix_devices == Some(true) {
-        return refuse("--shard and --mix-devices are not in this version: leave them out".into());
+    if settings.shard.is_some() && settings.restart == Some(true) {
+        return refuse(
+            "--shard and --restart contradict each other: one share would drop what the others did; remove the \
+             store.zarr folder first"
+                .into(),
+        );
+    }
+    if settings.mix_devices == Some(true) {
+        return refuse("--mix-devices is not in this version: leave it out".into());
     }
     if let Some(precision @ (Precision::Bf16 | Precision::F16)) = settings.precision {
         return refuse(format!(

@@ -1,4 +1,5 @@
-//! `run SLIDE… -o OUT`: slides to nuclei, one after another; an error of one leaves the others running.
+//! `run SLIDE… -o OUT`: slides to nuclei, one after another; an error of one leaves the others running. Several slides
+//! run in processes of their own (`children`).
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::time::Instant;
 use clap::Args;
 use image::RgbImage;
 use image::imageops::FilterType;
-use wsi_nuclei::config::{Format, PostprocRules, RunConfig, Settings, SlideConfig};
+use wsi_nuclei::config::{Format, PostprocRules, RunConfig, Settings, Shard, SlideConfig};
 use wsi_nuclei::model::ModelError;
 use wsi_nuclei::output::pictures::OVERLAY_SIDE_PX;
 use wsi_nuclei::output::run_json::{self, ModelReport, RunReport, SlideReport};
@@ -15,11 +16,12 @@ use wsi_nuclei::output::{self, OutputError, Pictures, SlideResult};
 use wsi_nuclei::pipeline::events::Event;
 use wsi_nuclei::pipeline::{self, PipelineError};
 use wsi_nuclei::slide;
+use wsi_nuclei::store::StoreError;
 use wsi_nuclei::tissue::TissueError;
 
 use super::models::Models;
 use super::progress::Progress;
-use super::{EXIT_NONE, EXIT_SOME, EXIT_STOPPED, EXIT_USAGE, Failure, inputs, signals};
+use super::{EXIT_NONE, EXIT_SOME, EXIT_STOPPED, EXIT_USAGE, Failure, children, inputs, signals};
 
 /// µm a px of overlay.png, where the slide is small enough.
 const OVERLAY_MPP: f64 = 0.25;
@@ -39,6 +41,9 @@ pub struct RunArgs {
     /// TOML file of settings; `config/default.toml` lists them all
     #[arg(long, value_name = "FILE", env = "WSI_NUCLEI_CONFIG")]
     config: Option<PathBuf>,
+    /// The one slide, by its folder's name, that this process runs for a parent
+    #[arg(long, value_name = "STEM", hide = true)]
+    only: Option<String>,
     #[command(flatten)]
     settings: Settings,
 }
@@ -48,6 +53,10 @@ pub struct RunArgs {
 pub enum Ending {
     Done {
         nuclei: usize,
+    },
+    /// A shard has done its share; others have not.
+    Share {
+        tiles_left: usize,
     },
     /// Results are there, but parts could not be read or are not done yet.
     Incomplete {
@@ -62,6 +71,9 @@ pub enum Ending {
 }
 
 pub fn main(args: RunArgs) -> Result<(), Failure> {
+    if args.only.is_some() {
+        children::die_with_parent();
+    }
     let config = RunConfig::resolve(args.settings, args.config.as_deref(), |name| {
         std::env::var_os(name)
     })?;
@@ -71,7 +83,7 @@ pub fn main(args: RunArgs) -> Result<(), Failure> {
              it is for `tile` and `postproc`; leave it out here",
         ));
     }
-    let slides = match &args.manifest {
+    let mut slides = match &args.manifest {
         Some(manifest) => inputs::from_manifest(manifest, &config)?,
         None if args.slides.is_empty() => {
             return Err(Failure::usage(
@@ -88,10 +100,22 @@ pub fn main(args: RunArgs) -> Result<(), Failure> {
     writable(&config.output)?;
     let progress = Progress::new(&config)?;
     let stop = signals::stop_flag()?;
-    let mut models = Models::new(&config)?;
-    let endings = each(&slides, &progress, &stop, |slide| {
-        one(slide, &config, &mut models, &progress, &stop)
-    });
+    if let Some(stem) = &args.only {
+        slides.retain(|slide| &slide.stem == stem);
+        if slides.is_empty() {
+            return Err(Failure::slides(format!(
+                "{stem}: is no longer among the slides"
+            )));
+        }
+    }
+    let endings = if slides.len() > 1 {
+        children::each(&slides, &progress, &stop)?
+    } else {
+        let mut models = Models::new(&config)?;
+        each(&slides, &progress, &stop, |slide| {
+            one(slide, &config, &mut models, &progress, &stop)
+        })
+    };
     match exit_code(&endings) {
         0 => Ok(()),
         code => Err(Failure::silent(code)),
@@ -115,6 +139,9 @@ pub fn each(
             Ending::Done { nuclei } => progress.end(&format!(
                 "{nuclei} nuclei in {seconds:.1} s, written to {}",
                 slide.folder.display()
+            )),
+            Ending::Share { tiles_left } => progress.end(&format!(
+                "share done in {seconds:.1} s; {tiles_left} tiles of other shares are not done yet"
             )),
             Ending::Incomplete { nuclei, why } => progress.error(&format!(
                 "{}: incomplete, {why}; the {nuclei} nuclei found are in {}",
@@ -168,11 +195,18 @@ fn one(
         Ending::Failed(why) | Ending::Refused(why) | Ending::Incomplete { why, .. } => {
             Some(why.clone())
         }
-        Ending::Done { .. } | Ending::Stopped => None,
+        Ending::Done { .. } | Ending::Share { .. } | Ending::Stopped => None,
     };
     // A slide that never got a folder, or whose folder belongs to another run, gets no report either.
     let ours = slide.folder.is_dir() && !matches!(ending, Ending::Refused(_));
-    match ours.then(|| run_json::write(&report, &slide.folder.join("run.json"))) {
+    let name = match (config.shard, &ending) {
+        // Shards that end at the same time must not write over each other; the last one writes for the slide.
+        (Some(Shard { index, of }), Ending::Share { .. } | Ending::Stopped | Ending::Failed(_)) => {
+            format!("run-{index}-of-{of}.json")
+        }
+        _ => "run.json".to_owned(),
+    };
+    match ours.then(|| run_json::write(&report, &slide.folder.join(name))) {
         Some(Err(error)) => Ending::Failed(error.to_string()),
         _ => ending,
     }
@@ -229,6 +263,9 @@ fn work(
         config.units,
         &slide.folder,
     )?;
+    for warning in output::plausible::warnings(result) {
+        progress.event(Event::Warning(warning));
+    }
     Ok(ending_of(result))
 }
 
@@ -301,12 +338,16 @@ impl From<SlideFailure> for Ending {
         let text = failure.to_string();
         match failure {
             SlideFailure::Pipeline(PipelineError::Stopped) => Ending::Stopped,
+            SlideFailure::Pipeline(PipelineError::ShareDone { tiles_left }) => {
+                Ending::Share { tiles_left }
+            }
             // Settings that cannot work, whatever the slide: nothing was started.
             SlideFailure::Model(_)
             | SlideFailure::Pipeline(
                 PipelineError::Memory { .. }
                 | PipelineError::Tissue(TissueError::Mask { .. } | TissueError::Region { .. })
-                | PipelineError::Identity(_),
+                | PipelineError::Identity(_)
+                | PipelineError::Store(StoreError::Busy { .. }),
             ) => Ending::Refused(text),
             _ => Ending::Failed(text),
         }
@@ -316,7 +357,7 @@ impl From<SlideFailure> for Ending {
 /// The exit code that the endings of all slides come to.
 pub fn exit_code(endings: &[Ending]) -> u8 {
     let count = |of: fn(&Ending) -> bool| endings.iter().filter(|ending| of(ending)).count();
-    let done = count(|e| matches!(e, Ending::Done { .. }));
+    let done = count(|e| matches!(e, Ending::Done { .. } | Ending::Share { .. }));
     let incomplete = count(|e| matches!(e, Ending::Incomplete { .. }));
     let refused = count(|e| matches!(e, Ending::Refused(_)));
     if endings.contains(&Ending::Stopped) {
@@ -359,6 +400,7 @@ mod tests {
         let refused = || Ending::Refused(String::new());
         assert_eq!(exit_code(&[done(), done()]), 0);
         assert_eq!(exit_code(&[done(), failed()]), 1);
+        assert_eq!(exit_code(&[done(), Ending::Share { tiles_left: 3 }]), 0);
         assert_eq!(exit_code(&[partly()]), 1);
         assert_eq!(exit_code(&[done(), refused()]), 1);
         assert_eq!(exit_code(&[refused()]), 2);

@@ -99,8 +99,8 @@ settings! {
     #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = BoolishValueParser::new(), help_heading = "Work")]
     restart: bool,
-    /// This share of each slide's tiles, from 0 (not in this version)
-    #[arg(value_name = "I/N", help_heading = "Work", hide = true)]
+    /// Only this share of each slide's tiles, counted from 0, as 0/4; whoever finishes the last one writes the results
+    #[arg(value_name = "I/N", help_heading = "Work")]
     shard: Shard,
     /// Go on with a checkpoint that other hardware wrote (not in this version)
     #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",

@@ -216,6 +216,14 @@ pub struct Shard {
     pub of: u32,
 }
 
+impl Shard {
+    /// Whether the tile at `place` of the plan is of this share: neighbours go to different shares, so that dense
+    /// tissue is shared, too.
+    pub fn has(&self, place: usize) -> bool {
+        place % (self.of.max(1) as usize) == self.index as usize
+    }
+}
+
 impl FromStr for Shard {
     type Err = String;
 

@@ -76,7 +76,8 @@ pub struct Analytic {
 }
 
 impl Analytic {
-    /// `margin_px` (at least [`REACH_PX`]) is cut off each side; every patch takes `delay` longer.
+    /// `margin_px` (at least [`REACH_PX`]) is cut off each side; every patch takes about `delay` longer: between half and
+    /// one and a half of it by its pixels, so that patches overtake each other.
     pub fn new(margin_px: usize, delay: Duration) -> Self {
         Self { margin_px, delay }
     }
@@ -88,12 +89,18 @@ impl PatchModel for Analytic {
             .iter()
             .map(|patch| {
                 if !self.delay.is_zero() {
-                    std::thread::sleep(self.delay);
+                    std::thread::sleep(self.delay.mul_f64(0.5 + unevenness(patch)));
                 }
                 predict_patch(patch, self.margin_px)
             })
             .collect()
     }
+}
+
+/// A number from 0 to 1 that differs from patch to patch.
+fn unevenness(patch: &RgbImage) -> f64 {
+    let sum: u32 = patch.as_raw().iter().map(|&byte| u32::from(byte)).sum();
+    f64::from(sum.wrapping_mul(2_654_435_761) >> 16) / 65_535.0
 }
 
 /// Densities, their smoothing, the moments and the colour rule of one patch.

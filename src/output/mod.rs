@@ -8,6 +8,7 @@ pub mod mat5;
 pub mod nuclei_csv;
 pub mod nuclei_json;
 pub mod pictures;
+pub mod plausible;
 pub mod qupath_tsv;
 pub mod raw_map;
 pub mod record;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{OutputError, SlideResult, write_file};
+use super::{OutputError, SlideResult, plausible, write_file};
 
 /// Median of each feature over all nuclei, and over those of a type, by column name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,6 +32,7 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
     let area = Area::of(result);
     let mut warnings = meta.warnings.clone();
     warnings.extend(area.warnings(result));
+    warnings.extend(plausible::warnings(result));
     json!({
         "slide": meta.stem,
         "version": env!("CARGO_PKG_VERSION"),
@@ -55,6 +56,15 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
             "missing": number(area.missing_mm2),
             "outside": number(area.outside_mm2),
         },
+        // The same in px at the model's µm/px, exact: planned = done + unreadable + missing, tiles = planned + outside.
+        "area_px": {
+            "tiles": area.tiles_px,
+            "planned": result.done_px + result.unreadable_px + area.missing_px,
+            "done": result.done_px,
+            "unreadable": result.unreadable_px,
+            "missing": area.missing_px,
+            "outside": result.outside_px,
+        },
         "tiles": {"planned": meta.planned_tiles.len(), "missing": result.missing_tiles},
         "feature_medians": {
             "all": median_map(&medians.all),
@@ -71,6 +81,8 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
 /// tiles; missing is what is left of the tiles that have no result.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Area {
+    tiles_px: u64,
+    missing_px: u64,
     tiles_mm2: f64,
     done_mm2: f64,
     unreadable_mm2: f64,
@@ -92,6 +104,8 @@ impl Area {
             0
         };
         Self {
+            tiles_px,
+            missing_px: missing_px as u64,
             tiles_mm2: frames.mm2(tiles_px),
             done_mm2: frames.mm2(result.done_px),
             unreadable_mm2: frames.mm2(result.unreadable_px),

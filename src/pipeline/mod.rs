@@ -22,7 +22,9 @@ pub use prepare::{Prepared, grid_of, prepare};
 
 use crate::model::{Model, ModelError};
 use crate::nuclei::{Foreground, segment};
+use crate::output::SlideResult;
 use crate::output::run_json::StageReport;
+use crate::plan::{Plan, Tile};
 use crate::slide::SlideError;
 use crate::stitch::{self, Loaded, Overlap};
 use crate::store::{IdentityMismatch, Store, StoreError};
@@ -53,12 +55,26 @@ pub enum PipelineError {
     Memory { given: u64, least: u64 },
     #[error("{w} x {h} px are too many for one map in memory: use `run`, which works tile by tile")]
     TooLarge { w: i32, h: i32 },
+    #[error(
+        "internal error: of {planned_px} planned proc px {done_px} are done and {unreadable_px} unreadable, and of \
+         {tiles_px} px of tiles {outside_px} lie outside: that does not add up; run again with --restart, and please report this"
+    )]
+    Coverage {
+        planned_px: u64,
+        done_px: u64,
+        unreadable_px: u64,
+        tiles_px: u64,
+        outside_px: u64,
+    },
     #[error("a stage broke down: {0}: please report this")]
     Panic(String),
     #[error(
         "stopped on request; finished tiles are in the store: run the same command again to go on"
     )]
     Stopped,
+    /// No failure: this shard has done its share, and others have not done theirs.
+    #[error("this share is done; {tiles_left} tiles of other shares are not")]
+    ShareDone { tiles_left: usize },
 }
 
 /// A finished slide and how it went.
@@ -68,7 +84,7 @@ pub struct Finished {
     pub tiles_reused: usize,
 }
 
-/// Runs the tiles that the store lacks, then joins all of them.
+/// Runs the tiles that the store lacks (a shard: its share of them), then joins all of them.
 ///
 /// # Errors
 /// [`PipelineError`]; whatever had finished is in the store.
@@ -86,19 +102,24 @@ pub fn run(
         budget,
         postproc,
         warnings,
+        shard,
         ..
     } = prepared;
     for warning in warnings {
         events(Event::Warning(warning));
     }
-    let todo = unfinished(&plan, store)?;
-    let tiles_reused = plan.tiles.len() - todo.len();
+    let ours: Vec<usize> = (0..plan.tiles.len())
+        .filter(|&place| shard.is_none_or(|shard| shard.has(place)))
+        .collect();
+    let todo = unfinished(&plan, &ours, store)?;
+    let tiles_reused = ours.len() - todo.len();
     let frames = *image.frames();
-    let mm2_of = |tile: &crate::plan::Tile| frames.mm2(tile.planned_px(&plan.grid));
-    let mm2: f64 = plan.tiles.iter().map(mm2_of).sum();
+    let mm2_of = |tile: &Tile| frames.mm2(tile.planned_px(&plan.grid));
+    // The sum of nothing is -0.
+    let mm2 = ours.iter().map(|&t| mm2_of(&plan.tiles[t])).sum::<f64>() + 0.0;
     let mm2_todo: f64 = todo.iter().map(|&t| mm2_of(&plan.tiles[t])).sum();
     events(Event::Planned {
-        tiles: plan.tiles.len(),
+        tiles: ours.len(),
         tiles_done: tiles_reused,
         mm2,
         mm2_done: mm2 - mm2_todo,
@@ -108,7 +129,7 @@ pub fn run(
     let work = Arc::new(Work {
         image,
         model,
-        plan,
+        plan: plan.clone(),
         postproc: postproc.clone(),
         budget,
         batch,
@@ -126,11 +147,20 @@ pub fn run(
     drop(running);
     committed?;
     stages.push(commit.report());
+    if shard.is_some() {
+        // Every shard looks after its last commit: so at least the one that was last finds all.
+        let all: Vec<usize> = (0..plan.tiles.len()).collect();
+        let tiles_left = unfinished(&plan, &all, store)?.len();
+        if tiles_left > 0 {
+            return Err(PipelineError::ShareDone { tiles_left });
+        }
+    }
 
     events(Event::Stage("stitching"));
     let stitching = Stage::new("stitch", 1);
     let loaded = stitching.busy(|| load(store))?;
     stages.push(stitching.report());
+    check_coverage(&plan, &loaded.slide)?;
     Ok(Finished {
         loaded,
         stages,
@@ -149,10 +179,32 @@ pub fn load(store: &Store) -> Result<Loaded, PipelineError> {
     Ok(loaded)
 }
 
-/// Places in `plan.tiles` whose chunk is absent or fails its check.
-fn unfinished(plan: &crate::plan::Plan, store: &Store) -> Result<Vec<usize>, PipelineError> {
+/// Every planned pixel is done or unreadable, and every other pixel of the tiles outside: else something is lost.
+fn check_coverage(plan: &Plan, result: &SlideResult) -> Result<(), PipelineError> {
+    let planned_px = plan.planned_px();
+    let tiles_px: u64 = plan.tiles.iter().map(|tile| tile.rect.area()).sum();
+    let (done_px, unreadable_px) = (result.done_px, result.unreadable_px);
+    let inside_px = done_px.checked_add(unreadable_px);
+    let adds_up = inside_px == Some(planned_px)
+        && planned_px.checked_add(result.outside_px) == Some(tiles_px)
+        && result.missing_tiles == 0;
+    if adds_up {
+        return Ok(());
+    }
+    Err(PipelineError::Coverage {
+        planned_px,
+        done_px,
+        unreadable_px,
+        tiles_px,
+        outside_px: result.outside_px,
+    })
+}
+
+/// Those of `places` in `plan.tiles` whose chunk is absent or fails its check.
+fn unfinished(plan: &Plan, places: &[usize], store: &Store) -> Result<Vec<usize>, PipelineError> {
     let mut todo = Vec::new();
-    for (place, tile) in plan.tiles.iter().enumerate() {
+    for &place in places {
+        let tile = &plan.tiles[place];
         if store.read_tile(tile.col, tile.row)?.is_none() {
             todo.push(place);
         }

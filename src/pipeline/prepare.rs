@@ -12,14 +12,14 @@ use sha2::{Digest, Sha256};
 
 use super::PipelineError;
 use super::budget::{self, Budget, Resources};
-use crate::config::{MaskChoice, RunConfig, SlideConfig};
+use crate::config::{MaskChoice, RunConfig, Shard, SlideConfig};
 use crate::model::{Model, ModelSpec};
 use crate::nuclei::PostprocParams;
 use crate::plan::{PatchGrid, Plan};
 use crate::slide::blocks::ProcImage;
 use crate::slide::frames::Frames;
 use crate::slide::{self, SlideReader};
-use crate::store::{Store, StoreMeta};
+use crate::store::{Lock, Store, StoreMeta};
 use crate::tissue::{self, Area, Regions, TissueMask};
 
 /// Raised whenever the same input gives another result.
@@ -38,6 +38,8 @@ pub struct Prepared {
     pub warnings: Vec<String>,
     pub meta: StoreMeta,
     pub area: Area,
+    /// The share of the tiles that this process runs; `None`: all.
+    pub shard: Option<Shard>,
 }
 
 /// The patch grid of a slide. `patch_px` replaces the model's input side; the margin stays.
@@ -85,6 +87,9 @@ pub fn prepare(
             "no tissue was found: nothing will be predicted (--mask none looks everywhere)".into(),
         );
     }
+    if slide.mask != MaskChoice::None {
+        warnings.extend(tissue::share_warning(area.mask()));
+    }
     let grid = grid_of(&model.spec, &frames, run.patch_size_px)?;
     let tile_px = run.tile_size_px.unwrap_or(budget::default_tile_px());
     let plan = Plan::new(grid, tile_px as i32, &frames, &area);
@@ -127,21 +132,42 @@ pub fn prepare(
         warnings,
         meta,
         area,
+        shard: run.shard,
     })
 }
 
 impl Prepared {
-    /// Opens the slide's store, or makes it. The tile grid of a store that is there wins over the settings'.
+    /// Opens the slide's store, or makes it, and holds it against other processes as long as it lives. The tile grid of
+    /// a store that is there wins over the settings'.
     pub fn open_store(&mut self, path: &Path, restart: bool) -> Result<Store, PipelineError> {
-        if restart && path.exists() {
-            crate::store::remove(path)?;
-        }
         // Without its zarr.json a folder is what --restart or a kill while it was made left behind.
-        if !path.join("zarr.json").exists() {
-            let thumb = slide::thumb::thumb(self.image.reader(), THUMB_PX)?;
-            return Ok(Store::create(path, &self.meta, &thumb, self.area.mask())?);
-        }
-        let store = Store::open(path)?;
+        let make = || -> Result<(), PipelineError> {
+            if !path.join("zarr.json").exists() {
+                let thumb = slide::thumb::thumb(self.image.reader(), THUMB_PX)?;
+                let mut meta = self.meta.clone();
+                meta.warnings
+                    .extend(tissue::stain_warning(&thumb, self.area.mask()));
+                Store::create(path, &meta, &thumb, self.area.mask())?;
+            }
+            Ok(())
+        };
+        let lock = match self.shard {
+            Some(_) => Lock::shared(path, make)?,
+            None => {
+                let lock = Lock::alone(path)?;
+                if restart {
+                    crate::store::remove(path)?;
+                }
+                make()?;
+                lock
+            }
+        };
+        let mut store = Store::open(path)?;
+        store.hold(lock);
+        // What was noticed when the store was made is as true now.
+        let stored = &store.meta().warnings;
+        let new = stored.iter().filter(|text| !self.warnings.contains(text));
+        self.warnings.extend(new.cloned().collect::<Vec<_>>());
         store.check_identity(&self.meta)?;
         let stored = store.meta().tile_patches;
         if stored != self.plan.tile_patches {

@@ -2,12 +2,14 @@
 //!
 //! In: a reader, its [`Frames`] and level. Out: proc pixels of any box, also beyond the rim (mirrored). Proc pixels
 //! exist only as fixed 512 px blocks of one grid anchored at the slide's origin, each one read and one resize, so a
-//! pixel never depends on who asked for it.
+//! pixel never depends on who asked for it. A block that cannot be read whole is read in quarters, so that damage costs
+//! little beside itself; which quarters depends on the file alone.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use image::RgbImage;
+use image::{Rgb, RgbImage};
 
 use super::cache::BlockCache;
 use super::frames::Frames;
@@ -17,6 +19,9 @@ use crate::geometry::Rect;
 
 /// Side of a block, proc px.
 pub const BLOCK_PX: i32 = 512;
+/// A block that cannot be read is read in parts of these sides, proc px: a damaged source tile has about 256.
+const PARTS_PX: [i32; 3] = [256, 128, SMALLEST_PART_PX];
+const SMALLEST_PART_PX: i32 = 64;
 
 /// A slide as proc pixels, shared by threads.
 pub struct ProcImage {
@@ -25,7 +30,15 @@ pub struct ProcImage {
     level: usize,
     level_per_proc: [f64; 2],
     cache: BlockCache,
+    /// Damaged blocks, remembered: finding out what is left of one takes many failing reads.
+    damage: Mutex<HashMap<(i32, i32), Arc<Damage>>>,
     reads: AtomicU64,
+}
+
+/// What of a block cannot be read, and why.
+struct Damage {
+    holes: Vec<Rect>,
+    error: SlideError,
 }
 
 impl ProcImage {
@@ -43,6 +56,7 @@ impl ProcImage {
             level,
             level_per_proc,
             cache: BlockCache::new(cache_bytes),
+            damage: Mutex::default(),
             reads: AtomicU64::new(0),
         }
     }
@@ -74,18 +88,71 @@ impl ProcImage {
     /// RGB of block (`bx`, `by`), 512 px a side, less at the slide's right and lower rim.
     ///
     /// # Errors
-    /// [`SlideError::Read`] if its source cannot be read. Nothing is remembered: the next call tries again.
+    /// [`SlideError::Read`] if any of it cannot be read.
     pub fn block(&self, bx: i32, by: i32) -> Result<Arc<RgbImage>, SlideError> {
-        self.cache.get_or_load((bx, by), || {
+        self.readable(bx, by, self.block_rect(bx, by))
+    }
+
+    /// A block whose px within `needed` could all be read; others may be white.
+    fn readable(&self, bx: i32, by: i32, needed: Rect) -> Result<Arc<RgbImage>, SlideError> {
+        let spoiled = |damage: &Damage| {
+            let hit = damage.holes.iter().any(|hole| hole.meets(&needed));
+            hit.then(|| damage.error.clone())
+        };
+        if let Some(error) = self.damage_of(bx, by).and_then(|damage| spoiled(&damage)) {
+            return Err(error);
+        }
+        let block = self.cache.get_or_load((bx, by), || {
             self.reads.fetch_add(1, Ordering::Relaxed);
-            resample::window(
-                self.reader.as_ref(),
-                self.level,
-                self.block_rect(bx, by),
-                self.level_per_proc,
-                CATMULL_ROM,
-            )
-        })
+            let rect = self.block_rect(bx, by);
+            match self.part(rect) {
+                Ok(pixels) => Ok::<_, SlideError>(pixels),
+                Err(error) => Ok(self.what_is_left(bx, by, error)),
+            }
+        })?;
+        match self.damage_of(bx, by).and_then(|damage| spoiled(&damage)) {
+            Some(error) => Err(error),
+            None => Ok(block),
+        }
+    }
+
+    fn damage_of(&self, bx: i32, by: i32) -> Option<Arc<Damage>> {
+        let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        damage.get(&(bx, by)).cloned()
+    }
+
+    fn part(&self, rect: Rect) -> Result<RgbImage, SlideError> {
+        let (reader, level) = (self.reader.as_ref(), self.level);
+        resample::window(reader, level, rect, self.level_per_proc, CATMULL_ROM)
+    }
+
+    /// The parts of a block that can be read, the others white and remembered as holes.
+    fn what_is_left(&self, bx: i32, by: i32, error: SlideError) -> RgbImage {
+        let whole = self.block_rect(bx, by);
+        let mut pixels = RgbImage::from_pixel(whole.w as u32, whole.h as u32, Rgb([255; 3]));
+        let mut holes = vec![whole];
+        for side_px in PARTS_PX {
+            // Of a block of which nothing can be read, smaller parts cannot either.
+            if side_px == SMALLEST_PART_PX
+                && holes.iter().map(Rect::area).sum::<u64>() == whole.area()
+            {
+                break;
+            }
+            holes = holes.into_iter().flat_map(quarters).collect();
+            holes.retain(|&rect| match self.part(rect) {
+                Ok(part) => {
+                    copy_common(&part, rect, &mut pixels, whole);
+                    false
+                }
+                Err(_) => true,
+            });
+        }
+        // No holes: only the read of the whole failed, as on a network drive for a moment.
+        if !holes.is_empty() {
+            let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+            damage.insert((bx, by), Arc::new(Damage { holes, error }));
+        }
+        pixels
     }
 
     /// RGB of any box of proc px. Beyond the slide's rim the image is mirrored without repeating the edge pixel
@@ -111,12 +178,21 @@ impl ProcImage {
         let mut out = RgbImage::new(rect.w as u32, rect.h as u32);
         for by in rect.y / BLOCK_PX..=(rect.bottom() - 1) / BLOCK_PX {
             for bx in rect.x / BLOCK_PX..=(rect.right() - 1) / BLOCK_PX {
-                let block = self.block(bx, by)?;
+                let needed = self.block_rect(bx, by).intersect(&rect);
+                let block = self.readable(bx, by, needed)?;
                 copy_common(&block, self.block_rect(bx, by), &mut out, rect);
             }
         }
         Ok(out)
     }
+}
+
+/// A box in up to four parts, none of them empty.
+fn quarters(rect: Rect) -> Vec<Rect> {
+    let (w, h) = ((rect.w + 1) / 2, (rect.h + 1) / 2);
+    let parts = [(0, 0), (w, 0), (0, h), (w, h)];
+    let parts = parts.map(|(x, y)| Rect::new(rect.x + x, rect.y + y, w, h).intersect(&rect));
+    parts.into_iter().filter(|part| !part.is_empty()).collect()
 }
 
 /// Copies what `from` (pixels of the box `from_rect`) and `to` have in common.

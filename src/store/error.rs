@@ -15,6 +15,8 @@ pub enum StoreError {
     Exists { path: PathBuf },
     #[error("{}: is damaged ({reason}): run again with --restart to start afresh", file.display())]
     Damaged { file: PathBuf, reason: String },
+    #[error("{}: another process works on this slide: wait for it, or give this one another --output (processes that share a slide need --shard)", path.display())]
+    Busy { path: PathBuf },
     #[error("{}: cannot be written: {reason}: check free space and permissions, then run the same command again", path.display())]
     Write { path: PathBuf, reason: String },
     #[error("{}: cannot be read: {reason}", path.display())]

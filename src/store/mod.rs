@@ -8,10 +8,12 @@ pub mod chunk;
 mod error;
 pub mod fs;
 pub mod identity;
+mod lock;
 pub mod wire;
 mod zarr;
 
 pub use error::{IdentityMismatch, StoreError};
+pub use lock::Lock;
 pub use zarr::{Store, TileState, TilesReport, remove};
 
 use std::collections::BTreeMap;

@@ -20,7 +20,7 @@ use zarrs::storage::{StoreKey, WritableStorageTraits};
 
 use super::chunk::{self, ChunkKey};
 use super::fs::AtomicStore;
-use super::{IdentityMismatch, StoreError, StoreMeta, TileResult, atomic, identity};
+use super::{IdentityMismatch, Lock, StoreError, StoreMeta, TileResult, atomic, identity};
 use crate::tissue::TissueMask;
 
 /// The group's attribute that holds the [`StoreMeta`].
@@ -37,6 +37,8 @@ pub struct Store {
     key: ChunkKey,
     tiles: Array<AtomicStore>,
     storage: Arc<AtomicStore>,
+    /// Held as long as the store is open for writing.
+    lock: Option<Lock>,
 }
 
 /// What stands at a tile's place.
@@ -123,7 +125,13 @@ impl Store {
             key,
             tiles,
             storage,
+            lock: None,
         })
+    }
+
+    /// Keeps `lock` until the store is dropped.
+    pub fn hold(&mut self, lock: Lock) {
+        self.lock = Some(lock);
     }
 
     pub fn path(&self) -> &Path {

@@ -7,11 +7,13 @@ mod area;
 mod clean;
 mod detect;
 mod otsu;
+mod plausible;
 mod png;
 mod regions;
 
 pub use area::{Area, DILATION_UM};
 pub use detect::{CELL_UM, detect};
+pub use plausible::{share_warning, stain_warning};
 pub use regions::{Regions, parse_level0_box};
 
 use crate::slide::SlideError;

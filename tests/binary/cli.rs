@@ -1,6 +1,6 @@
 //! The binary as its users meet it: files written, messages, exit codes.
 
-use crate::harness::{self, Dir, shared};
+use crate::harness::{self, Dir, shared, signal};
 use image::{DynamicImage, Rgb, RgbImage};
 
 const RUN: &str = "run --model analytic --mpp 0.5 -o out";
@@ -426,11 +426,6 @@ fn slow_run(dir: &Dir) -> std::process::Child {
     // Somebody must read on, or the run would write into a closed pipe.
     std::thread::spawn(move || lines.for_each(drop));
     child
-}
-
-fn signal(child: &std::process::Child, signal: i32) {
-    // SAFETY: kill(2) takes plain numbers; the child has not been waited for, so its id is its own.
-    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
 }
 
 #[test]

@@ -119,3 +119,9 @@ pub fn shared(name: &str) -> Option<PathBuf> {
     eprintln!("skipped: {} is not on this machine", path.display());
     None
 }
+
+/// Sends a signal to a child.
+pub fn signal(child: &std::process::Child, signal: i32) {
+    // SAFETY: kill(2) takes plain numbers; the child has not been waited for, so its id is its own.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+}

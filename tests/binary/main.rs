@@ -1,7 +1,13 @@
 //! The real binary, driven as a user drives it. One test program, so that it is linked once.
 
+mod cases;
 mod cli;
+mod crowd;
 mod harness;
+mod hostile;
 mod hovernet;
+mod invariance;
+mod killed;
 mod learning;
 mod seams;
+mod tiff;

@@ -186,7 +186,7 @@ fn empty_boxes_and_tiny_slides() {
 }
 
 #[test]
-fn a_broken_part_spoils_only_its_blocks() {
+fn a_broken_part_spoils_little_beside_itself() {
     let mut slide = TestSlide::new(&[[2000, 600]], busy);
     slide.broken_level0 = Some(Rect::new(600, 100, 10, 10));
     let image = proc_image(Arc::new(slide), 0.25, 0.25);
@@ -196,6 +196,11 @@ fn a_broken_part_spoils_only_its_blocks() {
     assert!(image.block(1, 1).is_ok());
     assert!(image.region(Rect::new(400, 0, 200, 90)).is_err());
     assert!(image.region(Rect::new(1024, 0, 900, 600)).is_ok());
+    // The rest of the broken block is there, as it would be without the damage.
+    let whole = proc_image(Arc::new(TestSlide::new(&[[2000, 600]], busy)), 0.25, 0.25);
+    for rect in [Rect::new(640, 0, 384, 600), Rect::new(512, 128, 200, 300)] {
+        assert_eq!(image.region(rect).unwrap(), whole.region(rect).unwrap());
+    }
 }
 
 /// Run by hand: `cargo test --release --lib block_throughput -- --ignored --nocapture`.
