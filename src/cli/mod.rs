@@ -8,8 +8,10 @@ mod data;
 mod doctor;
 mod eval;
 mod export;
+mod features;
 mod hovernet;
 mod inputs;
+mod json_files;
 mod mask;
 mod model;
 mod model_tune;
@@ -113,6 +115,7 @@ enum Command {
     Plan(Box<plan::PlanArgs>),
     Postproc(postproc::PostprocArgs),
     Export(export::ExportArgs),
+    Features(features::FeaturesArgs),
     Hovernet(Box<hovernet::HovernetArgs>),
     Model(model::ModelArgs),
     Doctor(doctor::DoctorArgs),
@@ -157,6 +160,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Plan(args) => plan::main(*args),
         Command::Postproc(args) => postproc::main(&args),
         Command::Export(args) => export::main(&args),
+        Command::Features(args) => features::main(&args),
         Command::Hovernet(args) => hovernet::main(&args),
         Command::Model(args) => model::main(&args),
         Command::Doctor(args) => doctor::main(&args),

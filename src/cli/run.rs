@@ -222,13 +222,7 @@ fn work(
         overlay,
         legend: true,
     };
-    output::write_all(
-        result,
-        pictures,
-        &config.formats,
-        config.units,
-        &slide.folder,
-    )?;
+    output::write_all(result, pictures, config.choice(), &slide.folder)?;
     Ok(ending_of(result))
 }
 

@@ -4,4 +4,5 @@ mod cli;
 mod harness;
 mod hovernet;
 mod learning;
+mod old_results;
 mod seams;
