@@ -20,7 +20,7 @@ use crate::geometry::Rect;
 
 pub use settings::Settings;
 pub use values::{
-    Auto, ByteSize, Count, DeviceChoice, Format, Formats, Level0Box, MaskChoice, Mpp,
+    Auto, ByteSize, Count, DeviceChoice, Format, Formats, GeojsonFrame, Level0Box, MaskChoice, Mpp,
     PostprocRules, Precision, ProgressMode, Shard, Tta, Units,
 };
 
@@ -76,6 +76,7 @@ pub struct RunConfig {
     pub level0_box: Option<Rect>,
     pub formats: Vec<Format>,
     pub units: Units,
+    pub geojson_frame: GeojsonFrame,
     pub dedupe_names: bool,
     pub restart: bool,
     pub shard: Option<Shard>,
@@ -108,6 +109,15 @@ pub struct SlideConfig {
 }
 
 impl RunConfig {
+    /// What is written, and how.
+    pub fn choice(&self) -> crate::output::Choice<'_> {
+        crate::output::Choice {
+            formats: &self.formats,
+            units: self.units,
+            geojson_frame: self.geojson_frame,
+        }
+    }
+
     /// Layers `flags` over the environment (through `lookup`), the file `config` and the defaults, and checks the
     /// outcome.
     ///
@@ -183,6 +193,7 @@ impl RunConfig {
             level0_box: merged.level0_box.map(|b| b.0),
             formats: needed(merged.format, "format")?.0,
             units: needed(merged.units, "units")?,
+            geojson_frame: needed(merged.geojson_frame, "geojson-frame")?,
             dedupe_names: needed(merged.dedupe_names, "dedupe-names")?,
             restart: needed(merged.restart, "restart")?,
             shard: merged.shard,

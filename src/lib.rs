@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod eval;
 pub mod features;
 pub mod geometry;
+pub mod import;
 pub mod model;
 pub mod nuclei;
 pub mod output;

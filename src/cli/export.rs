@@ -1,36 +1,112 @@
-//! `export STORE -o OUT`: outputs again from a slide's store: no slide, no GPU.
+//! `export STORE|JSON… -o OUT`: outputs again, from a slide's store or from JSON of nuclei: no slide, no GPU.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use wsi_nuclei::config::{Formats, Units};
-use wsi_nuclei::output::{self, Pictures};
+use wsi_nuclei::config::{Format, Formats, GeojsonFrame, Units};
+use wsi_nuclei::output::{self, Choice, Pictures, nuclei_json};
 use wsi_nuclei::pipeline;
 use wsi_nuclei::store::Store;
 
 use super::run::writable;
-use super::{EXIT_SOME, Failure, print};
+use super::{EXIT_SOME, Failure, json_files, print};
 
-/// Write the outputs again from a slide's store: no slide, no GPU.
+/// Write outputs again from a slide's store, or from JSON of nuclei (hover_net's too): no slide, no GPU.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// OUT/<stem>/store.zarr of a run, or the folder that holds it
-    #[arg(value_name = "STORE")]
-    store: PathBuf,
-    /// Folder for the files
+    /// OUT/<stem>/store.zarr of a run, or the folder that holds it; or JSON files, or folders of them
+    #[arg(value_name = "STORE|JSON", required = true)]
+    inputs: Vec<PathBuf>,
+    /// Folder for the files; those of a JSON go into OUT/<stem>/
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Files of nuclei: json, csv, overlay (over the thumbnail)
-    #[arg(long, value_name = "LIST", default_value = "json,csv,overlay")]
-    format: Formats,
+    /// Files of nuclei: json, csv, parquet, geojson, geojson.gz, overlay (over the thumbnail; not from JSON) [default: all but geojson.gz]
+    #[arg(long, value_name = "LIST")]
+    format: Option<Formats>,
     /// Unit of lengths and areas in tables
     #[arg(long, value_enum, default_value = "um")]
     units: Units,
+    /// Origin of nuclei.geojson: qupath (openslide.bounds taken off), level0
+    #[arg(long, value_enum, default_value = "qupath")]
+    geojson_frame: GeojsonFrame,
+    #[command(flatten)]
+    files: json_files::JsonArgs,
 }
 
 pub fn main(args: &ExportArgs) -> Result<(), Failure> {
-    let inner = args.store.join("store.zarr");
-    let path = if inner.is_dir() { &inner } else { &args.store };
+    let stores: Vec<PathBuf> = args.inputs.iter().filter_map(|p| store_in(p)).collect();
+    match stores.as_slice() {
+        [] => from_json(args),
+        [store] if args.inputs.len() == 1 => from_store(args, store),
+        _ => Err(Failure::usage(
+            "a store is exported alone: give one STORE, or JSON files and no STORE",
+        )),
+    }
+}
+
+/// The store that a path means. A path that is not there is taken for one: the message is about it.
+fn store_in(path: &Path) -> Option<PathBuf> {
+    let inner = path.join("store.zarr");
+    if inner.is_dir() {
+        return Some(inner);
+    }
+    let json = path
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("json"));
+    let is_store =
+        path.join("zarr.json").is_file() || path.extension().is_some_and(|e| e == "zarr");
+    (is_store || !(json || path.exists())).then(|| path.to_owned())
+}
+
+/// The formats asked for, or all of `default`.
+fn formats(args: &ExportArgs, default: &[Format]) -> Vec<Format> {
+    args.format
+        .as_ref()
+        .map_or(default.to_vec(), |f| f.0.clone())
+}
+
+fn from_json(args: &ExportArgs) -> Result<(), Failure> {
+    let default = [Format::Json, Format::Csv, Format::Parquet, Format::Geojson];
+    let formats = formats(args, &default);
+    if formats.contains(&Format::Overlay) {
+        return Err(Failure::usage(
+            "--format overlay needs a picture, and JSON has none: leave it out, or export from a STORE",
+        ));
+    }
+    let choice = Choice {
+        formats: &formats,
+        units: args.units,
+        geojson_frame: args.geojson_frame,
+    };
+    json_files::each(
+        &args.inputs,
+        &args.files,
+        args.units,
+        &args.output,
+        |result, folder| {
+            output::write_tables(result, choice, folder)?;
+            if formats.contains(&Format::Json) {
+                nuclei_json::write(result, &folder.join("nuclei.json"))?;
+            }
+            Ok(())
+        },
+    )
+}
+
+fn from_store(args: &ExportArgs, path: &Path) -> Result<(), Failure> {
+    if let Some(flag) = args.files.given() {
+        return Err(Failure::usage(format!(
+            "{flag} is for JSON: a store knows by itself, so leave it out"
+        )));
+    }
+    let default = [
+        Format::Json,
+        Format::Csv,
+        Format::Parquet,
+        Format::Geojson,
+        Format::Overlay,
+    ];
+    let formats = formats(args, &default);
     let store = Store::open(path).map_err(Failure::slides)?;
     let pictures = Pictures {
         thumb: store.thumb().map_err(Failure::slides)?,
@@ -40,7 +116,12 @@ pub fn main(args: &ExportArgs) -> Result<(), Failure> {
     };
     writable(&args.output)?;
     let result = pipeline::load(&store).map_err(Failure::slides)?.slide;
-    output::write_all(&result, pictures, &args.format.0, args.units, &args.output)?;
+    let choice = Choice {
+        formats: &formats,
+        units: args.units,
+        geojson_frame: args.geojson_frame,
+    };
+    output::write_all(&result, pictures, choice, &args.output)?;
     print(&format!(
         "{} nuclei, written to {}\n",
         result.nuclei.len(),

@@ -4,7 +4,6 @@
 //! qupath/, thumb/, mask/), written by this program's own pipeline. What differs: docs/migrate-from-hover_net.md.
 
 mod tile;
-mod type_info;
 mod wsi;
 
 use std::path::PathBuf;
@@ -15,6 +14,7 @@ use tch::Device;
 use wsi_nuclei::config::{
     Auto, Count, DeviceChoice, MaskChoice, Mpp, PostprocRules, RunConfig, Settings,
 };
+use wsi_nuclei::import::type_info;
 use wsi_nuclei::model::library::Library;
 use wsi_nuclei::model::{Architecture, Model, TypeInfo, device};
 use wsi_nuclei::nuclei::Nucleus;
@@ -240,7 +240,12 @@ impl HovernetArgs {
             )));
         }
         let types = match &self.type_info_path {
-            Some(path) => type_info::read(path, has)?,
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|e| e.to_string())
+                .and_then(|text| type_info::parse_all(&text, has))
+                .map_err(|reason| {
+                    Failure::usage(format!("--type_info_path {}: {reason}", path.display()))
+                })?,
             None => model.spec.types.clone(),
         };
         if let (Some(mpp), true) = (mpp, mode.is_some()) {

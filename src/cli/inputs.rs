@@ -264,7 +264,11 @@ fn sanitised(name: &str) -> String {
 }
 
 /// Files below `folder` with one of `extensions`, sorted by name; hidden files and folders are passed over.
-fn search(folder: &Path, recursive: bool, extensions: &[&str]) -> Result<Vec<PathBuf>, Failure> {
+pub fn search(
+    folder: &Path,
+    recursive: bool,
+    extensions: &[&str],
+) -> Result<Vec<PathBuf>, Failure> {
     let unreadable = |error: std::io::Error| {
         Failure::usage(format!(
             "{}: the folder cannot be read: {error}",

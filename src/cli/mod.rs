@@ -9,8 +9,10 @@ mod data;
 mod doctor;
 mod eval;
 mod export;
+mod features;
 mod hovernet;
 mod inputs;
+mod json_files;
 mod mask;
 mod model;
 mod model_tune;
@@ -114,6 +116,7 @@ enum Command {
     Plan(Box<plan::PlanArgs>),
     Postproc(postproc::PostprocArgs),
     Export(export::ExportArgs),
+    Features(features::FeaturesArgs),
     Hovernet(Box<hovernet::HovernetArgs>),
     Model(model::ModelArgs),
     Doctor(doctor::DoctorArgs),
@@ -158,6 +161,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Plan(args) => plan::main(*args),
         Command::Postproc(args) => postproc::main(&args),
         Command::Export(args) => export::main(&args),
+        Command::Features(args) => features::main(&args),
         Command::Hovernet(args) => hovernet::main(&args),
         Command::Model(args) => model::main(&args),
         Command::Doctor(args) => doctor::main(&args),

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use image::{Rgb, RgbImage};
-use wsi_nuclei::config::{Format, PostprocRules, Units};
+use wsi_nuclei::config::{Format, GeojsonFrame, PostprocRules, Units};
 use wsi_nuclei::geometry::Rect;
 use wsi_nuclei::model::{Architecture, Library, ModelSpec, PredictionMap, TypeInfo};
 use wsi_nuclei::nuclei::{Foreground, PostprocParams, reference};
-use wsi_nuclei::output::{self, Pictures, SlideResult, labels, raw_map};
+use wsi_nuclei::output::{self, Choice, Pictures, SlideResult, labels, raw_map};
 use wsi_nuclei::pipeline;
 use wsi_nuclei::slide::frames::Frames;
 use wsi_nuclei::slide::{self, Level, SlideInfo};
@@ -89,6 +89,7 @@ pub fn main(args: &PostprocArgs) -> Result<(), Failure> {
         outside_px: 0,
         missing_tiles: 0,
         read_errors: Vec::new(),
+        imported: None,
     };
     let frames = result.frames();
     let pictures = Pictures {
@@ -98,7 +99,12 @@ pub fn main(args: &PostprocArgs) -> Result<(), Failure> {
         legend: false,
     };
     let formats = [Format::Json, Format::Csv, Format::Overlay];
-    output::write_all(&result, pictures, &formats, args.units, &folder)?;
+    let choice = Choice {
+        formats: &formats,
+        units: args.units,
+        geojson_frame: GeojsonFrame::Qupath,
+    };
+    output::write_all(&result, pictures, choice, &folder)?;
     labels::write(&result, &folder)?;
     print(&format!(
         "{count} nuclei, written to {}\n",

@@ -256,13 +256,7 @@ fn work(
         overlay,
         legend: true,
     };
-    output::write_all(
-        result,
-        pictures,
-        &config.formats,
-        config.units,
-        &slide.folder,
-    )?;
+    output::write_all(result, pictures, config.choice(), &slide.folder)?;
     for warning in output::plausible::warnings(result) {
         progress.event(Event::Warning(warning));
     }

@@ -178,6 +178,7 @@ pub fn result_of(
         outside_px: 0,
         missing_tiles: 0,
         read_errors: Vec::new(),
+        imported: None,
     }
 }
 
@@ -196,7 +197,7 @@ fn write(
         // An image's overlay keeps the image's size.
         legend: false,
     };
-    output::write_all(result, pictures, &config.formats, config.units, folder)?;
+    output::write_all(result, pictures, config.choice(), folder)?;
     labels::write(result, folder)?;
     Ok(())
 }

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 
 use super::values::{
-    Auto, ByteSize, Count, DeviceChoice, Formats, Level0Box, MaskChoice, Mpp, PostprocRules,
-    Precision, ProgressMode, Shard, Tta, Units,
+    Auto, ByteSize, Count, DeviceChoice, Formats, GeojsonFrame, Level0Box, MaskChoice, Mpp,
+    PostprocRules, Precision, ProgressMode, Shard, Tta, Units,
 };
 
 macro_rules! settings {
@@ -85,12 +85,15 @@ settings! {
     /// Only this box of level-0 pixels
     #[arg(value_name = "X,Y,W,H", help_heading = "Where to look")]
     level0_box: Level0Box,
-    /// Files of nuclei: json, csv, overlay [default: json,csv,overlay]
+    /// Files of nuclei: json, csv, parquet, geojson, geojson.gz, overlay [default: json,csv,parquet,geojson,overlay]
     #[arg(value_name = "LIST", help_heading = "Results")]
     format: Formats,
     /// Unit of lengths and areas in tables [default: um]
     #[arg(value_enum, help_heading = "Results")]
     units: Units,
+    /// Origin of nuclei.geojson: qupath (openslide.bounds taken off), level0 [default: qupath]
+    #[arg(value_enum, help_heading = "Results")]
+    geojson_frame: GeojsonFrame,
     /// Add eight hex digits of the path's hash to every folder: for slides with the same stem
     #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = BoolishValueParser::new(), help_heading = "Results")]

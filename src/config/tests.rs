@@ -37,7 +37,16 @@ fn default_toml_gives_the_documented_defaults() {
     assert_eq!(config.memory_bytes, None);
     assert_eq!(config.mpp, None);
     assert_eq!(config.mask, MaskChoice::Otsu);
-    assert_eq!(config.formats, [Format::Json, Format::Csv, Format::Overlay]);
+    assert_eq!(
+        config.formats,
+        [
+            Format::Json,
+            Format::Csv,
+            Format::Parquet,
+            Format::Geojson,
+            Format::Overlay
+        ]
+    );
     assert_eq!(config.units, Units::Um);
     assert_eq!(config.postproc, PostprocRules::Default);
     assert_eq!(config.progress, ProgressMode::Auto);
@@ -216,7 +225,7 @@ fn devices_boxes_shards() {
         "csv,json,csv".parse(),
         Ok(Formats(vec![Format::Json, Format::Csv]))
     );
-    assert!("parquet".parse::<Formats>().is_err());
+    assert!("xlsx".parse::<Formats>().is_err());
     for wrong in ["0", "-1", "nan", "inf", "200"] {
         assert!(wrong.parse::<Mpp>().is_err(), "{wrong}");
     }

@@ -277,6 +277,16 @@ pub enum Units {
     Px,
 }
 
+/// Where nuclei.geojson has its origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum GeojsonFrame {
+    /// Level-0 px from the corner of openslide.bounds where the slide has them: what QuPath shows.
+    Qupath,
+    /// Level-0 px from the slide's own corner.
+    Level0,
+}
+
 /// What the user sees while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -297,8 +307,30 @@ pub enum Format {
     Json,
     /// nuclei.csv, one row a nucleus.
     Csv,
+    /// nuclei.parquet, the same columns.
+    Parquet,
+    /// nuclei.geojson, for QuPath.
+    Geojson,
+    /// The same, compressed.
+    #[value(name = "geojson.gz")]
+    #[serde(rename = "geojson.gz")]
+    GeojsonGz,
     /// overlay.png, outlines over the picture.
     Overlay,
+}
+
+impl Format {
+    /// As `--format` has it; nuclei.NAME but for the overlay.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Json => "json",
+            Format::Csv => "csv",
+            Format::Parquet => "parquet",
+            Format::Geojson => "geojson",
+            Format::GeojsonGz => "geojson.gz",
+            Format::Overlay => "overlay",
+        }
+    }
 }
 
 /// Formats, sorted, each once; written `json,csv`.
@@ -312,7 +344,7 @@ impl FromStr for Formats {
         let mut formats = Vec::new();
         for name in text.split(',').map(str::trim) {
             let format = <Format as clap::ValueEnum>::from_str(name, false)
-                .map_err(|_| format!("`{name}` is no format: choose from json, csv, overlay"))?;
+                .map_err(|_| format!("`{name}` is no format: choose from json, csv, parquet, geojson, geojson.gz, overlay"))?;
             formats.push(format);
         }
         formats.sort();
@@ -324,12 +356,7 @@ impl FromStr for Formats {
 impl fmt::Display for Formats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, format) in self.0.iter().enumerate() {
-            let name = match format {
-                Format::Json => "json",
-                Format::Csv => "csv",
-                Format::Overlay => "overlay",
-            };
-            write!(f, "{}{name}", if i > 0 { "," } else { "" })?;
+            write!(f, "{}{}", if i > 0 { "," } else { "" }, format.name())?;
         }
         Ok(())
     }

@@ -47,6 +47,7 @@ pub fn result(ratio: f64) -> SlideResult {
         outside_px: 400,
         missing_tiles: 0,
         read_errors: vec!["hand-made: level 0: no pixels".into()],
+        imported: None,
     }
 }
 

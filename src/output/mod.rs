@@ -3,10 +3,12 @@
 //! In: a [`SlideResult`], which the store alone can give, and pictures. Out: files, each written whole or not at all.
 //! Never reads a slide, and never writes a clock, a host or a random number into a result (run.json is no result).
 
+pub mod geojson;
 pub mod labels;
 pub mod mat5;
 pub mod nuclei_csv;
 pub mod nuclei_json;
+pub mod parquet;
 pub mod pictures;
 pub mod plausible;
 pub mod qupath_tsv;
@@ -15,6 +17,8 @@ pub mod record;
 pub mod run_json;
 pub mod summary_json;
 pub mod table;
+pub mod tables;
+pub mod tutorial_csv;
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -24,13 +28,14 @@ use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, RgbImage};
 
-use crate::config::{Format, Units};
+use crate::config::{Format, GeojsonFrame, Units};
 use crate::nuclei::Nucleus;
 use crate::slide::frames::Frames;
 use crate::store::{StoreMeta, atomic};
 use crate::tissue::TissueMask;
 
-pub use record::Record;
+pub use record::{Record, Said};
+pub use tables::write_tables;
 
 /// A file that could not be written. Messages name the file, what happened and the cure.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +62,17 @@ pub struct SlideResult {
     /// Planned tiles without a valid chunk (0 when complete).
     pub missing_tiles: usize,
     pub read_errors: Vec<String>,
+    /// Where the nuclei were read from a file, not found in pixels.
+    pub imported: Option<Imported>,
+}
+
+/// What is known of nuclei that were read from a file (src/import).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Imported {
+    /// One for each nucleus, in their order: that of the ids.
+    pub said: Vec<Said>,
+    /// Whether µm/px is known. Where not, the frames have 1 and nothing may be given in µm.
+    pub scale_known: bool,
 }
 
 impl SlideResult {
@@ -64,11 +80,17 @@ impl SlideResult {
         &self.meta.frames
     }
 
+    /// Whether lengths can be given in µm.
+    pub fn scale_known(&self) -> bool {
+        self.imported.as_ref().is_none_or(|i| i.scale_known)
+    }
+
     /// The nuclei with their ids, types and level-0 coordinates, in order of id.
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        (1u64..)
-            .zip(&self.nuclei)
-            .map(|(id, nucleus)| Record::new(id, nucleus, self))
+        self.nuclei
+            .iter()
+            .enumerate()
+            .map(|(place, nucleus)| Record::new(place, nucleus, self))
     }
 }
 
@@ -83,12 +105,20 @@ pub struct Pictures {
     pub legend: bool,
 }
 
+/// What is written, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    pub formats: &'a [Format],
+    /// Of lengths and areas in tables.
+    pub units: Units,
+    pub geojson_frame: GeojsonFrame,
+}
+
 /// Writes every file of a slide but run.json into `folder`: the chosen formats, summary.json, thumb.png, mask.png.
 pub fn write_all(
     result: &SlideResult,
     pictures: Pictures,
-    formats: &[Format],
-    units: Units,
+    choice: Choice<'_>,
     folder: &Path,
 ) -> Result<(), OutputError> {
     let Pictures {
@@ -97,13 +127,8 @@ pub fn write_all(
         overlay,
         legend,
     } = pictures;
-    let medians = if formats.contains(&Format::Csv) {
-        nuclei_csv::write(result, units, &folder.join("nuclei.csv"))?
-    } else {
-        let Ok(medians) =
-            table::for_each_row(result, units, |_| Ok::<(), std::convert::Infallible>(()));
-        medians
-    };
+    let medians = write_tables(result, choice, folder)?;
+    let formats = choice.formats;
     if formats.contains(&Format::Json) {
         nuclei_json::write(result, &folder.join("nuclei.json"))?;
     }

@@ -1,118 +1,77 @@
 //! nuclei.csv: one row a nucleus, the columns of [`super::table`].
 //!
-//! In: a [`SlideResult`]. Out: RFC 4180 with a header, `.` decimals, empty where there is no value. Positions have 2
-//! decimals (px) or 3 (µm), features 6 significant digits: so the bytes are the same on every machine.
+//! In: chunks of rows. Out: RFC 4180 with a header, `.` decimals, empty where there is no value. Cells come rounded, so
+//! the bytes are the same on every machine.
 
 use std::io::{self, Write};
-use std::path::Path;
 
-use super::record::round2;
+use rayon::prelude::*;
+
+use super::SlideResult;
 use super::summary_json::Medians;
-use super::table::{self, Row};
-use super::{OutputError, SlideResult, significant, write_file};
+use super::table::{self, Cell, Column, Row};
 use crate::config::Units;
 
-/// Writes `path` and returns the medians of the features.
-pub fn write(result: &SlideResult, units: Units, path: &Path) -> Result<Medians, OutputError> {
-    let mut medians = Medians::default();
-    write_file(path, |out| {
-        medians = stream(result, units, out)?;
-        Ok(())
-    })?;
-    Ok(medians)
+/// A table on its way into `W`.
+pub struct Writer<'a, W: Write> {
+    result: &'a SlideResult,
+    columns: Vec<Column>,
+    csv: csv::Writer<W>,
 }
 
-/// Writes the table into `out`.
+impl<'a, W: Write> Writer<'a, W> {
+    /// Writes the header.
+    pub fn new(result: &'a SlideResult, units: Units, out: W) -> io::Result<Self> {
+        let columns = table::columns(result, units);
+        let mut csv = csv::Writer::from_writer(out);
+        csv.write_record(columns.iter().map(|column| &column.name))?;
+        Ok(Self {
+            result,
+            columns,
+            csv,
+        })
+    }
+
+    pub fn rows(&mut self, rows: &[Row<'_>]) -> io::Result<()> {
+        let texts: Vec<Vec<String>> = rows
+            .par_iter()
+            .map(|row| {
+                let cells = table::cells(row, self.result, &self.columns);
+                cells.into_iter().map(text).collect()
+            })
+            .collect();
+        for cells in texts {
+            self.csv.write_record(cells)?;
+        }
+        Ok(())
+    }
+
+    /// Gives `W` back, everything written.
+    pub fn finish(self) -> io::Result<W> {
+        let text = |e: csv::IntoInnerError<csv::Writer<W>>| io::Error::other(e.error().to_string());
+        self.csv.into_inner().map_err(text)
+    }
+}
+
+/// Writes the whole table into `out`.
 pub fn stream(
     result: &SlideResult,
     units: Units,
     out: &mut (impl Write + ?Sized),
 ) -> io::Result<Medians> {
-    let mut writer = csv::Writer::from_writer(out);
-    writer.write_record(header(result, units))?;
-    let medians =
-        table::for_each_row(result, units, |row| writer.write_record(cells(row, result)))?;
-    writer.flush()?;
+    let mut writer = Writer::new(result, units, out)?;
+    let medians = table::for_each_chunk(result, units, |rows| writer.rows(rows))?;
+    writer.finish()?;
     Ok(medians)
 }
 
-/// The names of the columns.
-pub fn header(result: &SlideResult, units: Units) -> Vec<String> {
-    let mut names: Vec<String> = [
-        "id",
-        "x_px",
-        "y_px",
-        "x_um",
-        "y_um",
-        "type",
-        "type_name",
-        "type_prob",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    names.extend(
-        result
-            .meta
-            .model
-            .types
-            .iter()
-            .map(|kind| format!("prob_{}", kind.name)),
-    );
-    names.extend(
-        [
-            "type_entropy",
-            "type_share",
-            "min_x",
-            "min_y",
-            "max_x",
-            "max_y",
-        ]
-        .map(str::to_owned),
-    );
-    names.extend(table::feature_names(units).into_iter().map(str::to_owned));
-    names
-}
-
-fn cells(row: &Row<'_>, result: &SlideResult) -> Vec<String> {
-    let record = &row.record;
-    let kinds = &result.meta.model.types;
-    let [mpp_x, mpp_y] = result.frames().level0_mpp;
-    let [x, y] = row.centroid_level0_px;
-    let bbox = record.nucleus.bbox;
-    let [min_x, min_y] = record.to_edge([f64::from(bbox.x), f64::from(bbox.y)]);
-    let [max_x, max_y] = record.to_edge([f64::from(bbox.right()), f64::from(bbox.bottom())]);
-    let px = |v: f64| round2(v).to_string();
-    let um = |v: f64| ((v * 1e3).round() / 1e3).to_string();
-    let mut cells = vec![
-        record.id.to_string(),
-        px(x),
-        px(y),
-        um(x * mpp_x),
-        um(y * mpp_y),
-        record.type_id.map(|id| id.to_string()).unwrap_or_default(),
-        record
-            .type_id
-            .and_then(|id| kinds.get(id))
-            .map(|kind| kind.name.clone())
-            .unwrap_or_default(),
-        optional(record.nucleus.type_prob()),
-    ];
-    cells.extend((0..kinds.len()).map(|id| number(record.nucleus.mean_probability(id))));
-    cells.push(optional(table::entropy(record)));
-    cells.push(optional(record.nucleus.type_share()));
-    cells.extend([min_x, min_y, max_x, max_y].map(px));
-    cells.extend(row.features.iter().map(|value| number(*value)));
-    cells
-}
-
-fn optional(value: Option<f64>) -> String {
-    value.map(number).unwrap_or_default()
-}
-
-fn number(value: f64) -> String {
-    significant(value)
-        .map(|v| v.to_string())
-        .unwrap_or_default()
+fn text(cell: Cell<'_>) -> String {
+    match cell {
+        Cell::Whole(value) => value.to_string(),
+        Cell::Number(value) => value.to_string(),
+        Cell::Text(text) => text.to_owned(),
+        Cell::Missing => String::new(),
+    }
 }
 
 #[cfg(test)]

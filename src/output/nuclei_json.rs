@@ -26,20 +26,20 @@ pub fn write(result: &SlideResult, path: &Path) -> Result<(), OutputError> {
 pub fn stream(result: &SlideResult, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
     let mag = whole_if_whole(result.meta.slide.objective_power);
     write!(out, "{{\"mag\":{mag},\"nuc\":{{")?;
-    let mut first_id = 1u64;
+    let mut first = 0;
     for chunk in result.nuclei.chunks(CHUNK) {
         let texts: Vec<String> = chunk
             .par_iter()
             .enumerate()
-            .map(|(i, nucleus)| entry(&Record::new(first_id + i as u64, nucleus, result)))
+            .map(|(i, nucleus)| entry(&Record::new(first + i, nucleus, result)))
             .collect();
         for (i, text) in texts.iter().enumerate() {
-            if first_id > 1 || i > 0 {
+            if first + i > 0 {
                 out.write_all(b",")?;
             }
             out.write_all(text.as_bytes())?;
         }
-        first_id += chunk.len() as u64;
+        first += chunk.len();
     }
     out.write_all(b"}")?;
     for (key, value) in extra(result) {
@@ -51,6 +51,13 @@ pub fn stream(result: &SlideResult, out: &mut (impl Write + ?Sized)) -> io::Resu
 /// The keys after hover_net's own.
 fn extra(result: &SlideResult) -> Vec<(&'static str, serde_json::Value)> {
     let meta = &result.meta;
+    let um = |value: serde_json::Value| {
+        if result.scale_known() {
+            value
+        } else {
+            json!(null)
+        }
+    };
     let [mpp_x, mpp_y] = meta.frames.level0_mpp;
     let types: serde_json::Map<String, serde_json::Value> = meta
         .model
@@ -60,10 +67,15 @@ fn extra(result: &SlideResult) -> Vec<(&'static str, serde_json::Value)> {
         .map(|(i, kind)| (i.to_string(), json!([kind.name, kind.color])))
         .collect();
     vec![
-        ("mpp", json!((mpp_x * mpp_y).sqrt())),
-        ("mpp_xy", json!([mpp_x, mpp_y])),
+        ("mpp", um(json!((mpp_x * mpp_y).sqrt()))),
+        ("mpp_xy", um(json!([mpp_x, mpp_y]))),
         ("width", json!(meta.frames.level0_size_px[0])),
         ("height", json!(meta.frames.level0_size_px[1])),
+        (
+            // With it the outlines give the masks back exactly, resampled or not.
+            "proc_per_level0",
+            json!(meta.frames.proc_per_level0),
+        ),
         (
             "frame",
             json!("level-0 px, pixel centres at whole numbers; bbox rows and columns, half-open"),
@@ -71,8 +83,9 @@ fn extra(result: &SlideResult) -> Vec<(&'static str, serde_json::Value)> {
         ("types", json!(types)),
         (
             "model",
-            json!({"name": meta.model.name, "sha256": meta.model.sha256, "mpp": meta.model.mpp}),
+            json!({"name": meta.model.name, "sha256": meta.model.sha256, "mpp": um(json!(meta.model.mpp))}),
         ),
+        ("bounds", json!(meta.slide.bounds_px)),
         ("slide", json!(meta.slide.quickhash)),
         ("version", json!(env!("CARGO_PKG_VERSION"))),
     ]
@@ -95,8 +108,7 @@ fn entry(record: &Record<'_>) -> String {
         let _ = write!(text, "{}[{x},{y}]", if i > 0 { "," } else { "" });
     }
     let prob = record
-        .nucleus
-        .type_prob()
+        .type_prob
         .map_or("null".to_owned(), |p| ((p * 1e4).round() / 1e4).to_string());
     let kind = record
         .type_id

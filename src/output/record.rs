@@ -10,24 +10,45 @@ use super::SlideResult;
 /// A nucleus with its id and its slide.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
-    /// From 1.
+    /// From 1, or as the file said that the nuclei were read from.
     pub id: u64,
     pub nucleus: &'a Nucleus,
     /// Place in the model's types; `None` for a model without types.
     pub type_id: Option<usize>,
+    /// Mean probability of the type over the pixels, or what the file said.
+    pub type_prob: Option<f64>,
     /// Level-0 width and height, px.
     size_px: [u64; 2],
     /// Proc px a level-0 px.
     ratio: [f64; 2],
 }
 
+/// What a file of nuclei says about one of them, over what its sums could say.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Said {
+    pub id: u64,
+    pub type_id: Option<usize>,
+    pub type_prob: Option<f64>,
+}
+
 impl<'a> Record<'a> {
-    pub fn new(id: u64, nucleus: &'a Nucleus, result: &SlideResult) -> Self {
+    /// The nucleus at `place`, from 0.
+    pub fn new(place: usize, nucleus: &'a Nucleus, result: &SlideResult) -> Self {
         let frames = result.frames();
-        Self {
-            id,
-            nucleus,
+        let said = match &result.imported {
+            Some(imported) => imported.said.get(place).copied(),
+            None => None,
+        };
+        let said = said.unwrap_or_else(|| Said {
+            id: place as u64 + 1,
             type_id: nucleus.type_id(),
+            type_prob: nucleus.type_prob(),
+        });
+        Self {
+            id: said.id,
+            nucleus,
+            type_id: said.type_id,
+            type_prob: said.type_prob,
             size_px: frames.level0_size_px,
             ratio: frames.proc_per_level0,
         }

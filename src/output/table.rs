@@ -1,94 +1,262 @@
 //! The table of nuclei: which columns, in which order, in which unit.
 //!
-//! In: a [`SlideResult`]. Out: rows in order of id, measured in parallel and handed on one after the other, and the
-//! medians of the features. Formats (CSV, …) only write what this page gives. docs/features.md explains each column.
+//! In: a [`SlideResult`]. Out: chunks of rows in order of id, measured in parallel and handed on one after the other,
+//! their cells, rounded, and the medians of the features. Formats (CSV, Parquet, …) only write what this page gives.
+//! docs/features.md explains each column.
 
 use rayon::prelude::*;
 
+use super::record::round2;
 use super::summary_json::Medians;
-use super::{Record, SlideResult};
+use super::{Record, SlideResult, significant};
 use crate::config::Units;
 use crate::features::{
     Neighbourhood, Shape, Stain, neighbours, shape_of, shape_um, stain, type_entropy,
 };
 
 /// Nuclei measured at a time.
-const CHUNK: usize = 8192;
+pub const CHUNK: usize = 8192;
 
 /// What the features of one nucleus are taken from.
 struct Measured<'a> {
     /// In the chosen unit.
     shape: Shape,
-    stain: Stain,
+    stain: &'a Stain,
     around: &'a Neighbourhood,
     /// µm a unit of length.
     um_a_unit: f64,
 }
 
-/// One column: its name in µm, its name in px, how it is taken. NaN: no value.
-type Feature = (&'static str, &'static str, fn(&Measured<'_>) -> f64);
+/// What a feature cannot be without.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Mask,
+    /// The slide's pixels: outlines from a file have none.
+    Pixels,
+    /// µm/px.
+    Scale,
+}
+use Needs::{Mask, Pixels, Scale};
+
+/// One column: its name in µm, its name in px, what it needs, how it is taken. NaN: no value.
+type Feature = (&'static str, &'static str, Needs, fn(&Measured<'_>) -> f64);
 
 /// In the order of the table.
 #[rustfmt::skip]
 const FEATURES: &[Feature] = &[
-    ("area_um2", "area", |m| m.shape.area),
-    ("bbox_area_um2", "bbox_area", |m| m.shape.bbox_area),
-    ("convex_area_um2", "convex_area", |m| m.shape.convex_area),
-    ("eccentricity", "eccentricity", |m| m.shape.eccentricity),
-    ("equivalent_diameter_um", "equivalent_diameter", |m| m.shape.equivalent_diameter),
-    ("euler_number", "euler_number", |m| f64::from(m.shape.euler_number)),
-    ("extent", "extent", |m| m.shape.extent),
-    ("filled_area_um2", "filled_area", |m| m.shape.filled_area),
-    ("inertia_eigval_x_um2", "inertia_eigval_x", |m| m.shape.inertia_eigval_x),
-    ("inertia_eigval_y_um2", "inertia_eigval_y", |m| m.shape.inertia_eigval_y),
-    ("major_axis_length_um", "major_axis_length", |m| m.shape.major_axis_length),
-    ("minor_axis_length_um", "minor_axis_length", |m| m.shape.minor_axis_length),
-    ("orientation", "orientation", |m| m.shape.orientation),
-    ("perimeter_um", "perimeter", |m| m.shape.perimeter),
-    ("solidity", "solidity", |m| m.shape.solidity),
-    ("circularity", "circularity", |m| m.shape.circularity),
-    ("feret_max_um", "feret_max", |m| m.shape.feret_max),
-    ("feret_min_um", "feret_min", |m| m.shape.feret_min),
-    ("roughness", "roughness", |m| m.shape.roughness),
-    ("hematoxylin_od_mean", "hematoxylin_od_mean", |m| m.stain.hematoxylin_od_mean),
-    ("hematoxylin_od_std", "hematoxylin_od_std", |m| m.stain.hematoxylin_od_std),
-    ("eosin_od_mean", "eosin_od_mean", |m| m.stain.eosin_od_mean),
-    ("eosin_od_std", "eosin_od_std", |m| m.stain.eosin_od_std),
-    ("red_mean", "red_mean", |m| m.stain.rgb_mean[0]),
-    ("green_mean", "green_mean", |m| m.stain.rgb_mean[1]),
-    ("blue_mean", "blue_mean", |m| m.stain.rgb_mean[2]),
-    ("nearest_um", "nearest", |m| m.around.nearest_um.unwrap_or(f64::NAN) / m.um_a_unit),
-    ("neighbours_50um", "neighbours_50um", |m| f64::from(m.around.within_50um)),
+    ("area_um2", "area", Mask, |m| m.shape.area),
+    ("bbox_area_um2", "bbox_area", Mask, |m| m.shape.bbox_area),
+    ("convex_area_um2", "convex_area", Mask, |m| m.shape.convex_area),
+    ("eccentricity", "eccentricity", Mask, |m| m.shape.eccentricity),
+    ("equivalent_diameter_um", "equivalent_diameter", Mask, |m| m.shape.equivalent_diameter),
+    ("euler_number", "euler_number", Mask, |m| f64::from(m.shape.euler_number)),
+    ("extent", "extent", Mask, |m| m.shape.extent),
+    ("filled_area_um2", "filled_area", Mask, |m| m.shape.filled_area),
+    ("inertia_eigval_x_um2", "inertia_eigval_x", Mask, |m| m.shape.inertia_eigval_x),
+    ("inertia_eigval_y_um2", "inertia_eigval_y", Mask, |m| m.shape.inertia_eigval_y),
+    ("major_axis_length_um", "major_axis_length", Mask, |m| m.shape.major_axis_length),
+    ("minor_axis_length_um", "minor_axis_length", Mask, |m| m.shape.minor_axis_length),
+    ("orientation", "orientation", Mask, |m| m.shape.orientation),
+    ("perimeter_um", "perimeter", Mask, |m| m.shape.perimeter),
+    ("solidity", "solidity", Mask, |m| m.shape.solidity),
+    ("circularity", "circularity", Mask, |m| m.shape.circularity),
+    ("feret_max_um", "feret_max", Mask, |m| m.shape.feret_max),
+    ("feret_min_um", "feret_min", Mask, |m| m.shape.feret_min),
+    ("roughness", "roughness", Mask, |m| m.shape.roughness),
+    ("hematoxylin_od_mean", "hematoxylin_od_mean", Pixels, |m| m.stain.hematoxylin_od_mean),
+    ("hematoxylin_od_std", "hematoxylin_od_std", Pixels, |m| m.stain.hematoxylin_od_std),
+    ("eosin_od_mean", "eosin_od_mean", Pixels, |m| m.stain.eosin_od_mean),
+    ("eosin_od_std", "eosin_od_std", Pixels, |m| m.stain.eosin_od_std),
+    ("red_mean", "red_mean", Pixels, |m| m.stain.rgb_mean[0]),
+    ("green_mean", "green_mean", Pixels, |m| m.stain.rgb_mean[1]),
+    ("blue_mean", "blue_mean", Pixels, |m| m.stain.rgb_mean[2]),
+    ("nearest_um", "nearest", Mask, |m| m.around.nearest_um.unwrap_or(f64::NAN) / m.um_a_unit),
+    ("neighbours_50um", "neighbours_50um", Scale, |m| f64::from(m.around.within_50um)),
 ];
+
+/// Features that are whole numbers.
+const WHOLE: [&str; 2] = ["euler_number", "neighbours_50um"];
 
 /// One nucleus with its numbers.
 pub struct Row<'a> {
     pub record: Record<'a>,
     /// Centroid, level-0 px, edge frame.
     pub centroid_level0_px: [f64; 2],
+    /// In proc px.
+    pub shape_px: Shape,
+    pub stain: Stain,
     /// In the order of [`feature_names`]; NaN where there is no value.
     pub features: Vec<f64>,
 }
 
+/// What the cells of a column hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number, never missing.
+    Id,
+    /// A place or a length of the slide, never missing.
+    Place,
+    /// A whole number, or nothing.
+    Whole,
+    Text,
+    /// A number to 6 significant digits, or nothing.
+    Number,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    pub kind: Kind,
+    /// `px`, `um`, `um2`, … or nothing.
+    pub unit: &'static str,
+}
+
+/// A cell, rounded: positions to 2 decimals (px) or 3 (µm), other numbers to 6 significant digits, so that every
+/// machine writes the same.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Cell<'a> {
+    Whole(i64),
+    Number(f64),
+    Text(&'a str),
+    Missing,
+}
+
+fn features_of(result: &SlideResult) -> impl Iterator<Item = &'static Feature> {
+    let (pixels, scale) = (result.imported.is_none(), result.scale_known());
+    FEATURES.iter().filter(move |(_, _, needs, _)| match needs {
+        Mask => true,
+        Pixels => pixels,
+        Scale => scale,
+    })
+}
+
 /// Names of the feature columns.
-pub fn feature_names(units: Units) -> Vec<&'static str> {
-    FEATURES
-        .iter()
-        .map(|(um, px, _)| match units {
+pub fn feature_names(result: &SlideResult, units: Units) -> Vec<&'static str> {
+    features_of(result)
+        .map(|(um, px, ..)| match units {
             Units::Um => *um,
             Units::Px => *px,
         })
         .collect()
 }
 
-/// Measures every nucleus, hands the rows to `each` in order of id, and returns the medians of the features.
+/// Every column of the table, in order. Where outlines came from a file, columns that need the network's maps or the
+/// slide's pixels are left out; where µm/px is not known, those in µm.
+pub fn columns(result: &SlideResult, units: Units) -> Vec<Column> {
+    let column = |name: &str, kind, unit| Column {
+        name: name.to_owned(),
+        kind,
+        unit,
+    };
+    let mut columns = vec![
+        column("id", Kind::Id, ""),
+        column("x_px", Kind::Place, "level-0 px"),
+        column("y_px", Kind::Place, "level-0 px"),
+    ];
+    if result.scale_known() {
+        columns.push(column("x_um", Kind::Place, "um"));
+        columns.push(column("y_um", Kind::Place, "um"));
+    }
+    columns.push(column("type", Kind::Whole, ""));
+    columns.push(column("type_name", Kind::Text, ""));
+    columns.push(column("type_prob", Kind::Number, ""));
+    if result.imported.is_none() {
+        let types = result.meta.model.types.iter();
+        columns.extend(types.map(|t| column(&format!("prob_{}", t.name), Kind::Number, "")));
+        columns.push(column("type_entropy", Kind::Number, "nat"));
+        columns.push(column("type_share", Kind::Number, ""));
+    }
+    for name in ["min_x", "min_y", "max_x", "max_y"] {
+        columns.push(column(name, Kind::Place, "level-0 px"));
+    }
+    columns.extend(features_of(result).map(|(um, px, ..)| {
+        let kind = if WHOLE.contains(um) {
+            Kind::Whole
+        } else {
+            Kind::Number
+        };
+        match units {
+            Units::Um => column(um, kind, unit_of(um)),
+            Units::Px => column(px, kind, in_px(unit_of(um))),
+        }
+    }));
+    columns
+}
+
+/// The unit of a feature, from its name in µm.
+fn unit_of(name: &str) -> &'static str {
+    let unit = [("_um2", "um2"), ("_um", "um"), ("orientation", "rad")]
+        .into_iter()
+        .chain([("_od_mean", "OD"), ("_od_std", "OD")])
+        .find(|(ending, _)| name.ends_with(ending));
+    unit.map_or("", |(_, unit)| unit)
+}
+
+/// The same unit in px.
+fn in_px(unit: &'static str) -> &'static str {
+    match unit {
+        "um" => "px",
+        "um2" => "px2",
+        other => other,
+    }
+}
+
+/// The cells of a row, in the order of [`columns`].
+pub fn cells<'a>(row: &Row<'_>, result: &'a SlideResult, columns: &[Column]) -> Vec<Cell<'a>> {
+    let record = &row.record;
+    let kinds = &result.meta.model.types;
+    let [mpp_x, mpp_y] = result.frames().level0_mpp;
+    let [x, y] = row.centroid_level0_px;
+    let bbox = record.nucleus.bbox;
+    let [min_x, min_y] = record.to_edge([f64::from(bbox.x), f64::from(bbox.y)]);
+    let [max_x, max_y] = record.to_edge([f64::from(bbox.right()), f64::from(bbox.bottom())]);
+    let px = |v: f64| Cell::Number(round2(v));
+    let um = |v: f64| Cell::Number((v * 1e3).round() / 1e3);
+    let mut cells = Vec::with_capacity(columns.len());
+    cells.extend([Cell::Whole(record.id as i64), px(x), px(y)]);
+    if result.scale_known() {
+        cells.extend([um(x * mpp_x), um(y * mpp_y)]);
+    }
+    let kind = record.type_id.and_then(|id| kinds.get(id));
+    cells.push(match record.type_id {
+        Some(id) => Cell::Whole(id as i64),
+        None => Cell::Missing,
+    });
+    cells.push(kind.map_or(Cell::Missing, |kind| Cell::Text(&kind.name)));
+    cells.push(optional(record.type_prob));
+    if result.imported.is_none() {
+        cells.extend((0..kinds.len()).map(|id| number(record.nucleus.mean_probability(id))));
+        cells.push(optional(entropy(record)));
+        cells.push(optional(record.nucleus.type_share()));
+    }
+    cells.extend([min_x, min_y, max_x, max_y].map(px));
+    let feature_columns = columns.get(cells.len()..).unwrap_or_default();
+    for (value, column) in row.features.iter().zip(feature_columns) {
+        cells.push(match column.kind {
+            Kind::Whole if value.is_finite() => Cell::Whole(*value as i64),
+            _ => number(*value),
+        });
+    }
+    cells
+}
+
+fn optional(value: Option<f64>) -> Cell<'static> {
+    value.map_or(Cell::Missing, number)
+}
+
+fn number(value: f64) -> Cell<'static> {
+    significant(value).map_or(Cell::Missing, Cell::Number)
+}
+
+/// Measures every nucleus, hands the rows to `each`, a chunk at a time in order of id, and returns the medians of the
+/// features.
 ///
 /// # Errors
 /// The first that `each` gives.
-pub fn for_each_row<E>(
+pub fn for_each_chunk<E>(
     result: &SlideResult,
     units: Units,
-    mut each: impl FnMut(&Row<'_>) -> Result<(), E>,
+    mut each: impl FnMut(&[Row<'_>]) -> Result<(), E>,
 ) -> Result<Medians, E> {
     let mpp = result.frames().proc_mpp();
     // px of a table are square: the geometric mean of the two, as in shapes.
@@ -97,58 +265,60 @@ pub fn for_each_row<E>(
         Units::Px => (mpp[0] * mpp[1]).sqrt(),
     };
     let neighbourhoods = neighbours(&centroids_um(result));
-    let mut columns: Vec<Vec<f32>> = vec![Vec::with_capacity(result.nuclei.len()); FEATURES.len()];
+    let names = feature_names(result, units);
+    let mut columns: Vec<Vec<f32>> = vec![Vec::with_capacity(result.nuclei.len()); names.len()];
     let mut types: Vec<Option<usize>> = Vec::with_capacity(result.nuclei.len());
     let chunks = result
         .nuclei
         .chunks(CHUNK)
         .zip(neighbourhoods.chunks(CHUNK));
-    for (first_id, (nuclei, around)) in (1u64..).step_by(CHUNK).zip(chunks) {
+    for (first, (nuclei, around)) in (0..).step_by(CHUNK).zip(chunks) {
         let rows: Vec<Row<'_>> = nuclei
             .par_iter()
             .zip(around)
             .enumerate()
             .map(|(i, (nucleus, around))| {
-                let record = Record::new(first_id + i as u64, nucleus, result);
-                row(record, around, mpp, units, um_a_unit)
+                let record = Record::new(first + i, nucleus, result);
+                row(record, around, result, units, um_a_unit)
             })
             .collect();
+        each(&rows)?;
         for row in &rows {
-            each(row)?;
             types.push(row.record.type_id);
             for (column, value) in columns.iter_mut().zip(&row.features) {
                 column.push(*value as f32);
             }
         }
     }
-    Ok(medians(&feature_names(units), &columns, &types))
+    Ok(medians(&names, &columns, &types))
 }
 
 fn row<'a>(
     record: Record<'a>,
     around: &Neighbourhood,
-    mpp: [f64; 2],
+    result: &SlideResult,
     units: Units,
     um_a_unit: f64,
 ) -> Row<'a> {
-    let px = shape_of(record.nucleus);
-    let shape = match units {
-        Units::Um => shape_um(&px, mpp),
-        Units::Px => px,
-    };
+    let shape_px = shape_of(record.nucleus);
+    let stain = stain(record.nucleus);
     let measured = Measured {
-        shape,
-        stain: stain(record.nucleus),
+        shape: match units {
+            Units::Um => shape_um(&shape_px, result.frames().proc_mpp()),
+            Units::Px => shape_px,
+        },
+        stain: &stain,
         around,
         um_a_unit,
     };
     Row {
         record,
-        centroid_level0_px: record.to_edge(px.centroid),
-        features: FEATURES
-            .iter()
-            .map(|(_, _, take)| take(&measured))
+        centroid_level0_px: record.to_edge(shape_px.centroid),
+        features: features_of(result)
+            .map(|(.., take)| take(&measured))
             .collect(),
+        shape_px,
+        stain,
     }
 }
 
@@ -212,15 +382,15 @@ mod tests {
     fn measured(ratio: f64, units: Units) -> (Vec<Vec<f64>>, Medians) {
         let result = fixture::result(ratio);
         let mut rows = Vec::new();
-        let medians = for_each_row(&result, units, |row| {
-            rows.push(row.features.clone());
+        let medians = for_each_chunk(&result, units, |chunk| {
+            rows.extend(chunk.iter().map(|row| row.features.clone()));
             Ok::<(), std::convert::Infallible>(())
         });
         (rows, medians.unwrap())
     }
 
     fn column(units: Units, name: &str) -> usize {
-        feature_names(units)
+        feature_names(&fixture::result(1.0), units)
             .iter()
             .position(|n| *n == name)
             .unwrap()
@@ -240,7 +410,7 @@ mod tests {
         let within = column(Units::Px, "neighbours_50um");
         assert_eq!((um[1][within], px[1][within]), (3.0, 3.0));
         assert!(
-            feature_names(Units::Px)
+            feature_names(&fixture::result(1.0), Units::Px)
                 .iter()
                 .all(|n| !n.ends_with("_um") && !n.ends_with("_um2"))
         );

@@ -185,6 +185,7 @@ pub fn load(
             outside_px: all.outside_px,
             missing_tiles,
             read_errors: all.read_errors,
+            imported: None,
         },
         seams: all.seams,
         damaged,

@@ -10,32 +10,64 @@ use std::path::{Path, PathBuf};
 /// Ends the name of a file that is being written.
 const PARTIAL: &str = ".partial";
 
+/// A file that is being written: beside its place until [`Partial::commit`], gone if that never comes.
+pub struct Partial {
+    path: PathBuf,
+    writer: BufWriter<tempfile::NamedTempFile>,
+}
+
+impl Partial {
+    /// Begins `path`; parent folders are made. A file already there stays as it is until the commit.
+    pub fn begin(path: &Path) -> io::Result<Self> {
+        let (folder, name) = split(path)?;
+        create_dir_all(folder)?;
+        let prefix = format!(".{}.", name.to_string_lossy());
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(PARTIAL);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // A result is as readable as any file of the user: the umask still applies.
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let temp = builder.tempfile_in(folder)?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: BufWriter::with_capacity(1 << 16, temp),
+        })
+    }
+
+    /// Puts the file in its place in one step.
+    pub fn commit(self) -> io::Result<()> {
+        let temp = self
+            .writer
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
+        temp.as_file().sync_all()?;
+        temp.persist(&self.path).map_err(|e| e.error)?;
+        sync_dir(split(&self.path)?.0)
+    }
+}
+
+impl Write for Partial {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
 /// Writes `path` atomically through `content`; parent folders are made. A file already there is replaced in one step,
 /// and stays as it was if anything fails.
 pub fn write(
     path: &Path,
     content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    let (folder, name) = split(path)?;
-    create_dir_all(folder)?;
-    let prefix = format!(".{}.", name.to_string_lossy());
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(PARTIAL);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // A result is as readable as any file of the user: the umask still applies.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let temp = builder.tempfile_in(folder)?;
-    let mut writer = BufWriter::with_capacity(1 << 16, temp);
-    content(&mut writer)?;
-    let temp = writer
-        .into_inner()
-        .map_err(io::IntoInnerError::into_error)?;
-    temp.as_file().sync_all()?;
-    temp.persist(path).map_err(|e| e.error)?;
-    sync_dir(folder)
+    let mut partial = Partial::begin(path)?;
+    content(&mut partial)?;
+    partial.commit()
 }
 
 /// [`write()`] of bytes that are already there.

@@ -4,9 +4,11 @@ use crate::harness::{self, Dir, shared, signal};
 use image::{DynamicImage, Rgb, RgbImage};
 
 const RUN: &str = "run --model analytic --mpp 0.5 -o out";
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "nuclei.json",
     "nuclei.csv",
+    "nuclei.parquet",
+    "nuclei.geojson",
     "summary.json",
     "run.json",
     "thumb.png",
@@ -57,7 +59,13 @@ fn a_second_run_reuses_the_tiles_and_export_needs_no_slide() {
     let dir = Dir::new();
     dir.field("a.png", 600, 600)
         .ok(&format!("{RUN} a.png --tile-size 256"));
-    let results = ["nuclei.json", "nuclei.csv", "summary.json"];
+    let results = [
+        "nuclei.json",
+        "nuclei.csv",
+        "nuclei.parquet",
+        "nuclei.geojson",
+        "summary.json",
+    ];
     let first = results.map(|file| dir.read(&format!("out/a/{file}")));
     dir.ok(&format!("{RUN} a.png --tile-size 256"));
     assert_eq!(

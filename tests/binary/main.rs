@@ -9,5 +9,6 @@ mod hovernet;
 mod invariance;
 mod killed;
 mod learning;
+mod old_results;
 mod seams;
 mod tiff;

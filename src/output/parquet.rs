@@ -1,0 +1,362 @@
+//! nuclei.parquet: the columns of [`super::table`], typed, compressed, with units and provenance.
+//!
+//! In: chunks of rows. Out: Parquet with zstd and statistics. Row groups of [`GROUP`] rows in order of id, which is from
+//! the top of the slide to its bottom: a query by `y_px` reads only the groups it needs. One group is held in memory.
+//! Floats are the CSV's rounded numbers as 32 bits, positions as 64. The metadata's key `wsi-nuclei` is a JSON object.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use parquet::basic::{Compression, LogicalType, Repetition, Type as Physical, ZstdLevel};
+use parquet::column::writer::ColumnWriter;
+use parquet::data_type::ByteArray;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{WriterProperties, WriterPropertiesPtr};
+use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
+use parquet::schema::types::{ColumnPath, Type};
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::SlideResult;
+use super::table::{self, Cell, Column, Kind, Row};
+use crate::config::Units;
+
+/// Rows of a row group: eight chunks of the table.
+const GROUP: usize = 8 * table::CHUNK;
+
+/// A table on its way into `W`.
+pub struct Writer<'a, W: Write + Send> {
+    result: &'a SlideResult,
+    columns: Vec<Column>,
+    /// The rows of the group at hand.
+    held: Vec<Held>,
+    held_rows: usize,
+    /// Rows of a row group.
+    group_rows: usize,
+    file: SerializedFileWriter<W>,
+}
+
+/// Values of a column that wait for their row group; a level is 1 where there is a value, 0 where there is none.
+enum Held {
+    Ids(Vec<i64>),
+    Places(Vec<f64>),
+    Whole(Vec<i32>, Vec<i16>),
+    Texts(Vec<ByteArray>, Vec<i16>),
+    Numbers(Vec<f32>, Vec<i16>),
+}
+
+impl<'a, W: Write + Send> Writer<'a, W> {
+    pub fn new(result: &'a SlideResult, units: Units, out: W) -> io::Result<Self> {
+        let columns = table::columns(result, units);
+        let schema = Arc::new(schema(&columns).map_err(wrong)?);
+        let properties = properties(result, &columns).map_err(wrong)?;
+        Ok(Self {
+            result,
+            held: columns
+                .iter()
+                .map(|column| Held::new(column.kind))
+                .collect(),
+            held_rows: 0,
+            group_rows: GROUP,
+            columns,
+            file: SerializedFileWriter::new(out, schema, properties).map_err(wrong)?,
+        })
+    }
+
+    pub fn rows(&mut self, rows: &[Row<'_>]) -> io::Result<()> {
+        let (result, columns) = (self.result, &self.columns);
+        let cells: Vec<Vec<Cell<'_>>> = rows
+            .par_iter()
+            .map(|row| table::cells(row, result, columns))
+            .collect();
+        self.held.par_iter_mut().enumerate().for_each(|(i, held)| {
+            for row in &cells {
+                held.push(row.get(i).copied().unwrap_or(Cell::Missing));
+            }
+        });
+        self.held_rows += rows.len();
+        if self.held_rows >= self.group_rows {
+            self.write_group().map_err(wrong)?;
+        }
+        Ok(())
+    }
+
+    /// Gives `W` back, everything written.
+    pub fn finish(mut self) -> io::Result<W> {
+        if self.held_rows > 0 {
+            self.write_group().map_err(wrong)?;
+        }
+        self.file.into_inner().map_err(wrong)
+    }
+
+    fn write_group(&mut self) -> Result<(), ParquetError> {
+        let mut group = self.file.next_row_group()?;
+        for held in &mut self.held {
+            if let Some(column) = group.next_column()? {
+                held.write(column)?;
+            }
+        }
+        group.close()?;
+        self.held_rows = 0;
+        Ok(())
+    }
+}
+
+impl Held {
+    fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::Id => Self::Ids(Vec::new()),
+            Kind::Place => Self::Places(Vec::new()),
+            Kind::Whole => Self::Whole(Vec::new(), Vec::new()),
+            Kind::Text => Self::Texts(Vec::new(), Vec::new()),
+            Kind::Number => Self::Numbers(Vec::new(), Vec::new()),
+        }
+    }
+
+    fn push(&mut self, cell: Cell<'_>) {
+        match (self, cell) {
+            (Self::Ids(values), Cell::Whole(v)) => values.push(v),
+            (Self::Places(values), Cell::Number(v)) => values.push(v),
+            (Self::Whole(values, levels), Cell::Whole(v)) => {
+                values.push(v as i32);
+                levels.push(1);
+            }
+            (Self::Texts(values, levels), Cell::Text(text)) => {
+                values.push(ByteArray::from(text));
+                levels.push(1);
+            }
+            (Self::Numbers(values, levels), Cell::Number(v)) => {
+                values.push(v as f32);
+                levels.push(1);
+            }
+            (Self::Ids(values), _) => values.push(0),
+            (Self::Places(values), _) => values.push(f64::NAN),
+            (Self::Whole(_, levels) | Self::Texts(_, levels) | Self::Numbers(_, levels), _) => {
+                levels.push(0);
+            }
+        }
+    }
+
+    /// Writes the values and forgets them.
+    fn write(&mut self, mut column: SerializedColumnWriter<'_>) -> Result<(), ParquetError> {
+        match (&mut *self, column.untyped()) {
+            (Self::Ids(v), ColumnWriter::Int64ColumnWriter(w)) => w.write_batch(v, None, None)?,
+            (Self::Places(v), ColumnWriter::DoubleColumnWriter(w)) => {
+                w.write_batch(v, None, None)?
+            }
+            (Self::Whole(v, levels), ColumnWriter::Int32ColumnWriter(w)) => {
+                w.write_batch(v, Some(levels), None)?
+            }
+            (Self::Texts(v, levels), ColumnWriter::ByteArrayColumnWriter(w)) => {
+                w.write_batch(v, Some(levels), None)?
+            }
+            (Self::Numbers(v, levels), ColumnWriter::FloatColumnWriter(w)) => {
+                w.write_batch(v, Some(levels), None)?
+            }
+            _ => return Err(ParquetError::General("a column of another type".into())),
+        };
+        column.close()?;
+        match self {
+            Self::Ids(values) => values.clear(),
+            Self::Places(values) => values.clear(),
+            Self::Whole(values, levels) => {
+                values.clear();
+                levels.clear();
+            }
+            Self::Texts(values, levels) => {
+                values.clear();
+                levels.clear();
+            }
+            Self::Numbers(values, levels) => {
+                values.clear();
+                levels.clear();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn schema(columns: &[Column]) -> Result<Type, ParquetError> {
+    let fields: Result<Vec<_>, ParquetError> = columns
+        .iter()
+        .map(|column| {
+            let (physical, repetition) = match column.kind {
+                Kind::Id => (Physical::INT64, Repetition::REQUIRED),
+                Kind::Place => (Physical::DOUBLE, Repetition::REQUIRED),
+                Kind::Whole => (Physical::INT32, Repetition::OPTIONAL),
+                Kind::Text => (Physical::BYTE_ARRAY, Repetition::OPTIONAL),
+                Kind::Number => (Physical::FLOAT, Repetition::OPTIONAL),
+            };
+            let logical = (column.kind == Kind::Text).then_some(LogicalType::String);
+            let field = Type::primitive_type_builder(&column.name, physical)
+                .with_repetition(repetition)
+                .with_logical_type(logical)
+                .build()?;
+            Ok(Arc::new(field))
+        })
+        .collect();
+    Type::group_type_builder("nuclei")
+        .with_fields(fields?)
+        .build()
+}
+
+fn properties(
+    result: &SlideResult,
+    columns: &[Column],
+) -> Result<WriterPropertiesPtr, ParquetError> {
+    let mut properties = WriterProperties::builder()
+        .set_created_by(concat!("wsi-nuclei ", env!("CARGO_PKG_VERSION")).into())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_dictionary_enabled(false)
+        .set_key_value_metadata(Some(vec![KeyValue::new(
+            "wsi-nuclei".into(),
+            provenance(result, columns).to_string(),
+        )]));
+    for column in columns {
+        if matches!(column.kind, Kind::Text | Kind::Whole) {
+            let path = ColumnPath::from(vec![column.name.clone()]);
+            properties = properties.set_column_dictionary_enabled(path, true);
+        }
+    }
+    Ok(Arc::new(properties.build()))
+}
+
+/// What the rows mean and where they come from; no path, no clock, no host.
+fn provenance(result: &SlideResult, columns: &[Column]) -> Value {
+    let meta = &result.meta;
+    let units: Map<String, Value> = columns
+        .iter()
+        .filter(|column| !column.unit.is_empty())
+        .map(|column| (column.name.clone(), json!(column.unit)))
+        .collect();
+    let um = |value: Value| {
+        if result.scale_known() {
+            value
+        } else {
+            Value::Null
+        }
+    };
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "slide": {
+            "stem": meta.stem,
+            "quickhash": meta.slide.quickhash,
+            "level0_size_px": meta.frames.level0_size_px,
+            "level0_mpp": um(json!(meta.frames.level0_mpp)),
+            "mpp_from": meta.mpp_from,
+        },
+        "model": {
+            "name": meta.model.name,
+            "sha256": meta.model.sha256,
+            "mpp": um(json!(meta.model.mpp)),
+            "licence": meta.model.licence,
+            "types": meta.model.types.iter().map(|kind| &kind.name).collect::<Vec<_>>(),
+        },
+        "identity": meta.identity,
+        "frame": "level-0 px, pixel i covers [i, i + 1)",
+        "units": units,
+    })
+}
+
+fn wrong(error: ParquetError) -> io::Error {
+    match error {
+        ParquetError::External(source) => match source.downcast::<io::Error>() {
+            Ok(error) => *error,
+            Err(other) => io::Error::other(other.to_string()),
+        },
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{fixture, nuclei_csv};
+    use super::*;
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::Field;
+
+    fn written(result: &SlideResult, units: Units) -> SerializedFileReader<bytes::Bytes> {
+        let mut writer = Writer::new(result, units, Vec::new()).unwrap();
+        writer.group_rows = 3;
+        table::for_each_chunk(result, units, |rows| {
+            rows.chunks(3).try_for_each(|rows| writer.rows(rows))
+        })
+        .unwrap();
+        SerializedFileReader::new(bytes::Bytes::from(writer.finish().unwrap())).unwrap()
+    }
+
+    /// As the CSV would write it.
+    fn text(field: &Field) -> String {
+        match field {
+            Field::Null => String::new(),
+            Field::Long(v) => v.to_string(),
+            Field::Int(v) => v.to_string(),
+            Field::Double(v) => v.to_string(),
+            Field::Float(v) => v.to_string(),
+            Field::Str(v) => v.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn read_back_it_is_the_csv() {
+        for units in [Units::Um, Units::Px] {
+            let mut result = fixture::result(1.996);
+            // A nucleus that has no type, so cells without a value.
+            result.nuclei[2].prob_sums.clear();
+            let file = written(&result, units);
+            assert_eq!(file.metadata().num_row_groups(), 2);
+            let mut csv = Vec::new();
+            nuclei_csv::stream(&result, units, &mut csv).unwrap();
+            let mut csv = csv::Reader::from_reader(csv.as_slice());
+            let names = csv.headers().unwrap().clone();
+            let mut rows = file.get_row_iter(None).unwrap();
+            for expected in csv.records() {
+                let row = rows.next().unwrap().unwrap();
+                let found: Vec<(&String, String)> =
+                    row.get_column_iter().map(|(n, f)| (n, text(f))).collect();
+                assert_eq!(found.len(), names.len());
+                for ((name, found), (column, expected)) in
+                    found.iter().zip(names.iter().zip(&expected.unwrap()))
+                {
+                    assert_eq!(name.as_str(), column);
+                    let equal = match (found.parse::<f32>(), expected.parse::<f32>()) {
+                        (Ok(a), Ok(b)) => a == b,
+                        _ => found == expected,
+                    };
+                    assert!(equal, "{name}: {found}, not {expected}");
+                }
+            }
+            assert!(rows.next().is_none());
+        }
+    }
+
+    #[test]
+    fn metadata_says_units_and_provenance() {
+        let file = written(&fixture::result(1.0), Units::Um);
+        let meta = file.metadata().file_metadata();
+        assert!(meta.created_by().unwrap().starts_with("wsi-nuclei "));
+        let entry = &meta.key_value_metadata().unwrap()[0];
+        assert_eq!(entry.key, "wsi-nuclei");
+        let value: Value = serde_json::from_str(entry.value.as_ref().unwrap()).unwrap();
+        assert_eq!(value["units"]["area_um2"], "um2");
+        assert_eq!(value["units"]["x_px"], "level-0 px");
+        assert_eq!(value["model"]["types"][1], "tumour");
+        let columns = file.metadata().row_group(0).columns();
+        let of = |name: &str| {
+            let found = columns.iter().find(|c| c.column_path().string() == name);
+            found.unwrap()
+        };
+        assert!(of("type_name").dictionary_page_offset().is_some());
+        assert!(of("y_px").statistics().is_some());
+    }
+
+    #[test]
+    fn no_nuclei_are_an_empty_table() {
+        let mut result = fixture::result(1.0);
+        result.nuclei.clear();
+        let file = written(&result, Units::Um);
+        assert_eq!(file.metadata().file_metadata().num_rows(), 0);
+    }
+}
