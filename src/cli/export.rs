@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use wsi_nuclei::config::{Formats, Units};
+use wsi_nuclei::config::{Format, Formats, Units};
 use wsi_nuclei::output::{self, Pictures};
 use wsi_nuclei::pipeline;
 use wsi_nuclei::store::Store;
@@ -20,8 +20,8 @@ pub struct ExportArgs {
     /// Folder for the files
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Files of nuclei: json, csv, overlay (over the thumbnail)
-    #[arg(long, value_name = "LIST", default_value = "json,csv,overlay")]
+    /// Files of nuclei: json, csv, overlay (over the thumbnail), report, ome-zarr
+    #[arg(long, value_name = "LIST", default_value = "json,csv,overlay,report")]
     format: Formats,
     /// Unit of lengths and areas in tables
     #[arg(long, value_enum, default_value = "um")]
@@ -29,6 +29,11 @@ pub struct ExportArgs {
 }
 
 pub fn main(args: &ExportArgs) -> Result<(), Failure> {
+    if args.format.0.contains(&Format::Crops) {
+        return Err(Failure::usage(
+            "--format crops needs the slide's pixels, which a store does not keep: use `run`",
+        ));
+    }
     let inner = args.store.join("store.zarr");
     let path = if inner.is_dir() { &inner } else { &args.store };
     let store = Store::open(path).map_err(Failure::slides)?;
@@ -36,6 +41,7 @@ pub fn main(args: &ExportArgs) -> Result<(), Failure> {
         thumb: store.thumb().map_err(Failure::slides)?,
         mask: store.mask().map_err(Failure::slides)?,
         overlay: None,
+        crops: Vec::new(),
         legend: true,
     };
     writable(&args.output)?;

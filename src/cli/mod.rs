@@ -17,6 +17,7 @@ mod models;
 mod plan;
 mod postproc;
 mod progress;
+mod report;
 mod run;
 mod signals;
 mod slide;
@@ -113,6 +114,7 @@ enum Command {
     Plan(Box<plan::PlanArgs>),
     Postproc(postproc::PostprocArgs),
     Export(export::ExportArgs),
+    Report(report::ReportArgs),
     Hovernet(Box<hovernet::HovernetArgs>),
     Model(model::ModelArgs),
     Doctor(doctor::DoctorArgs),
@@ -157,6 +159,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Plan(args) => plan::main(*args),
         Command::Postproc(args) => postproc::main(&args),
         Command::Export(args) => export::main(&args),
+        Command::Report(args) => report::main(&args),
         Command::Hovernet(args) => hovernet::main(&args),
         Command::Model(args) => model::main(&args),
         Command::Doctor(args) => doctor::main(&args),

@@ -37,7 +37,16 @@ fn default_toml_gives_the_documented_defaults() {
     assert_eq!(config.memory_bytes, None);
     assert_eq!(config.mpp, None);
     assert_eq!(config.mask, MaskChoice::Otsu);
-    assert_eq!(config.formats, [Format::Json, Format::Csv, Format::Overlay]);
+    assert_eq!(
+        config.formats,
+        [
+            Format::Json,
+            Format::Csv,
+            Format::Overlay,
+            Format::Crops,
+            Format::Report
+        ]
+    );
     assert_eq!(config.units, Units::Um);
     assert_eq!(config.postproc, PostprocRules::Default);
     assert_eq!(config.progress, ProgressMode::Auto);

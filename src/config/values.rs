@@ -291,6 +291,28 @@ pub enum Format {
     Csv,
     /// overlay.png, outlines over the picture.
     Overlay,
+    /// crops/, fields at full resolution, outlined: the densest, the least certain, some at random.
+    Crops,
+    /// report.html, one page for the eye.
+    Report,
+    /// labels.ome.zarr/, an OME-Zarr 0.5 pyramid of ids and one of types.
+    #[serde(rename = "ome-zarr")]
+    #[value(name = "ome-zarr")]
+    OmeZarr,
+}
+
+impl Format {
+    /// As users write it.
+    fn name(self) -> &'static str {
+        match self {
+            Format::Json => "json",
+            Format::Csv => "csv",
+            Format::Overlay => "overlay",
+            Format::Crops => "crops",
+            Format::Report => "report",
+            Format::OmeZarr => "ome-zarr",
+        }
+    }
 }
 
 /// Formats, sorted, each once; written `json,csv`.
@@ -303,8 +325,11 @@ impl FromStr for Formats {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut formats = Vec::new();
         for name in text.split(',').map(str::trim) {
-            let format = <Format as clap::ValueEnum>::from_str(name, false)
-                .map_err(|_| format!("`{name}` is no format: choose from json, csv, overlay"))?;
+            let format = <Format as clap::ValueEnum>::from_str(name, false).map_err(|_| {
+                let all = <Format as clap::ValueEnum>::value_variants();
+                let all: Vec<&str> = all.iter().map(|format| format.name()).collect();
+                format!("`{name}` is no format: choose from {}", all.join(", "))
+            })?;
             formats.push(format);
         }
         formats.sort();
@@ -316,12 +341,7 @@ impl FromStr for Formats {
 impl fmt::Display for Formats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, format) in self.0.iter().enumerate() {
-            let name = match format {
-                Format::Json => "json",
-                Format::Csv => "csv",
-                Format::Overlay => "overlay",
-            };
-            write!(f, "{}{name}", if i > 0 { "," } else { "" })?;
+            write!(f, "{}{}", if i > 0 { "," } else { "" }, format.name())?;
         }
         Ok(())
     }

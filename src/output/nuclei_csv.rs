@@ -7,19 +7,18 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::record::round2;
-use super::summary_json::Medians;
-use super::table::{self, Row};
+use super::table::{self, Measurements, Row};
 use super::{OutputError, SlideResult, significant, write_file};
 use crate::config::Units;
 
-/// Writes `path` and returns the medians of the features.
-pub fn write(result: &SlideResult, units: Units, path: &Path) -> Result<Medians, OutputError> {
-    let mut medians = Medians::default();
+/// Writes `path` and returns what was measured.
+pub fn write(result: &SlideResult, units: Units, path: &Path) -> Result<Measurements, OutputError> {
+    let mut measured = Measurements::default();
     write_file(path, |out| {
-        medians = stream(result, units, out)?;
+        measured = stream(result, units, out)?;
         Ok(())
     })?;
-    Ok(medians)
+    Ok(measured)
 }
 
 /// Writes the table into `out`.
@@ -27,13 +26,13 @@ pub fn stream(
     result: &SlideResult,
     units: Units,
     out: &mut (impl Write + ?Sized),
-) -> io::Result<Medians> {
+) -> io::Result<Measurements> {
     let mut writer = csv::Writer::from_writer(out);
     writer.write_record(header(result, units))?;
-    let medians =
+    let measured =
         table::for_each_row(result, units, |row| writer.write_record(cells(row, result)))?;
     writer.flush()?;
-    Ok(medians)
+    Ok(measured)
 }
 
 /// The names of the columns.
@@ -69,7 +68,7 @@ pub fn header(result: &SlideResult, units: Units) -> Vec<String> {
         ]
         .map(str::to_owned),
     );
-    names.extend(table::feature_names(units).into_iter().map(str::to_owned));
+    names.extend(table::feature_names(result, units));
     names
 }
 
@@ -150,7 +149,8 @@ mod tests {
         eccentricity,equivalent_diameter_um,euler_number,extent,filled_area_um2,inertia_eigval_x_um2,\
         inertia_eigval_y_um2,major_axis_length_um,minor_axis_length_um,orientation,perimeter_um,solidity,circularity,\
         feret_max_um,feret_min_um,roughness,hematoxylin_od_mean,hematoxylin_od_std,eosin_od_mean,eosin_od_std,\
-        red_mean,green_mean,blue_mean,nearest_um,neighbours_50um";
+        red_mean,green_mean,blue_mean,nearest_um,neighbours_50um,nearest_tumour_um,neighbours_50um_tumour,\
+        nearest_lymphocyte_um,neighbours_50um_lymphocyte";
 
     #[test]
     fn columns_are_the_contract() {

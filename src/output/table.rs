@@ -9,7 +9,8 @@ use super::summary_json::Medians;
 use super::{Record, SlideResult};
 use crate::config::Units;
 use crate::features::{
-    Neighbourhood, Shape, Stain, neighbours, shape_of, shape_um, stain, type_entropy,
+    Neighbourhood, Shape, Stain, neighbours, neighbours_among, shape_of, shape_um, stain,
+    type_entropy,
 };
 
 /// Nuclei measured at a time.
@@ -70,18 +71,40 @@ pub struct Row<'a> {
     pub features: Vec<f64>,
 }
 
-/// Names of the feature columns.
-pub fn feature_names(units: Units) -> Vec<&'static str> {
-    FEATURES
-        .iter()
-        .map(|(um, px, _)| match units {
-            Units::Um => *um,
-            Units::Px => *px,
-        })
-        .collect()
+/// All rows at a glance, in order of id: what summaries and pages are made from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Measurements {
+    /// [`feature_names`].
+    pub names: Vec<String>,
+    /// A column a name; NaN where there is no value.
+    pub columns: Vec<Vec<f32>>,
+    pub types: Vec<Option<usize>>,
+    /// Centroids as shares of the slide's width and height, 0 to 1.
+    pub places: Vec<[f32; 2]>,
+    pub medians: Medians,
 }
 
-/// Measures every nucleus, hands the rows to `each` in order of id, and returns the medians of the features.
+/// Names of the feature columns: those of every slide, then the neighbourhood by type, background left out.
+pub fn feature_names(result: &SlideResult, units: Units) -> Vec<String> {
+    let mut names: Vec<String> = FEATURES
+        .iter()
+        .map(|(um, px, _)| match units {
+            Units::Um => (*um).to_owned(),
+            Units::Px => (*px).to_owned(),
+        })
+        .collect();
+    let suffix = match units {
+        Units::Um => "_um",
+        Units::Px => "",
+    };
+    for kind in result.meta.model.types.iter().skip(1) {
+        names.push(format!("nearest_{}{suffix}", kind.name));
+        names.push(format!("neighbours_50um_{}", kind.name));
+    }
+    names
+}
+
+/// Measures every nucleus, hands the rows to `each` in order of id, and returns what they come to.
 ///
 /// # Errors
 /// The first that `each` gives.
@@ -89,16 +112,21 @@ pub fn for_each_row<E>(
     result: &SlideResult,
     units: Units,
     mut each: impl FnMut(&Row<'_>) -> Result<(), E>,
-) -> Result<Medians, E> {
+) -> Result<Measurements, E> {
     let mpp = result.frames().proc_mpp();
     // px of a table are square: the geometric mean of the two, as in shapes.
     let um_a_unit = match units {
         Units::Um => 1.0,
         Units::Px => (mpp[0] * mpp[1]).sqrt(),
     };
-    let neighbourhoods = neighbours(&centroids_um(result));
-    let mut columns: Vec<Vec<f32>> = vec![Vec::with_capacity(result.nuclei.len()); FEATURES.len()];
+    let centroids_um = centroids_um(result);
+    let neighbourhoods = neighbours(&centroids_um);
+    let by_type = neighbours_by_type(result, &centroids_um);
+    let names = feature_names(result, units);
+    let mut columns: Vec<Vec<f32>> = vec![Vec::with_capacity(result.nuclei.len()); names.len()];
     let mut types: Vec<Option<usize>> = Vec::with_capacity(result.nuclei.len());
+    let mut places: Vec<[f32; 2]> = Vec::with_capacity(result.nuclei.len());
+    let [width_px, height_px] = result.frames().level0_size_px.map(|px| px.max(1) as f32);
     let chunks = result
         .nuclei
         .chunks(CHUNK)
@@ -109,19 +137,34 @@ pub fn for_each_row<E>(
             .zip(around)
             .enumerate()
             .map(|(i, (nucleus, around))| {
-                let record = Record::new(first_id + i as u64, nucleus, result);
-                row(record, around, mpp, units, um_a_unit)
+                let id = first_id + i as u64;
+                let record = Record::new(id, nucleus, result);
+                let mut row = row(record, around, mpp, units, um_a_unit);
+                for around in by_type.iter().filter_map(|all| all.get(id as usize - 1)) {
+                    let nearest = around.nearest_um.unwrap_or(f64::NAN) / um_a_unit;
+                    row.features
+                        .extend([nearest, f64::from(around.within_50um)]);
+                }
+                row
             })
             .collect();
         for row in &rows {
             each(row)?;
             types.push(row.record.type_id);
+            let [x, y] = row.centroid_level0_px.map(|v| v as f32);
+            places.push([x / width_px, y / height_px]);
             for (column, value) in columns.iter_mut().zip(&row.features) {
                 column.push(*value as f32);
             }
         }
     }
-    Ok(medians(&feature_names(units), &columns, &types))
+    Ok(Measurements {
+        medians: medians(&names, &columns, &types),
+        names,
+        columns,
+        types,
+        places,
+    })
 }
 
 fn row<'a>(
@@ -163,12 +206,20 @@ fn centroids_um(result: &SlideResult) -> Vec<[f64; 2]> {
         .collect()
 }
 
+/// For every type but background, the neighbourhoods in which only its nuclei count.
+fn neighbours_by_type(result: &SlideResult, centroids_um: &[[f64; 2]]) -> Vec<Vec<Neighbourhood>> {
+    let types: Vec<Option<usize>> = result.nuclei.iter().map(|n| n.type_id()).collect();
+    (1..result.meta.model.types.len())
+        .map(|id| neighbours_among(centroids_um, |i| types.get(i) == Some(&Some(id))))
+        .collect()
+}
+
 /// Class probabilities' entropy, nats; `None` for a model without types.
 pub fn entropy(record: &Record<'_>) -> Option<f64> {
     record.type_id.map(|_| type_entropy(record.nucleus))
 }
 
-fn medians(names: &[&str], columns: &[Vec<f32>], types: &[Option<usize>]) -> Medians {
+fn medians(names: &[String], columns: &[Vec<f32>], types: &[Option<usize>]) -> Medians {
     let of = |keep: &dyn Fn(Option<usize>) -> bool| -> Vec<(String, f64)> {
         names
             .iter()
@@ -176,7 +227,7 @@ fn medians(names: &[&str], columns: &[Vec<f32>], types: &[Option<usize>]) -> Med
             .filter_map(|(name, column)| {
                 let values = column.iter().zip(types).filter(|(_, kind)| keep(**kind));
                 let value = median(values.map(|(value, _)| *value).collect())?;
-                Some(((*name).to_owned(), value))
+                Some((name.clone(), value))
             })
             .collect()
     };
@@ -212,17 +263,17 @@ mod tests {
     fn measured(ratio: f64, units: Units) -> (Vec<Vec<f64>>, Medians) {
         let result = fixture::result(ratio);
         let mut rows = Vec::new();
-        let medians = for_each_row(&result, units, |row| {
+        let measured = for_each_row(&result, units, |row| {
             rows.push(row.features.clone());
             Ok::<(), std::convert::Infallible>(())
         });
-        (rows, medians.unwrap())
+        (rows, measured.unwrap().medians)
     }
 
     fn column(units: Units, name: &str) -> usize {
-        feature_names(units)
+        feature_names(&fixture::result(1.0), units)
             .iter()
-            .position(|n| *n == name)
+            .position(|n| n == name)
             .unwrap()
     }
 
@@ -239,8 +290,17 @@ mod tests {
         assert!((px[1][nearest] - 18.5f64.hypot(10.5)).abs() < 1e-6);
         let within = column(Units::Px, "neighbours_50um");
         assert_eq!((um[1][within], px[1][within]), (3.0, 3.0));
+        // Nuclei 1, 3 and 4 are tumour; nucleus 2 is the only lymphocyte, so it has no other.
+        let by_type = ["nearest_tumour", "nearest_lymphocyte"].map(|n| column(Units::Px, n));
+        assert_eq!(px[1][by_type[0]], px[1][nearest]);
+        assert!(px[1][by_type[1]].is_nan());
+        assert!((um[2][by_type[1]] / um[1][column(Units::Um, "nearest_um")] - 1.0).abs() < 1e-9);
+        let counts = ["neighbours_50um_tumour", "neighbours_50um_lymphocyte"];
+        let counts = counts.map(|n| column(Units::Um, n));
+        let of = |row: usize| counts.map(|c| um[row][c]);
+        assert_eq!((of(0), of(1)), ([2.0, 1.0], [3.0, 0.0]));
         assert!(
-            feature_names(Units::Px)
+            feature_names(&fixture::result(1.0), Units::Px)
                 .iter()
                 .all(|n| !n.ends_with("_um") && !n.ends_with("_um2"))
         );
