@@ -14,7 +14,7 @@ pub struct Group<'a> {
 /// Fits a phone's width without getting small.
 const WIDTH: f64 = 400.0;
 const LEFT: f64 = 112.0;
-const RIGHT: f64 = 14.0;
+const RIGHT: f64 = 24.0;
 const ROW: f64 = 34.0;
 const TOP: f64 = 6.0;
 const AXIS: f64 = 40.0;
@@ -306,10 +306,10 @@ mod tests {
             "µm²",
             &[(group(), Some(quantiles)), (group(), None)],
         );
-        // 0 to 40 over 112 to 386 px: 20 is the middle.
-        assert!(svg.contains("M249.0 13.0v20"), "{svg}");
+        // 0 to 40 over 112 to 376 px: 20 is the middle.
+        assert!(svg.contains("M244.0 13.0v20"), "{svg}");
         assert!(
-            svg.contains("x=\"180.5\" y=\"13.0\" width=\"137.0\""),
+            svg.contains("x=\"178.0\" y=\"13.0\" width=\"132.0\""),
             "{svg}"
         );
         assert!(svg.contains("a &amp; b") && svg.contains("#0072b2"));

@@ -176,7 +176,7 @@ fn facts(summary: &Value) -> Vec<(&'static str, String)> {
 fn types_section(types: &[TypeCount]) -> String {
     let mut html = String::from(
         "<section><h2>Types</h2>\n<div class=\"beside\"><table><thead><tr><th>type</th><th>nuclei</th>\
-         <th>share</th><th>a mm² examined</th></tr></thead><tbody>\n",
+         <th>share</th><th>a mm²</th></tr></thead><tbody>\n",
     );
     for kind in types {
         let _ = writeln!(
@@ -248,10 +248,10 @@ fn tumour_against_lymphocytes(types: &[TypeCount]) -> String {
     if tumour_name.is_empty() || lymphocyte_name.is_empty() {
         return "Nuclei by type.".into();
     }
-    let ratio = if lymphocytes > 0 {
-        format!(": {} to 1", number(tumour as f64 / lymphocytes as f64))
-    } else {
-        String::new()
+    let ratio = match (tumour, lymphocytes) {
+        (0, _) | (_, 0) => String::new(),
+        (t, l) if t >= l => format!(": {} to 1", number(t as f64 / l as f64)),
+        (t, l) => format!(": 1 to {}", number(l as f64 / t as f64)),
     };
     format!("Nuclei by type. {tumour_name} against {lymphocyte_name}{ratio}.")
 }
@@ -275,7 +275,7 @@ fn maps_section(report: &SlideReport<'_>) -> Result<String, ImageError> {
         let _ = writeln!(
             html,
             "<figure>{}<figcaption>{} <span class=\"ramp\" style=\"background:linear-gradient(90deg,#eee,{})\"></span> \
-             0 to {} a mm²</figcaption></figure>",
+             <span>0 to {} a mm²</span></figcaption></figure>",
             jpeg_tag(&picture, &format!("Density of {}", kind.name))?,
             escape(&kind.name),
             hex(kind.colour),
