@@ -288,12 +288,11 @@ fn type_label(result: &SlideResult) -> Value {
             })
             .collect()
     };
-    let mut colours = vec![json!({"label-value": 0, "rgba": [0, 0, 0, 0]})];
-    colours.extend(
-        named
-            .iter()
-            .map(|(id, _, [r, g, b])| json!({"label-value": id, "rgba": [r, g, b, 255]})),
-    );
+    // Readers want the same values in both lists, so 0, where nothing is, stands in neither.
+    let colours: Vec<Value> = named
+        .iter()
+        .map(|(id, _, [r, g, b])| json!({"label-value": id, "rgba": [r, g, b, 255]}))
+        .collect();
     let properties: Vec<Value> = named
         .iter()
         .map(|(id, name, _)| json!({"label-value": id, "name": name}))
@@ -362,7 +361,7 @@ mod tests {
         let scale = &types["multiscales"][0]["datasets"][0]["coordinateTransformations"][0];
         assert!((scale["scale"][0].as_f64().unwrap() - 0.25).abs() < 1e-12);
         assert_eq!(
-            types["image-label"]["colors"][2],
+            types["image-label"]["colors"][1],
             json!({"label-value": 2, "rgba": [0, 0, 255, 255]})
         );
         assert_eq!(types["image-label"]["properties"][0]["name"], "tumour");

@@ -3,7 +3,7 @@
 
     python3 check_labels.py OUT/<stem>
 
-Needs zarr>=3, ome-zarr>=0.11, numpy. Every nucleus of nuclei.csv must have its area and its type in the label pyramids.
+Needs zarr>=3, ome-zarr>=0.11, ome-zarr-models, numpy. Every nucleus of nuclei.csv must have its area and its type in the label pyramids.
 """
 
 import csv
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import zarr
+from ome_zarr_models.v05.image_label import ImageLabel
 from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 
@@ -46,7 +47,10 @@ for name, kind in summary["types"].items():
     value = {"label-value": kind["id"], "rgba": [*kind["color"], 255]}
     assert kind["id"] == 0 or value in label["colors"], name
 
+for name in ("nuclei", "types"):
+    ImageLabel.from_zarr(root[name])
+
 nodes = list(Reader(parse_url(path / "types"))())
 assert nodes and nodes[0].data[0].shape == ids.shape
 assert np.array_equal(np.asarray(nodes[0].data[0]), types)
-print(f"{path}: {len(rows)} nuclei, {len(scales)} levels, read by zarr {zarr.__version__} and ome-zarr")
+print(f"{path}: {len(rows)} nuclei, {len(scales)} levels, read by zarr {zarr.__version__}, ome-zarr and ome-zarr-models")
