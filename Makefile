@@ -10,7 +10,7 @@ BINARY = $${CARGO_TARGET_DIR:-target}/release/wsi-nuclei
 # Recipes that call cargo first read where libtorch, OpenSlide and libclang are.
 ENV := . .deps/env;
 
-.PHONY: help setup build demo test check soak fuzz install train-default parity clean
+.PHONY: help setup build demo test check soak fuzz outputs install train-default parity clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ fuzz: setup ## damaged files for every reader, FUZZ_SECONDS each
 
 install: build ## binary and libraries into PREFIX (~/.local)
 	@scripts/install.sh "$(BINARY)" "$(PREFIX)"
+
+outputs: build ## the written files, read back by the packages that people use (needs pip)
+	@$(ENV) tests/outputs/labels.sh "$(BINARY)" out/outputs
 
 DATA ?= $${WSI_NUCLEI_SHARED:-../shared}/data
 train-default: build ## the default model again, from nothing (hours; DATA=FOLDER of the data sets)

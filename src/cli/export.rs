@@ -20,7 +20,8 @@ pub struct ExportArgs {
     /// Folder for the files; those of a JSON go into OUT/<stem>/
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Files of nuclei: json, csv, parquet, geojson, geojson.gz, overlay (over the thumbnail; not from JSON) [default: all but geojson.gz]
+    /// Files of nuclei: json, csv, parquet, geojson, geojson.gz; from a STORE also overlay (over the thumbnail), report, ome-zarr
+    /// [default: json,csv,parquet,geojson and, from a STORE, overlay,report]
     #[arg(long, value_name = "LIST")]
     format: Option<Formats>,
     /// Unit of lengths and areas in tables
@@ -68,10 +69,17 @@ fn formats(args: &ExportArgs, default: &[Format]) -> Vec<Format> {
 fn from_json(args: &ExportArgs) -> Result<(), Failure> {
     let default = [Format::Json, Format::Csv, Format::Parquet, Format::Geojson];
     let formats = formats(args, &default);
-    if formats.contains(&Format::Overlay) {
-        return Err(Failure::usage(
-            "--format overlay needs a picture, and JSON has none: leave it out, or export from a STORE",
-        ));
+    let pictured = [
+        Format::Overlay,
+        Format::Crops,
+        Format::Report,
+        Format::OmeZarr,
+    ];
+    if let Some(format) = formats.iter().find(|format| pictured.contains(format)) {
+        return Err(Failure::usage(format!(
+            "--format {} needs more than JSON has: leave it out, or export from a STORE",
+            format.name()
+        )));
     }
     let choice = Choice {
         formats: &formats,
@@ -105,13 +113,20 @@ fn from_store(args: &ExportArgs, path: &Path) -> Result<(), Failure> {
         Format::Parquet,
         Format::Geojson,
         Format::Overlay,
+        Format::Report,
     ];
     let formats = formats(args, &default);
+    if formats.contains(&Format::Crops) {
+        return Err(Failure::usage(
+            "--format crops needs the slide's pixels, which a store does not keep: use `run`",
+        ));
+    }
     let store = Store::open(path).map_err(Failure::slides)?;
     let pictures = Pictures {
         thumb: store.thumb().map_err(Failure::slides)?,
         mask: store.mask().map_err(Failure::slides)?,
         overlay: None,
+        crops: Vec::new(),
         legend: true,
     };
     writable(&args.output)?;

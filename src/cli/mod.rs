@@ -20,6 +20,7 @@ mod models;
 mod plan;
 mod postproc;
 mod progress;
+mod report;
 mod run;
 mod signals;
 mod slide;
@@ -117,6 +118,7 @@ enum Command {
     Postproc(postproc::PostprocArgs),
     Export(export::ExportArgs),
     Features(features::FeaturesArgs),
+    Report(report::ReportArgs),
     Hovernet(Box<hovernet::HovernetArgs>),
     Model(model::ModelArgs),
     Doctor(doctor::DoctorArgs),
@@ -162,6 +164,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Postproc(args) => postproc::main(&args),
         Command::Export(args) => export::main(&args),
         Command::Features(args) => features::main(&args),
+        Command::Report(args) => report::main(&args),
         Command::Hovernet(args) => hovernet::main(&args),
         Command::Model(args) => model::main(&args),
         Command::Doctor(args) => doctor::main(&args),

@@ -96,6 +96,7 @@ pub fn main(args: &PostprocArgs) -> Result<(), Failure> {
         mask: TissueMask::all(frames.level0_size_px, frames.level0_mpp),
         thumb: picture,
         overlay: None,
+        crops: Vec::new(),
         legend: false,
     };
     let formats = [Format::Json, Format::Csv, Format::Overlay];

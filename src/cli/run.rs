@@ -12,12 +12,12 @@ use wsi_nuclei::config::{Format, PostprocRules, RunConfig, Settings, Shard, Slid
 use wsi_nuclei::model::ModelError;
 use wsi_nuclei::output::pictures::OVERLAY_SIDE_PX;
 use wsi_nuclei::output::run_json::{self, ModelReport, RunReport, SlideReport};
-use wsi_nuclei::output::{self, OutputError, Pictures, SlideResult};
+use wsi_nuclei::output::{self, OutputError, Pictures, SlideResult, crops};
 use wsi_nuclei::pipeline::events::Event;
 use wsi_nuclei::pipeline::{self, PipelineError};
-use wsi_nuclei::slide;
+use wsi_nuclei::slide::{self, SlideReader};
 use wsi_nuclei::store::StoreError;
-use wsi_nuclei::tissue::TissueError;
+use wsi_nuclei::tissue::{TissueError, TissueMask};
 
 use super::models::Models;
 use super::progress::Progress;
@@ -245,15 +245,18 @@ fn work(
     report.nuclei_over_4_tiles = finished.loaded.seams.nuclei_over_4_tiles;
 
     progress.event(Event::Stage("writing"));
+    let reader = slide::open(&slide.path).map_err(PipelineError::from)?;
     let overlay = config
         .formats
         .contains(&Format::Overlay)
-        .then(|| overlay_picture(&slide.path, result))
+        .then(|| overlay_picture(reader.as_ref(), result))
         .transpose()?;
+    let crops = crops_of(result, reader.as_ref(), &mask, &config.formats);
     let pictures = Pictures {
         thumb,
         mask,
         overlay,
+        crops,
         legend: true,
     };
     output::write_all(result, pictures, config.choice(), &slide.folder)?;
@@ -265,9 +268,11 @@ fn work(
 
 /// The slide as overlay.png shows it: at 0.25 µm/px (outlines of 2 px stay thin) or level 0, whichever is finer, but
 /// no side longer than [`OVERLAY_SIDE_PX`].
-fn overlay_picture(path: &Path, result: &SlideResult) -> Result<RgbImage, PipelineError> {
-    let reader = slide::open(path)?;
-    let picture = slide::thumb::thumb(reader.as_ref(), OVERLAY_SIDE_PX)?;
+fn overlay_picture(
+    reader: &dyn SlideReader,
+    result: &SlideResult,
+) -> Result<RgbImage, PipelineError> {
+    let picture = slide::thumb::thumb(reader, OVERLAY_SIDE_PX)?;
     let frames = result.frames();
     let longest_px = frames.level0_size_px[0]
         .max(frames.level0_size_px[1])
@@ -285,6 +290,26 @@ fn overlay_picture(path: &Path, result: &SlideResult) -> Result<RgbImage, Pipeli
         height,
         FilterType::Triangle,
     ))
+}
+
+/// The fields of crops/ with their level-0 pixels, if asked for; those that cannot be read are left out.
+pub fn crops_of(
+    result: &SlideResult,
+    reader: &dyn SlideReader,
+    mask: &TissueMask,
+    formats: &[Format],
+) -> Vec<(crops::Field, RgbImage)> {
+    if !formats.contains(&Format::Crops) {
+        return Vec::new();
+    }
+    crops::choose(result, mask)
+        .into_iter()
+        .filter_map(|field| {
+            let [x, y, w, h] = field.level0_px;
+            let pixels = reader.read_level(0, x, y, w as u32, h as u32).ok()?;
+            Some((field, pixels))
+        })
+        .collect()
 }
 
 /// Done, or what is missing.

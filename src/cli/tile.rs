@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use wsi_nuclei::config::{PostprocRules, RunConfig, Settings, SlideConfig};
+use wsi_nuclei::config::{Format, Origin, PostprocRules, RunConfig, Settings, SlideConfig};
 use wsi_nuclei::model::Model;
 use wsi_nuclei::nuclei::Nucleus;
 use wsi_nuclei::output::{self, Pictures, SlideResult, labels, raw_map};
@@ -18,7 +18,7 @@ use wsi_nuclei::tissue::TissueMask;
 
 use super::models::Models;
 use super::progress::Progress;
-use super::run::{Ending, SlideFailure, each, exit_code, writable};
+use super::run::{Ending, SlideFailure, crops_of, each, exit_code, writable};
 use super::{Failure, inputs, signals};
 
 /// Settings that only make sense on a slide with its store.
@@ -190,14 +190,29 @@ fn write(
 ) -> Result<(), SlideFailure> {
     let frames = result.frames();
     let whole = slide::thumb::thumb(reader, u32::MAX).map_err(PipelineError::from)?;
+    let mask = TissueMask::all(frames.level0_size_px, frames.level0_mpp);
+    // A page for each of a thousand small images is nothing that anybody asked for.
+    let mut formats = config.formats.clone();
+    if config
+        .settings
+        .get("format")
+        .is_none_or(|setting| setting.from == Origin::Default)
+    {
+        formats.retain(|format| !matches!(format, Format::Crops | Format::Report));
+    }
     let pictures = Pictures {
         thumb: slide::thumb::thumb(reader, THUMB_SIDE_PX).map_err(PipelineError::from)?,
-        mask: TissueMask::all(frames.level0_size_px, frames.level0_mpp),
+        crops: crops_of(result, reader, &mask, &formats),
+        mask,
         overlay: Some(whole),
         // An image's overlay keeps the image's size.
         legend: false,
     };
-    output::write_all(result, pictures, config.choice(), folder)?;
+    let choice = output::Choice {
+        formats: &formats,
+        ..config.choice()
+    };
+    output::write_all(result, pictures, choice, folder)?;
     labels::write(result, folder)?;
     Ok(())
 }

@@ -85,7 +85,8 @@ settings! {
     /// Only this box of level-0 pixels
     #[arg(value_name = "X,Y,W,H", help_heading = "Where to look")]
     level0_box: Level0Box,
-    /// Files of nuclei: json, csv, parquet, geojson, geojson.gz, overlay [default: json,csv,parquet,geojson,overlay]
+    /// Files of nuclei: json, csv, parquet, geojson, geojson.gz, overlay, crops, report, ome-zarr
+    /// [default: json,csv,parquet,geojson,overlay,crops,report]
     #[arg(value_name = "LIST", help_heading = "Results")]
     format: Formats,
     /// Unit of lengths and areas in tables [default: um]

@@ -44,7 +44,9 @@ fn default_toml_gives_the_documented_defaults() {
             Format::Csv,
             Format::Parquet,
             Format::Geojson,
-            Format::Overlay
+            Format::Overlay,
+            Format::Crops,
+            Format::Report
         ]
     );
     assert_eq!(config.units, Units::Um);

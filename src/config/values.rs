@@ -317,10 +317,18 @@ pub enum Format {
     GeojsonGz,
     /// overlay.png, outlines over the picture.
     Overlay,
+    /// crops/, fields at full resolution, outlined: the densest, the least certain, some at random.
+    Crops,
+    /// report.html, one page for the eye.
+    Report,
+    /// labels.ome.zarr/, an OME-Zarr 0.5 pyramid of ids and one of types.
+    #[serde(rename = "ome-zarr")]
+    #[value(name = "ome-zarr")]
+    OmeZarr,
 }
 
 impl Format {
-    /// As `--format` has it; nuclei.NAME but for the overlay.
+    /// As `--format` has it; a table is nuclei.NAME.
     pub fn name(self) -> &'static str {
         match self {
             Format::Json => "json",
@@ -329,6 +337,9 @@ impl Format {
             Format::Geojson => "geojson",
             Format::GeojsonGz => "geojson.gz",
             Format::Overlay => "overlay",
+            Format::Crops => "crops",
+            Format::Report => "report",
+            Format::OmeZarr => "ome-zarr",
         }
     }
 }
@@ -343,8 +354,11 @@ impl FromStr for Formats {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut formats = Vec::new();
         for name in text.split(',').map(str::trim) {
-            let format = <Format as clap::ValueEnum>::from_str(name, false)
-                .map_err(|_| format!("`{name}` is no format: choose from json, csv, parquet, geojson, geojson.gz, overlay"))?;
+            let format = <Format as clap::ValueEnum>::from_str(name, false).map_err(|_| {
+                let all = <Format as clap::ValueEnum>::value_variants();
+                let all: Vec<&str> = all.iter().map(|format| format.name()).collect();
+                format!("`{name}` is no format: choose from {}", all.join(", "))
+            })?;
             formats.push(format);
         }
         formats.sort();

@@ -10,6 +10,6 @@ pub mod neighbours;
 pub mod shape;
 pub mod stain;
 
-pub use neighbours::{NEIGHBOURHOOD_UM, Neighbourhood, neighbours};
+pub use neighbours::{NEIGHBOURHOOD_UM, Neighbourhood, neighbours, neighbours_among};
 pub use shape::{Shape, shape, shape_of, shape_um};
 pub use stain::{Stain, stain, type_entropy, type_probabilities};

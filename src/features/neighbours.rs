@@ -13,7 +13,7 @@ pub const NEIGHBOURHOOD_UM: f64 = 50.0;
 /// The surroundings of one nucleus.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Neighbourhood {
-    /// Distance to the nearest other centroid, µm; `None` for the only nucleus of a slide.
+    /// Distance to the nearest other centroid, µm; `None` where there is no other.
     pub nearest_um: Option<f64>,
     /// Other centroids at most [`NEIGHBOURHOOD_UM`] away.
     pub within_50um: u32,
@@ -21,10 +21,19 @@ pub struct Neighbourhood {
 
 /// The neighbourhood of every centroid (x, y in µm).
 pub fn neighbours(centroids_um: &[[f64; 2]]) -> Vec<Neighbourhood> {
+    neighbours_among(centroids_um, |_| true)
+}
+
+/// The same, where only the nuclei that `counts` accepts, by their place, are neighbours of anyone.
+pub fn neighbours_among(
+    centroids_um: &[[f64; 2]],
+    counts: impl Fn(usize) -> bool,
+) -> Vec<Neighbourhood> {
     let tree = RTree::bulk_load(
         centroids_um
             .iter()
             .enumerate()
+            .filter(|(i, _)| counts(*i))
             .map(|(i, &point)| GeomWithData::new(point, i))
             .collect(),
     );
@@ -73,6 +82,29 @@ mod tests {
             assert_eq!(found[i].within_50um as usize, near);
         }
         assert_eq!(found[0].nearest_um, Some(0.0));
+    }
+
+    #[test]
+    fn only_those_that_count_are_neighbours() {
+        let points: Vec<[f64; 2]> = (0..300u32)
+            .map(|i| [f64::from(i * 37 % 101) * 2.0, f64::from(i * 53 % 97) * 2.0])
+            .collect();
+        let kinds = [0usize, 1, 2];
+        let by_kind = kinds.map(|kind| neighbours_among(&points, |i| i % 3 == kind));
+        let all = neighbours(&points);
+        for (i, a) in points.iter().enumerate() {
+            for kind in kinds {
+                let others = (0..points.len()).filter(|&j| j != i && j % 3 == kind);
+                let nearest = others
+                    .map(|j| (a[0] - points[j][0]).powi(2) + (a[1] - points[j][1]).powi(2))
+                    .fold(f64::INFINITY, f64::min)
+                    .sqrt();
+                assert_eq!(by_kind[kind][i].nearest_um, Some(nearest), "{i} {kind}");
+            }
+            let within: u32 = by_kind.iter().map(|found| found[i].within_50um).sum();
+            assert_eq!(within, all[i].within_50um);
+        }
+        assert_eq!(neighbours_among(&points, |_| false)[0].nearest_um, None);
     }
 
     #[test]

@@ -115,6 +115,28 @@ mod tests {
         ([1, 255, 77], [9.6856384, -6.1590890]),
     ];
 
+    /// `skimage.color.rgb2hed`, scikit-image 0.26 (tests/fixtures/make_stain.py): in units of -ln(1e-6), from 0.
+    #[test]
+    fn densities_are_rgb2hed_in_other_units_and_not_cut_off() {
+        let text = include_str!("../../tests/fixtures/stain.json");
+        let cases: serde_json::Value = serde_json::from_str(text).unwrap();
+        let rows = |name: &str| cases[name].as_array().unwrap().clone();
+        let (rgb, hed) = (rows("rgb"), rows("hed"));
+        assert_eq!((rgb.len(), hed.len()), (300, 300));
+        let unit = -(1e-6f64.ln()) * OD_SCALE;
+        for (rgb, hed) in rgb.iter().zip(&hed) {
+            let pixel = [0, 1, 2].map(|c| rgb[c].as_u64().unwrap() as u8);
+            for (i, found) in hematoxylin_eosin(pixel).into_iter().enumerate() {
+                let expected = hed[i].as_f64().unwrap() * unit;
+                let found = f64::from(found.max(0));
+                assert!(
+                    (found - expected).abs() <= 0.51,
+                    "{pixel:?}: {found} for {expected}"
+                );
+            }
+        }
+    }
+
     #[test]
     fn sums_do_not_depend_on_how_pixels_are_grouped() {
         let pixels: Vec<u8> = (0..999u32).map(|i| (i * 97 % 256) as u8).collect();

@@ -3,8 +3,10 @@
 //! In: a [`SlideResult`], which the store alone can give, and pictures. Out: files, each written whole or not at all.
 //! Never reads a slide, and never writes a clock, a host or a random number into a result (run.json is no result).
 
+pub mod crops;
 pub mod geojson;
 pub mod labels;
+pub mod labels_ome_zarr;
 pub mod mat5;
 pub mod nuclei_csv;
 pub mod nuclei_json;
@@ -14,6 +16,7 @@ pub mod plausible;
 pub mod qupath_tsv;
 pub mod raw_map;
 pub mod record;
+pub mod report_html;
 pub mod run_json;
 pub mod summary_json;
 pub mod table;
@@ -101,6 +104,8 @@ pub struct Pictures {
     pub mask: TissueMask,
     /// The whole slide as overlay.png shows it; outlines are drawn over it. None: over the thumb.
     pub overlay: Option<RgbImage>,
+    /// Fields that [`crops::choose`] named, with their level-0 pixels; none: no crops are written.
+    pub crops: Vec<(crops::Field, RgbImage)>,
     /// Whether a strip below overlay.png names the types; without it the picture keeps its size.
     pub legend: bool,
 }
@@ -125,9 +130,10 @@ pub fn write_all(
         thumb,
         mask,
         overlay,
+        crops,
         legend,
     } = pictures;
-    let medians = write_tables(result, choice, folder)?;
+    let measured = write_tables(result, choice, folder)?;
     let formats = choice.formats;
     if formats.contains(&Format::Json) {
         nuclei_json::write(result, &folder.join("nuclei.json"))?;
@@ -140,10 +146,29 @@ pub fn write_all(
         }
         pictures::write_png(&picture.into(), &folder.join("overlay.png"))?;
     }
-    pictures::write_png(&thumb.into(), &folder.join("thumb.png"))?;
-    let mask: DynamicImage = pictures::mask_picture(&mask).into();
-    pictures::write_png(&mask, &folder.join("mask.png"))?;
-    summary_json::write(result, &medians, &folder.join("summary.json"))
+    pictures::write_png(&thumb.clone().into(), &folder.join("thumb.png"))?;
+    let cells: DynamicImage = pictures::mask_picture(&mask).into();
+    pictures::write_png(&cells, &folder.join("mask.png"))?;
+    let summary = summary_json::summary(result, &measured.medians);
+    summary_json::write(&summary, &folder.join("summary.json"))?;
+    let crops = match formats.contains(&Format::Crops) {
+        true => crops::write(result, &crops, folder)?,
+        false => Vec::new(),
+    };
+    if formats.contains(&Format::OmeZarr) {
+        labels_ome_zarr::write(result, folder)?;
+    }
+    if formats.contains(&Format::Report) {
+        let results = report_html::Results {
+            summary,
+            measured,
+            thumb,
+            mask,
+            crops,
+        };
+        report_html::write(results, &folder.join("report.html"))?;
+    }
+    Ok(())
 }
 
 /// Makes a folder for results, with its parents.

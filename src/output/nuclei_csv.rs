@@ -8,8 +8,7 @@ use std::io::{self, Write};
 use rayon::prelude::*;
 
 use super::SlideResult;
-use super::summary_json::Medians;
-use super::table::{self, Cell, Column, Row};
+use super::table::{self, Cell, Column, Measurements, Row};
 use crate::config::Units;
 
 /// A table on its way into `W`.
@@ -58,11 +57,11 @@ pub fn stream(
     result: &SlideResult,
     units: Units,
     out: &mut (impl Write + ?Sized),
-) -> io::Result<Medians> {
+) -> io::Result<Measurements> {
     let mut writer = Writer::new(result, units, out)?;
-    let medians = table::for_each_chunk(result, units, |rows| writer.rows(rows))?;
+    let measured = table::for_each_chunk(result, units, |rows| writer.rows(rows))?;
     writer.finish()?;
-    Ok(medians)
+    Ok(measured)
 }
 
 fn text(cell: Cell<'_>) -> String {
@@ -109,7 +108,8 @@ mod tests {
         eccentricity,equivalent_diameter_um,euler_number,extent,filled_area_um2,inertia_eigval_x_um2,\
         inertia_eigval_y_um2,major_axis_length_um,minor_axis_length_um,orientation,perimeter_um,solidity,circularity,\
         feret_max_um,feret_min_um,roughness,hematoxylin_od_mean,hematoxylin_od_std,eosin_od_mean,eosin_od_std,\
-        red_mean,green_mean,blue_mean,nearest_um,neighbours_50um";
+        red_mean,green_mean,blue_mean,nearest_um,neighbours_50um,nearest_tumour_um,neighbours_50um_tumour,\
+        nearest_lymphocyte_um,neighbours_50um_lymphocyte";
 
     #[test]
     fn columns_are_the_contract() {

@@ -11,6 +11,7 @@ use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 
 use super::{OutputError, Record, SlideResult, write_file};
 use crate::nuclei::outline_through_centres;
+use crate::report::overlay::TYPE_COLOURS;
 use crate::tissue::TissueMask;
 
 /// Longest side of overlay.png, px: larger slides are drawn smaller.
@@ -18,16 +19,6 @@ pub const OVERLAY_SIDE_PX: u32 = 6000;
 
 /// For a model without types.
 const UNTYPED: Rgb<u8> = Rgb([0, 230, 0]);
-/// For types that a model gives no visible colour.
-const FALLBACK: [Rgb<u8>; 6] = [
-    Rgb([255, 140, 0]),
-    Rgb([230, 0, 0]),
-    Rgb([0, 200, 0]),
-    Rgb([0, 90, 255]),
-    Rgb([255, 220, 0]),
-    Rgb([200, 0, 220]),
-];
-
 /// Writes any picture as PNG.
 pub fn write_png(picture: &DynamicImage, path: &Path) -> Result<(), OutputError> {
     write_file(path, |out| {
@@ -54,7 +45,8 @@ pub fn draw_outlines(picture: &mut RgbImage, result: &SlideResult) {
         f64::from(picture.height()) / height,
     ];
     for record in result.records() {
-        draw_ring(picture, &record, scale, colour_of(result, record.type_id));
+        let colour = colour_of(result, record.type_id);
+        draw_ring(picture, &record, scale, [0.0; 2], colour);
     }
 }
 
@@ -77,13 +69,20 @@ pub fn colour_of(result: &SlideResult, type_id: Option<usize>) -> Rgb<u8> {
     type_id.map_or(UNTYPED, |id| type_colour(result, id))
 }
 
-fn draw_ring(picture: &mut RgbImage, record: &Record<'_>, scale: [f64; 2], colour: Rgb<u8>) {
+/// One nucleus's outline over a picture of `scale` px a proc px whose upper left corner is at `origin_px`.
+pub(super) fn draw_ring(
+    picture: &mut RgbImage,
+    record: &Record<'_>,
+    scale: [f64; 2],
+    origin_px: [f64; 2],
+    colour: Rgb<u8>,
+) {
     let ring: Vec<[i64; 2]> = outline_through_centres(record.nucleus)
         .iter()
         .map(|[x, y]| {
             [
-                ((f64::from(*x) + 0.5) * scale[0]).floor() as i64,
-                ((f64::from(*y) + 0.5) * scale[1]).floor() as i64,
+                ((f64::from(*x) + 0.5) * scale[0] - origin_px[0]).floor() as i64,
+                ((f64::from(*y) + 0.5) * scale[1] - origin_px[1]).floor() as i64,
             ]
         })
         .collect();
@@ -119,7 +118,7 @@ fn set(picture: &mut RgbImage, x: i64, y: i64, colour: Rgb<u8>) {
 pub fn type_colour(result: &SlideResult, id: usize) -> Rgb<u8> {
     match result.meta.model.types.get(id) {
         Some(kind) if kind.color.iter().any(|channel| *channel > 60) => Rgb(kind.color),
-        _ => FALLBACK[id % FALLBACK.len()],
+        _ => Rgb(TYPE_COLOURS[id % TYPE_COLOURS.len()]),
     }
 }
 

@@ -17,11 +17,10 @@ pub struct Medians {
     pub by_type: Vec<(usize, Vec<(String, f64)>)>,
 }
 
-/// Writes `path`.
-pub fn write(result: &SlideResult, medians: &Medians, path: &Path) -> Result<(), OutputError> {
-    let value = summary(result, medians);
+/// Writes [`summary`]'s document to `path`.
+pub fn write(summary: &Value, path: &Path) -> Result<(), OutputError> {
     write_file(path, |out| {
-        serde_json::to_writer_pretty(&mut *out, &value)?;
+        serde_json::to_writer_pretty(&mut *out, summary)?;
         out.write_all(b"\n")
     })
 }
@@ -74,6 +73,13 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
         },
         "warnings": warnings,
         "read_errors": result.read_errors,
+        "provenance": {
+            "sha256": meta.model.sha256,
+            "licence": meta.model.licence,
+            "citation": meta.model.citation,
+            "training_data": meta.model.training_data,
+            "settings": meta.identity,
+        },
     })
 }
 
@@ -190,6 +196,7 @@ fn types(result: &SlideResult, done_mm2: f64) -> Value {
                 "count": count,
                 "share": share,
                 "density_per_mm2": density(*count, done_mm2),
+                "color": super::pictures::type_colour(result, id).0,
             });
             (type_name(result, id), entry)
         })

@@ -11,7 +11,8 @@ use super::summary_json::Medians;
 use super::{Record, SlideResult, significant};
 use crate::config::Units;
 use crate::features::{
-    Neighbourhood, Shape, Stain, neighbours, shape_of, shape_um, stain, type_entropy,
+    Neighbourhood, Shape, Stain, neighbours, neighbours_among, shape_of, shape_um, stain,
+    type_entropy,
 };
 
 /// Nuclei measured at a time.
@@ -111,6 +112,16 @@ pub struct Column {
     pub unit: &'static str,
 }
 
+impl Column {
+    fn new(name: &str, kind: Kind, unit: &'static str) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind,
+            unit,
+        }
+    }
+}
+
 /// A cell, rounded: positions to 2 decimals (px) or 3 (µm), other numbers to 6 significant digits, so that every
 /// machine writes the same.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -130,24 +141,58 @@ fn features_of(result: &SlideResult) -> impl Iterator<Item = &'static Feature> {
     })
 }
 
+/// All rows at a glance, in order of id: what summaries and pages are made from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Measurements {
+    /// [`feature_names`].
+    pub names: Vec<String>,
+    /// A column a name; NaN where there is no value.
+    pub columns: Vec<Vec<f32>>,
+    pub types: Vec<Option<usize>>,
+    /// Centroids as shares of the slide's width and height, 0 to 1.
+    pub places: Vec<[f32; 2]>,
+    pub medians: Medians,
+}
+
+/// The feature columns: those of every slide, then the neighbourhood by type, background left out.
+fn feature_columns(result: &SlideResult, units: Units) -> Vec<Column> {
+    let column = |um: &str, px: &str, kind, unit| match units {
+        Units::Um => Column::new(um, kind, unit),
+        Units::Px => Column::new(px, kind, in_px(unit)),
+    };
+    let kind_of = |um: &str| match WHOLE.contains(&um) {
+        true => Kind::Whole,
+        false => Kind::Number,
+    };
+    let mut columns: Vec<Column> = features_of(result)
+        .map(|(um, px, ..)| column(um, px, kind_of(um), unit_of(um)))
+        .collect();
+    for kind in result.meta.model.types.iter().skip(1) {
+        let nearest = format!("nearest_{}", kind.name);
+        columns.push(column(
+            &format!("{nearest}_um"),
+            &nearest,
+            Kind::Number,
+            "um",
+        ));
+        if result.scale_known() {
+            let within = format!("neighbours_50um_{}", kind.name);
+            columns.push(column(&within, &within, Kind::Whole, ""));
+        }
+    }
+    columns
+}
+
 /// Names of the feature columns.
-pub fn feature_names(result: &SlideResult, units: Units) -> Vec<&'static str> {
-    features_of(result)
-        .map(|(um, px, ..)| match units {
-            Units::Um => *um,
-            Units::Px => *px,
-        })
-        .collect()
+pub fn feature_names(result: &SlideResult, units: Units) -> Vec<String> {
+    let columns = feature_columns(result, units).into_iter();
+    columns.map(|column| column.name).collect()
 }
 
 /// Every column of the table, in order. Where outlines came from a file, columns that need the network's maps or the
 /// slide's pixels are left out; where µm/px is not known, those in µm.
 pub fn columns(result: &SlideResult, units: Units) -> Vec<Column> {
-    let column = |name: &str, kind, unit| Column {
-        name: name.to_owned(),
-        kind,
-        unit,
-    };
+    let column = Column::new;
     let mut columns = vec![
         column("id", Kind::Id, ""),
         column("x_px", Kind::Place, "level-0 px"),
@@ -169,17 +214,7 @@ pub fn columns(result: &SlideResult, units: Units) -> Vec<Column> {
     for name in ["min_x", "min_y", "max_x", "max_y"] {
         columns.push(column(name, Kind::Place, "level-0 px"));
     }
-    columns.extend(features_of(result).map(|(um, px, ..)| {
-        let kind = if WHOLE.contains(um) {
-            Kind::Whole
-        } else {
-            Kind::Number
-        };
-        match units {
-            Units::Um => column(um, kind, unit_of(um)),
-            Units::Px => column(px, kind, in_px(unit_of(um))),
-        }
-    }));
+    columns.extend(feature_columns(result, units));
     columns
 }
 
@@ -248,8 +283,7 @@ fn number(value: f64) -> Cell<'static> {
     significant(value).map_or(Cell::Missing, Cell::Number)
 }
 
-/// Measures every nucleus, hands the rows to `each`, a chunk at a time in order of id, and returns the medians of the
-/// features.
+/// Measures every nucleus, hands the rows to `each`, a chunk at a time in order of id, and returns what they come to.
 ///
 /// # Errors
 /// The first that `each` gives.
@@ -257,45 +291,71 @@ pub fn for_each_chunk<E>(
     result: &SlideResult,
     units: Units,
     mut each: impl FnMut(&[Row<'_>]) -> Result<(), E>,
-) -> Result<Medians, E> {
+) -> Result<Measurements, E> {
     let mpp = result.frames().proc_mpp();
     // px of a table are square: the geometric mean of the two, as in shapes.
     let um_a_unit = match units {
         Units::Um => 1.0,
         Units::Px => (mpp[0] * mpp[1]).sqrt(),
     };
-    let neighbourhoods = neighbours(&centroids_um(result));
+    let around = Around::of(result);
     let names = feature_names(result, units);
-    let mut columns: Vec<Vec<f32>> = vec![Vec::with_capacity(result.nuclei.len()); names.len()];
-    let mut types: Vec<Option<usize>> = Vec::with_capacity(result.nuclei.len());
-    let chunks = result
-        .nuclei
-        .chunks(CHUNK)
-        .zip(neighbourhoods.chunks(CHUNK));
-    for (first, (nuclei, around)) in (0..).step_by(CHUNK).zip(chunks) {
+    let n = result.nuclei.len();
+    let mut columns: Vec<Vec<f32>> = vec![Vec::with_capacity(n); names.len()];
+    let mut types: Vec<Option<usize>> = Vec::with_capacity(n);
+    let mut places: Vec<[f32; 2]> = Vec::with_capacity(n);
+    let [width_px, height_px] = result.frames().level0_size_px.map(|px| px.max(1) as f32);
+    for (first, nuclei) in (0..).step_by(CHUNK).zip(result.nuclei.chunks(CHUNK)) {
         let rows: Vec<Row<'_>> = nuclei
             .par_iter()
-            .zip(around)
             .enumerate()
-            .map(|(i, (nucleus, around))| {
+            .map(|(i, nucleus)| {
                 let record = Record::new(first + i, nucleus, result);
-                row(record, around, result, units, um_a_unit)
+                row(record, &around, first + i, result, units, um_a_unit)
             })
             .collect();
         each(&rows)?;
         for row in &rows {
             types.push(row.record.type_id);
+            let [x, y] = row.centroid_level0_px.map(|v| v as f32);
+            places.push([x / width_px, y / height_px]);
             for (column, value) in columns.iter_mut().zip(&row.features) {
                 column.push(*value as f32);
             }
         }
     }
-    Ok(medians(&names, &columns, &types))
+    Ok(Measurements {
+        medians: medians(&names, &columns, &types),
+        names,
+        columns,
+        types,
+        places,
+    })
+}
+
+/// Who lies near each nucleus, by its place in the result.
+struct Around {
+    all: Vec<Neighbourhood>,
+    /// For every type but background, the neighbourhoods in which only its nuclei count.
+    by_type: Vec<Vec<Neighbourhood>>,
+}
+
+impl Around {
+    fn of(result: &SlideResult) -> Self {
+        let centroids_um = centroids_um(result);
+        let types: Vec<Option<usize>> = result.records().map(|r| r.type_id).collect();
+        let of_type = |id| neighbours_among(&centroids_um, |i| types.get(i) == Some(&Some(id)));
+        Self {
+            all: neighbours(&centroids_um),
+            by_type: (1..result.meta.model.types.len()).map(of_type).collect(),
+        }
+    }
 }
 
 fn row<'a>(
     record: Record<'a>,
-    around: &Neighbourhood,
+    around: &Around,
+    place: usize,
     result: &SlideResult,
     units: Units,
     um_a_unit: f64,
@@ -308,15 +368,22 @@ fn row<'a>(
             Units::Px => shape_px,
         },
         stain: &stain,
-        around,
+        around: &around.all[place],
         um_a_unit,
     };
+    let mut features: Vec<f64> = features_of(result)
+        .map(|(.., take)| take(&measured))
+        .collect();
+    for of_type in around.by_type.iter().map(|all| &all[place]) {
+        features.push(of_type.nearest_um.unwrap_or(f64::NAN) / um_a_unit);
+        if result.scale_known() {
+            features.push(f64::from(of_type.within_50um));
+        }
+    }
     Row {
         record,
         centroid_level0_px: record.to_edge(shape_px.centroid),
-        features: features_of(result)
-            .map(|(.., take)| take(&measured))
-            .collect(),
+        features,
         shape_px,
         stain,
     }
@@ -338,7 +405,7 @@ pub fn entropy(record: &Record<'_>) -> Option<f64> {
     record.type_id.map(|_| type_entropy(record.nucleus))
 }
 
-fn medians(names: &[&str], columns: &[Vec<f32>], types: &[Option<usize>]) -> Medians {
+fn medians(names: &[String], columns: &[Vec<f32>], types: &[Option<usize>]) -> Medians {
     let of = |keep: &dyn Fn(Option<usize>) -> bool| -> Vec<(String, f64)> {
         names
             .iter()
@@ -346,7 +413,7 @@ fn medians(names: &[&str], columns: &[Vec<f32>], types: &[Option<usize>]) -> Med
             .filter_map(|(name, column)| {
                 let values = column.iter().zip(types).filter(|(_, kind)| keep(**kind));
                 let value = median(values.map(|(value, _)| *value).collect())?;
-                Some(((*name).to_owned(), value))
+                Some((name.clone(), value))
             })
             .collect()
     };
@@ -382,17 +449,17 @@ mod tests {
     fn measured(ratio: f64, units: Units) -> (Vec<Vec<f64>>, Medians) {
         let result = fixture::result(ratio);
         let mut rows = Vec::new();
-        let medians = for_each_chunk(&result, units, |chunk| {
+        let measured = for_each_chunk(&result, units, |chunk| {
             rows.extend(chunk.iter().map(|row| row.features.clone()));
             Ok::<(), std::convert::Infallible>(())
         });
-        (rows, medians.unwrap())
+        (rows, measured.unwrap().medians)
     }
 
     fn column(units: Units, name: &str) -> usize {
         feature_names(&fixture::result(1.0), units)
             .iter()
-            .position(|n| *n == name)
+            .position(|n| n == name)
             .unwrap()
     }
 
@@ -409,6 +476,15 @@ mod tests {
         assert!((px[1][nearest] - 18.5f64.hypot(10.5)).abs() < 1e-6);
         let within = column(Units::Px, "neighbours_50um");
         assert_eq!((um[1][within], px[1][within]), (3.0, 3.0));
+        // Nuclei 1, 3 and 4 are tumour; nucleus 2 is the only lymphocyte, so it has no other.
+        let by_type = ["nearest_tumour", "nearest_lymphocyte"].map(|n| column(Units::Px, n));
+        assert_eq!(px[1][by_type[0]], px[1][nearest]);
+        assert!(px[1][by_type[1]].is_nan());
+        assert!((um[2][by_type[1]] / um[1][column(Units::Um, "nearest_um")] - 1.0).abs() < 1e-9);
+        let counts = ["neighbours_50um_tumour", "neighbours_50um_lymphocyte"];
+        let counts = counts.map(|n| column(Units::Um, n));
+        let of = |row: usize| counts.map(|c| um[row][c]);
+        assert_eq!((of(0), of(1)), ([2.0, 1.0], [3.0, 0.0]));
         assert!(
             feature_names(&fixture::result(1.0), Units::Px)
                 .iter()

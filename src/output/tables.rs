@@ -1,7 +1,7 @@
 //! Everything that is one row a nucleus, written in one go: the nuclei are measured once.
 //!
 //! In: a [`SlideResult`] and a [`Choice`]. Out: nuclei.csv, nuclei.parquet, nuclei.geojson, nuclei.geojson.gz as chosen,
-//! and the medians of the features. Memory does not grow with what is written, but for one row group of Parquet.
+//! and what the rows come to. Memory does not grow with what is written, but for one row group of Parquet.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::summary_json::Medians;
-use super::table::{self, Row};
+use super::table::{self, Measurements, Row};
 use super::{Choice, OutputError, SlideResult, geojson, nuclei_csv, parquet};
 use crate::config::Format;
 use crate::store::atomic::Partial;
@@ -50,7 +49,9 @@ impl<'a> Sink<'a> {
                 let gz = GzEncoder::new(Partial::begin(path)?, Compression::default());
                 Self::GeojsonGz(geojson::Writer::new(result, frame, gz)?)
             }
-            Format::Json | Format::Overlay => return Ok(None),
+            Format::Json | Format::Overlay | Format::Crops | Format::Report | Format::OmeZarr => {
+                return Ok(None);
+            }
         }))
     }
 
@@ -74,12 +75,12 @@ impl<'a> Sink<'a> {
     }
 }
 
-/// Writes the tables of `choice` into `folder` and returns the medians of the features.
+/// Writes the tables of `choice` into `folder` and returns what was measured.
 pub fn write_tables(
     result: &SlideResult,
     choice: Choice<'_>,
     folder: &Path,
-) -> Result<Medians, OutputError> {
+) -> Result<Measurements, OutputError> {
     let wrong = |path: &Path| {
         let path = path.to_owned();
         |source| OutputError::Write { path, source }
@@ -91,7 +92,7 @@ pub fn write_tables(
             sinks.push((path, sink));
         }
     }
-    let medians = table::for_each_chunk(result, choice.units, |rows| {
+    let measured = table::for_each_chunk(result, choice.units, |rows| {
         for (path, sink) in &mut sinks {
             sink.rows(rows).map_err(wrong(path))?;
         }
@@ -100,5 +101,5 @@ pub fn write_tables(
     for (path, sink) in sinks {
         sink.commit().map_err(wrong(&path))?;
     }
-    Ok(medians)
+    Ok(measured)
 }

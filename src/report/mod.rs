@@ -2,9 +2,15 @@
 //!
 //! In: titles, text, tables, series of numbers, pictures. Out: strings. Never reads a store or a slide.
 
+pub mod boxes;
 pub mod chart;
+pub mod cohort;
+pub mod features;
+pub mod maps;
 pub mod overlay;
 pub mod page;
+pub mod slide;
+pub mod stats;
 
 pub use chart::{Series, lines};
-pub use page::{escape, image_tag, page};
+pub use page::{escape, image_tag, jpeg_tag, page, page_with};

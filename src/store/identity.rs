@@ -17,7 +17,7 @@ pub fn hash(identity: &BTreeMap<String, Value>) -> [u8; 32] {
 }
 
 /// SHA-256, in hex, of the canonical JSON of any value.
-pub(super) fn hash_hex(value: &Value) -> String {
+pub(crate) fn hash_hex(value: &Value) -> String {
     let mut text = String::new();
     canonical(value, &mut text);
     let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();

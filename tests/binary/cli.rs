@@ -85,6 +85,59 @@ fn a_second_run_reuses_the_tiles_and_export_needs_no_slide() {
 }
 
 #[test]
+fn report_crops_and_labels_follow_from_the_run() {
+    let dir = Dir::new();
+    dir.field("a.png", 600, 500)
+        .field("b.png", 300, 300)
+        .ok(&format!(
+            "{RUN} a.png b.png --format csv,crops,report,ome-zarr"
+        ));
+    let first = dir.read("out/a/report.html");
+    let html = String::from_utf8(first.clone()).unwrap();
+    for text in ["<svg", "Cliff’s δ", "densest 1", "random 1", "id=\"f14\""] {
+        assert!(html.contains(text), "{text}");
+    }
+    assert!(!html.contains("http") && !html.contains("<script") && first.len() < 5_000_000);
+    assert!(!dir.read("out/a/labels.ome.zarr/nuclei/0/c/0/0").is_empty());
+    let pixels = image::open(dir.path("out/a/crops/densest-1-pixels.png")).unwrap();
+    assert_eq!((pixels.width(), pixels.height()), (256, 256));
+
+    std::fs::remove_file(dir.path("out/a/report.html")).unwrap();
+    let run = dir.ok("report out");
+    assert!(run.stdout.contains("2 slides"), "{}", run.stdout);
+    assert_eq!(dir.read("out/a/report.html"), first);
+    let index = String::from_utf8(dir.read("out/index.html")).unwrap();
+    assert!(index.contains("href=\"a/report.html\"") && index.contains("href=\"b/report.html\""));
+
+    dir.fails("report .", 2, &["holds no results"]);
+    dir.fails("export out/a -o again --format crops", 2, &["use `run`"]);
+    std::fs::remove_file(dir.path("out/b/store.zarr/zarr.json")).unwrap();
+    dir.fails("report out", 1, &["store.zarr"]);
+}
+
+#[test]
+fn tile_writes_pages_only_when_asked() {
+    let dir = Dir::new();
+    dir.field("a.png", 200, 160);
+    dir.ok("tile --model analytic --mpp 0.5 -o out a.png");
+    assert!(!dir.path("out/a/report.html").exists() && !dir.path("out/a/crops").exists());
+    dir.ok("tile --model analytic --mpp 0.5 -o out a.png --format csv,report,crops");
+    assert!(dir.path("out/a/crops/crops.json").exists());
+    let first = dir.read("out/a/report.html");
+    // There is no store: the page is made from the tables, whose 6 digits may show in the last of a figure.
+    dir.ok("report out/a");
+    let parts = [first, dir.read("out/a/report.html")].map(|page| {
+        let html = String::from_utf8(page).unwrap();
+        let end = html.find("Size by type").unwrap();
+        (
+            html[..end].to_owned(),
+            html[html.find("How to cite").unwrap()..].to_owned(),
+        )
+    });
+    assert!(parts[0] == parts[1], "the pages differ");
+}
+
+#[test]
 fn another_identity_is_refused_and_names_what_differs() {
     let dir = Dir::new();
     dir.field("a.png", 300, 300).ok(&format!("{RUN} a.png"));
