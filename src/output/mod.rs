@@ -20,6 +20,8 @@ pub mod table;
 
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod million;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
