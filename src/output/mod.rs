@@ -25,6 +25,8 @@ pub mod tutorial_csv;
 
 #[cfg(test)]
 pub(crate) mod fixture;
+#[cfg(test)]
+mod million;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -200,9 +200,9 @@ fn types_section(types: &[TypeCount]) -> String {
             (group, kind.count as f64)
         })
         .collect();
-    let _ = write!(
+    let _ = writeln!(
         html,
-        "<figure>{}<figcaption>{}</figcaption></figure></div></section>\n",
+        "<figure>{}<figcaption>{}</figcaption></figure></div></section>",
         bars("Nuclei by type", "nuclei", &groups),
         escape(&tumour_against_lymphocytes(types))
     );
