@@ -111,13 +111,21 @@ mod tests {
         let alone = Lock::alone(&store).unwrap();
         assert!(busy(Lock::alone(&store)));
         drop(alone);
-        let made = || Ok::<_, StoreError>(std::fs::write(store.join("zarr.json"), "{}").unwrap());
+        let made = || -> Result<(), StoreError> {
+            std::fs::write(store.join("zarr.json"), "{}").unwrap();
+            Ok(())
+        };
         let one = Lock::shared(&store, made).unwrap();
-        let two = Lock::shared(&store, || panic!("made twice")).unwrap();
+        let two = Lock::shared(&store, || -> Result<(), StoreError> {
+            panic!("made twice")
+        })
+        .unwrap();
         assert!(busy(Lock::alone(&store)));
         drop((one, two));
         let alone = Lock::alone(&store).unwrap();
-        assert!(busy(Lock::shared(&store, || panic!("made twice"))));
+        assert!(busy(Lock::shared(&store, || -> Result<(), StoreError> {
+            panic!("made twice")
+        })));
         drop(alone);
         assert!(Lock::alone(&store).is_ok());
     }

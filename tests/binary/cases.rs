@@ -395,7 +395,7 @@ fn what_is_no_file_or_has_an_odd_name() {
     fails("/dev/null", 3, "it is not a regular file");
     dir.field("a.png", 200, 150);
     std::fs::copy(dir.path("a.png"), dir.path("closed.png")).unwrap();
-    std::fs::set_permissions(dir.path("closed.png"), PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(dir.path("closed.png"), PermissionsExt::from_mode(0o000)).unwrap();
     if std::fs::read(dir.path("closed.png")).is_err() {
         fails("closed.png", 3, "closed.png");
     } else {
