@@ -10,7 +10,7 @@ BINARY = $${CARGO_TARGET_DIR:-target}/release/wsi-nuclei
 # Recipes that call cargo first read where libtorch, OpenSlide and libclang are.
 ENV := . .deps/env;
 
-.PHONY: help setup build demo test check install train-default parity clean
+.PHONY: help setup build demo test check install train-default parity outputs clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,10 @@ train-default: build ## the default model again, from nothing (hours; DATA=FOLDE
 
 parity: build ## every comparison with hover_net and scikit-image, into docs/accuracy.md (DATA=FOLDER; 20 minutes)
 	@$(ENV) scripts/parity.sh "$(BINARY)" "$(DATA)" out/parity
+
+outputs: build ## a run's files, opened by pyarrow, pandas and DuckDB (a minute)
+	@scripts/fetch_demo_slide.sh
+	@$(ENV) scripts/outputs.sh "$(BINARY)" $(DEMO_SLIDE) out/outputs
 
 clean: ## what cargo built and the demo made; .deps/ and slides/ stay
 	cargo clean
