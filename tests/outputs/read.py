@@ -58,7 +58,7 @@ compare("pyarrow", table.to_pandas())
 compare("pandas", pd.read_parquet(parquet))
 compare("duckdb", duckdb.sql(f"select * from '{parquet}'").df())
 assert len(pd.read_csv(folder / "nuclei.csv")) == len(rows)
-top = duckdb.sql(f"select count(*) from '{parquet}' where y_px < 500").fetchone()[0]
+top = duckdb.sql(f"select count(*) from '{parquet}' where y_px < 500").fetchall()[0][0]
 assert top == sum(float(row["y_px"]) < 500 for row in rows)
 
 text = (folder / "nuclei.geojson").read_bytes()
