@@ -47,15 +47,17 @@ fuzz: setup ## damaged files for every reader, FUZZ_SECONDS each
 install: build ## binary and libraries into PREFIX (~/.local)
 	@scripts/install.sh "$(BINARY)" "$(PREFIX)"
 
-outputs: build ## the written files, read back by the packages that people use (needs pip)
-	@$(ENV) tests/outputs/labels.sh "$(BINARY)" out/outputs
-
 DATA ?= $${WSI_NUCLEI_SHARED:-../shared}/data
 train-default: build ## the default model again, from nothing (hours; DATA=FOLDER of the data sets)
 	@$(ENV) scripts/train_default.sh "$(BINARY)" "$(DATA)" out/train-default
 
 parity: build ## every comparison with hover_net and scikit-image, into docs/accuracy.md (DATA=FOLDER; 20 minutes)
 	@$(ENV) scripts/parity.sh "$(BINARY)" "$(DATA)" out/parity
+
+outputs: build ## a run's files, opened by pyarrow, pandas, DuckDB, zarr and ome-zarr (needs pip)
+	@scripts/fetch_demo_slide.sh
+	@$(ENV) scripts/outputs.sh "$(BINARY)" $(DEMO_SLIDE) out/outputs
+	@$(ENV) tests/outputs/labels.sh "$(BINARY)" out/outputs
 
 clean: ## what cargo built and the demo made; .deps/ and slides/ stay
 	cargo clean

@@ -186,7 +186,7 @@ impl Grid {
             } else if ratio > 1.0 && Some(at) == last {
                 proc = (((at + 1.0) * ratio).round() - 1.0).max(0.0);
             }
-            if !(proc.abs() < f64::from(1 << 29)) {
+            if proc.is_nan() || proc.abs() >= f64::from(1 << 29) {
                 return None;
             }
             px[axis] = proc as i32;

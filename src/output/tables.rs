@@ -16,7 +16,7 @@ use crate::store::atomic::Partial;
 
 /// One file that takes rows.
 enum Sink<'a> {
-    Csv(nuclei_csv::Writer<'a, Partial>),
+    Csv(Box<nuclei_csv::Writer<'a, Partial>>),
     Parquet(Box<parquet::Writer<'a, Partial>>),
     Geojson(geojson::Writer<'a, Partial>),
     GeojsonGz(geojson::Writer<'a, GzEncoder<Partial>>),
@@ -32,11 +32,10 @@ impl<'a> Sink<'a> {
     ) -> io::Result<Option<Self>> {
         let (units, frame) = (choice.units, choice.geojson_frame);
         Ok(Some(match format {
-            Format::Csv => Self::Csv(nuclei_csv::Writer::new(
-                result,
-                units,
-                Partial::begin(path)?,
-            )?),
+            Format::Csv => {
+                let writer = nuclei_csv::Writer::new(result, units, Partial::begin(path)?)?;
+                Self::Csv(Box::new(writer))
+            }
             Format::Parquet => {
                 let writer = parquet::Writer::new(result, units, Partial::begin(path)?)?;
                 Self::Parquet(Box::new(writer))

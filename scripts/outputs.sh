@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The files of a run, opened by pyarrow, pandas and DuckDB. `make outputs` gives the arguments.
+# usage: outputs.sh BINARY SLIDE OUT
+set -euo pipefail
+cd "$(dirname "$0")/.."
+binary=$1 slide=$2 out=$3
+python=.deps/outputs/bin/python
+
+if [ ! -e .deps/outputs.done ]; then
+    echo "outputs: making .deps/outputs: pyarrow, pandas, DuckDB"
+    rm -rf .deps/outputs
+    python3 -m venv .deps/outputs
+    $python -m pip --disable-pip-version-check install --quiet pyarrow pandas duckdb
+    touch .deps/outputs.done
+fi
+"$binary" run "$slide" -o "$out" --model analytic --quiet --format json,csv,parquet,geojson,geojson.gz
+$python tests/outputs/read.py "$out/$(basename "${slide%.*}")"
