@@ -4,8 +4,10 @@ use std::time::Instant;
 
 use image::{Rgb, RgbImage};
 
-use super::{SlideResult, fixture, labels_ome_zarr, nuclei_csv, report_html, summary_json};
-use crate::config::Units;
+use super::{
+    Choice, SlideResult, fixture, labels_ome_zarr, report_html, summary_json, write_tables,
+};
+use crate::config::{Format, GeojsonFrame, Units};
 use crate::geometry::Rect;
 use crate::output::run_json::peak_memory_bytes;
 use crate::tissue::TissueMask;
@@ -63,9 +65,18 @@ fn a_million_nuclei() {
     labels_ome_zarr::write(&result, folder.path()).unwrap();
     said("labels.ome.zarr", clock);
     let clock = Instant::now();
-    let path = folder.path().join("nuclei.csv");
-    let measured = nuclei_csv::write(&result, Units::Um, &path).unwrap();
+    let choice = |format| Choice {
+        formats: format,
+        units: Units::Um,
+        geojson_frame: GeojsonFrame::Qupath,
+    };
+    let measured = write_tables(&result, choice(&[Format::Csv]), folder.path()).unwrap();
     said("nuclei.csv", clock);
+    for format in [Format::Parquet, Format::Geojson] {
+        let clock = Instant::now();
+        write_tables(&result, choice(&[format]), folder.path()).unwrap();
+        said(&format!("nuclei.{}", format.name()), clock);
+    }
     let clock = Instant::now();
     let path = folder.path().join("report.html");
     let results = report_html::Results {

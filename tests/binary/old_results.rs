@@ -64,8 +64,8 @@ fn a_broken_file_is_refused_with_its_byte_and_leaves_the_others() {
     let dir = Dir::new();
     let cut = &OLD[..OLD.find("[15, 23]").unwrap()];
     dir.write("json/a.json", OLD).write("json/b.json", cut);
-    let words = [&format!("byte {} (nucleus 7)", cut.len()), "b.json"];
-    dir.fails("features json -o out", 1, &words.map(|w| w.as_ref()));
+    let place = format!("byte {} (nucleus 7)", cut.len());
+    dir.fails("features json -o out", 1, &[&place, "b.json"]);
     assert!(dir.path("out/a/nuclei.csv").exists() && !dir.path("out/b").exists());
     dir.fails("features json/b.json -o out", 3, &["copy it again"]);
     dir.write("c.json", OLD.replace("\"mag\": 40", "\"mag\": null"));
