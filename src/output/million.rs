@@ -48,6 +48,14 @@ fn result() -> SlideResult {
     result
 }
 
+fn choice(formats: &[Format]) -> Choice<'_> {
+    Choice {
+        formats,
+        units: Units::Um,
+        geojson_frame: GeojsonFrame::Qupath,
+    }
+}
+
 #[test]
 #[ignore = "minutes; cargo test --release --lib million -- --ignored --nocapture"]
 fn a_million_nuclei() {
@@ -65,11 +73,6 @@ fn a_million_nuclei() {
     labels_ome_zarr::write(&result, folder.path()).unwrap();
     said("labels.ome.zarr", clock);
     let clock = Instant::now();
-    let choice = |format| Choice {
-        formats: format,
-        units: Units::Um,
-        geojson_frame: GeojsonFrame::Qupath,
-    };
     let measured = write_tables(&result, choice(&[Format::Csv]), folder.path()).unwrap();
     said("nuclei.csv", clock);
     for formats in [[Format::Parquet], [Format::Geojson]] {
