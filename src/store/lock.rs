@@ -141,7 +141,8 @@ mod tests {
                     let make = || {
                         made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                         std::thread::sleep(Duration::from_millis(100));
-                        Ok::<_, StoreError>(std::fs::write(store.join("zarr.json"), "{}").unwrap())
+                        std::fs::write(store.join("zarr.json"), "{}").unwrap();
+                        Ok::<_, StoreError>(())
                     };
                     Lock::shared(&store, make).unwrap();
                 });
