@@ -178,7 +178,7 @@ fn job(args: &TrainArgs) -> Result<TrainJob, Failure> {
     })
 }
 
-/// What a fine-tuned model takes over: its post-processing; its types too, unless a configuration names others.
+/// What a fine-tuned model takes over: its post-processing; scale, types and a name too, unless a configuration has them.
 fn adopt(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> Result<(), Failure> {
     let before = config.model.architecture;
     if types_too {
@@ -195,8 +195,8 @@ fn adopt(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> Result<
     if types_too {
         config.mpp = spec.mpp;
         config.types = spec.types.iter().skip(1).cloned().collect();
+        config.model.name = format!("{}-tuned", spec.name);
     }
-    config.model.name = format!("{}-tuned", spec.name);
     Ok(())
 }
 
