@@ -4,11 +4,11 @@
 //! its place. Nothing is imported, called or built; a "call" of an allowed global is kept as data ([`Value::Call`]).
 //! Protocol 2 to 4 as in Python's pickletools.
 
-use std::cell::RefCell;
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// What a pickle holds. Lists and dicts are shared, because a pickle fills them after it has put them elsewhere.
+/// What a pickle holds. Lists and dicts are shared, because a pickle remembers them before it has filled them.
 #[derive(Debug, Clone)]
 pub enum Value {
     None,
@@ -17,8 +17,8 @@ pub enum Value {
     Float(f64),
     Text(Rc<str>),
     Tuple(Rc<Nested<Vec<Value>>>),
-    List(Rc<RefCell<Vec<Value>>>),
-    Dict(Rc<RefCell<Vec<(Value, Value)>>>),
+    List(Rc<Filled<Vec<Value>>>),
+    Dict(Rc<Filled<Vec<(Value, Value)>>>),
     /// `module name` of an allowed global.
     Global(Rc<str>),
     /// An allowed global applied to a tuple.
@@ -32,6 +32,45 @@ pub enum Value {
 pub struct Nested<T> {
     pub inner: T,
     depth: usize,
+}
+
+/// A list or dict. It is filled first and put into another afterwards, so that its depth is known then: rings and
+/// towers without end cannot be built.
+#[derive(Debug, Default)]
+pub struct Filled<T> {
+    items: RefCell<T>,
+    depth: Cell<usize>,
+    /// Whether another container holds it: from then on it stays as it is.
+    held: Cell<bool>,
+}
+
+impl<T> Filled<T> {
+    pub fn borrow(&self) -> Ref<'_, T> {
+        self.items.borrow()
+    }
+
+    /// Changes the items, among which `added` will be.
+    fn fill(&self, added: &[Value], change: impl FnOnce(&mut T)) -> Result<(), String> {
+        let depth = held_depth(added)?;
+        if self.held.get() {
+            return Err("a list or dict is changed after it was put into another".into());
+        }
+        self.depth.set(self.depth.get().max(depth));
+        change(&mut self.items.borrow_mut());
+        Ok(())
+    }
+}
+
+/// How deep a container of `items` is; from now on they are held.
+fn held_depth(items: &[Value]) -> Result<usize, String> {
+    for item in items {
+        match item {
+            Value::List(list) => list.held.set(true),
+            Value::Dict(dict) => dict.held.set(true),
+            _ => {}
+        }
+    }
+    deeper(items.iter().map(Value::depth).max().unwrap_or(0))
 }
 
 const MOST_DEPTH: usize = 64;
@@ -59,6 +98,8 @@ impl Value {
         match self {
             Value::Tuple(t) | Value::Persistent(t) => t.depth,
             Value::Call(c) => c.depth,
+            Value::List(l) => l.depth.get(),
+            Value::Dict(d) => d.depth.get(),
             _ => 0,
         }
     }
@@ -279,16 +320,12 @@ impl Machine<'_> {
         };
         match (opcode, self.top()?) {
             (b's' | b'u', Value::Dict(dict)) => {
-                for pair in items.chunks_exact(2) {
-                    flat(&pair[1])?;
-                    dict.borrow_mut().push((pair[0].clone(), pair[1].clone()));
-                }
-                Ok(())
+                let pairs = items.chunks_exact(2);
+                let pairs = pairs.map(|pair| (pair[0].clone(), pair[1].clone()));
+                dict.fill(&items, |all| all.extend(pairs))
             }
             (b'a' | b'e', Value::List(list)) => {
-                items.iter().try_for_each(flat)?;
-                list.borrow_mut().extend(items);
-                Ok(())
+                list.fill(&items, |all| all.extend(items.iter().cloned()))
             }
             // Attributes of a state dict (`_metadata`): nothing that a network needs.
             (b'b', Value::Dict(_)) => Ok(()),
@@ -327,28 +364,11 @@ fn deeper(depth: usize) -> Result<usize, String> {
 }
 
 fn tuple(items: Vec<Value>) -> Result<Value, String> {
-    items.iter().try_for_each(flat)?;
-    let depth = deeper(items.iter().map(Value::depth).max().unwrap_or(0))?;
+    let depth = held_depth(&items)?;
     Ok(Value::Tuple(Rc::new(Nested {
         inner: items,
         depth,
     })))
-}
-
-/// Lists and dicts inside others could form rings and towers; a state dict has dicts in a dict, and they hold no more.
-fn flat(item: &Value) -> Result<(), String> {
-    let holds = |v: &Value| matches!(v, Value::List(_) | Value::Dict(_));
-    let nested = match item {
-        Value::List(l) => l.try_borrow().is_ok_and(|l| l.iter().any(holds)),
-        Value::Dict(d) => d
-            .try_borrow()
-            .is_ok_and(|d| d.iter().any(|(_, v)| holds(v))),
-        _ => false,
-    };
-    match nested {
-        true => Err("dicts or lists lie more than two deep".into()),
-        false => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -372,6 +392,15 @@ mod tests {
     }
 
     #[test]
+    fn dicts_lie_in_dicts_as_metadata_of_a_state_dict_do() {
+        // {"_metadata": {"": {"version": 1}}}, the innermost finished first.
+        let bytes = b"\x80\x02}X\x09\x00\x00\x00_metadata}X\x00\x00\x00\x00}X\x07\x00\x00\x00versionK\x01sss.";
+        let (value, _) = read(bytes).unwrap();
+        let inner = |value: &Value| value.entries().unwrap()[0].1.clone();
+        assert_eq!(inner(&inner(&inner(&value))).as_int(), Some(1));
+    }
+
+    #[test]
     fn what_is_not_allowed_is_named_and_never_run() {
         let says = |bytes: &[u8], words: &str| {
             let error = read(bytes).unwrap_err();
@@ -387,7 +416,13 @@ mod tests {
         says(b"u.", "no mark");
         says(b"h\x05.", "memo 5 is empty");
         says(&[&b")"[..], &[0x85; 70]].concat(), "nested more than 64");
-        // A list in a list in a list.
-        says(b"]]]aa.", "more than two deep");
+        // 70 lists, each in the one before.
+        says(
+            &[vec![b']'; 70], vec![b'a'; 69]].concat(),
+            "nested more than 64",
+        );
+        // A list in itself, and one that grows where it lies: both could nest without end.
+        says(b"]q\x00h\x00a.", "after it was put into another");
+        says(b"]]q\x00ah\x00Na.", "after it was put into another");
     }
 }
