@@ -6,15 +6,20 @@ cd "$(dirname "$0")/.."
 binary=$1 data=$2 out=$3
 python=${PYTHON:-.deps/parity/bin/python}
 
-for change in none blur1 blur2 jpeg dim pale dark noise; do
+for change in ${CHANGES:-none blur1 blur2 jpeg dim pale dark noise}; do
     $python scripts/worsen_images.py "$change" config/train-default.toml "$data" "$out/$change"
-    "$binary" eval --model default --data "$out/$change" --json >"$out/$change.json"
+    "$binary" eval --model "${MODEL:-default}" --data "$out/$change" --json >"$out/$change.json"
 done
 $python - "$out" <<'PY'
-import json, sys
+import json
+import sys
 from pathlib import Path
-rows = {}
+
+WANTED = [("consep", "pq"), ("nuinsseg", "pq"), ("dsb2018", "pq"), ("brca_m2c", "f1d")]
+print("| change | " + " | ".join(f"{name} {score}" for name, score in WANTED) + " |")
+print("| --- " * (len(WANTED) + 1) + "|")
 for path in sorted(Path(sys.argv[1]).glob("*.json")):
-    rows[path.stem] = json.loads(path.read_text())
-print(json.dumps({k: list(v) for k, v in rows.items()}, indent=1)[:2000])
+    sets = json.loads(path.read_text())
+    values = [sets[name]["scores"][score]["value"] for name, score in WANTED]
+    print(f"| {path.stem} | " + " | ".join(f"{v:.2f}" for v in values) + " |")
 PY
