@@ -45,18 +45,19 @@ pub fn main(args: &ExportArgs) -> Result<(), Failure> {
     }
 }
 
-/// The store that a path means. A path that is not there is taken for one: the message is about it.
+/// The store that a path means. What is neither a folder nor JSON is taken for one: the message is about it.
 fn store_in(path: &Path) -> Option<PathBuf> {
     let inner = path.join("store.zarr");
     if inner.is_dir() {
         return Some(inner);
     }
-    let json = path
-        .extension()
-        .is_some_and(|e| e.eq_ignore_ascii_case("json"));
+    let json = path.is_dir()
+        || path
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("json"));
     let is_store =
         path.join("zarr.json").is_file() || path.extension().is_some_and(|e| e == "zarr");
-    (is_store || !(json || path.exists())).then(|| path.to_owned())
+    (is_store || !json).then(|| path.to_owned())
 }
 
 /// The formats asked for, or all of `default`.

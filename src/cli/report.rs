@@ -150,7 +150,14 @@ fn index_path(args: &ReportArgs, slides: &[PathBuf]) -> PathBuf {
 
 /// `file` as a link from a page in `folder`.
 fn href(folder: &Path, file: &Path) -> String {
-    let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // The working folder is often named by nothing at all.
+    let whole = |path: &Path| {
+        let path = match path.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => path,
+        };
+        std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+    };
     let (folder, file) = (whole(folder), whole(file));
     let common = folder
         .components()
