@@ -56,6 +56,7 @@ fn worst(ours: &Tensor, theirs: &Tensor) -> f64 {
 #[ignore = "make parity"]
 fn networks() {
     let folder = cases("network");
+    let mut beyond = Vec::new();
     for path in files(&folder, ".tar") {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let mode = if name.starts_with("fast") {
@@ -73,8 +74,10 @@ fn networks() {
             .unwrap();
         let np = worst(&raw.np, &tensor(&at("np")));
         let hv = worst(&raw.hv, &tensor(&at("hv")));
-        let mut largest = format!("np {np:.0e}, hv {hv:.0e} of the largest");
-        assert!(np < 1e-4 && hv < 1e-4, "{name}: {largest}");
+        let mut largest = format!("np {np:.1e}, hv {hv:.1e} of the largest");
+        if np >= 1e-4 || hv >= 1e-4 {
+            beyond.push(format!("{name}: {largest}"));
+        }
         let mut agreement = "all pixels".to_string();
         if let Some(tp) = raw.tp {
             let theirs = tensor(&at("tp"));
@@ -97,6 +100,7 @@ fn networks() {
             &largest,
         );
     }
+    assert!(beyond.is_empty(), "{beyond:?}");
 }
 
 /// Instances of `expected` that `found` has pixel for pixel, and their number.
