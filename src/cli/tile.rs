@@ -8,6 +8,7 @@ use wsi_nuclei::config::{Format, Origin, PostprocRules, RunConfig, Settings, Sli
 use wsi_nuclei::model::Model;
 use wsi_nuclei::nuclei::Nucleus;
 use wsi_nuclei::output::{self, Pictures, SlideResult, labels, raw_map};
+use wsi_nuclei::pipeline::image::ImagePrediction;
 use wsi_nuclei::pipeline::{self, PipelineError};
 use wsi_nuclei::slide::blocks::ProcImage;
 use wsi_nuclei::slide::frames::Frames;
@@ -122,6 +123,23 @@ impl Image {
             mpp,
         })
     }
+
+    /// The nuclei of what was predicted, by hover_net's per-map rules where `reference` and the whole map was kept.
+    pub fn nuclei(
+        &self,
+        predicted: &ImagePrediction,
+        model: &Model,
+        reference: bool,
+    ) -> Result<Vec<Nucleus>, SlideFailure> {
+        Ok(match &predicted.map {
+            Some(map) if reference => pipeline::image::reference_nuclei(map, &self.proc)?,
+            _ => pipeline::image::nuclei(
+                &predicted.foreground,
+                &model.spec.postproc,
+                self.frames.proc_mpp(),
+            ),
+        })
+    }
 }
 
 fn one(
@@ -138,14 +156,7 @@ fn one(
         config.patch_size_px,
         save_raw || reference,
     )?;
-    let nuclei = match &predicted.map {
-        Some(map) if reference => pipeline::image::reference_nuclei(map, &opened.proc)?,
-        _ => pipeline::image::nuclei(
-            &predicted.foreground,
-            &model.spec.postproc,
-            opened.frames.proc_mpp(),
-        ),
-    };
+    let nuclei = opened.nuclei(&predicted, model, reference)?;
     let result = result_of(image, &opened, model, nuclei, predicted.done_px);
     if let (true, Some(map)) = (save_raw, &predicted.map) {
         raw_map::write(map, &image.folder.join("raw.npy"))?;

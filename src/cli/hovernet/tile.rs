@@ -61,14 +61,7 @@ fn predict(
     let opened = Image::open(image, model)?;
     let predicted =
         pipeline::image::predict(&opened.proc, model, None, reference || args.save_raw_map)?;
-    let nuclei = match &predicted.map {
-        Some(map) if reference => pipeline::image::reference_nuclei(map, &opened.proc)?,
-        _ => pipeline::image::nuclei(
-            &predicted.foreground,
-            &model.spec.postproc,
-            opened.frames.proc_mpp(),
-        ),
-    };
+    let nuclei = opened.nuclei(&predicted, model, reference)?;
     let typed = nuclei.into_iter().map(|n| match hovernet {
         true => typed_by_pixels(n),
         false => n,
