@@ -47,8 +47,19 @@ const STEM: i64 = 32;
 /// Decoder channels at strides 16 and 8, at 4, at 2, and of the hv branch at 2.
 const D8: i64 = 96;
 const D4: i64 = 64;
-const D2: i64 = 40;
+const D2: i64 = 32;
 const DHV: i64 = 32;
+
+/// What follows a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    Linear,
+    /// The decoder's: nothing bounds what it may say.
+    Relu,
+    /// The encoder's, as ImageNet taught it: clamped to 0..=6. In the decoder, whose sums are large, it saturates and
+    /// stops all learning beyond.
+    Relu6,
+}
 
 /// How a layer turns its input into its output.
 #[derive(Debug, Clone)]
@@ -59,8 +70,7 @@ pub struct Layer {
     pub stride: i64,
     /// One filter a channel.
     pub depthwise: bool,
-    /// Clamped to 0..=6 afterwards.
-    pub relu6: bool,
+    pub activation: Activation,
     /// Part of the ImageNet encoder.
     pub encoder: bool,
 }
@@ -71,7 +81,7 @@ fn layer(name: &str, out: i64, input: i64, k: i64) -> Layer {
         shape: [out, input, k, k],
         stride: 1,
         depthwise: false,
-        relu6: false,
+        activation: Activation::Linear,
         encoder: false,
     }
 }
@@ -81,7 +91,7 @@ pub fn layers(types: i64) -> Vec<Layer> {
     let mut all = encoder_layers();
     let lateral = |name: &str, out, input| layer(&format!("decoder.lateral{name}"), out, input, 1);
     let conv = |name: &str, out, input| Layer {
-        relu6: true,
+        activation: Activation::Relu,
         ..layer(&format!("decoder.{name}"), out, input, 3)
     };
     all.extend([
@@ -110,7 +120,7 @@ pub fn layers(types: i64) -> Vec<Layer> {
 fn encoder_layers() -> Vec<Layer> {
     let mut all = vec![Layer {
         stride: 2,
-        relu6: true,
+        activation: Activation::Relu6,
         encoder: true,
         ..layer("encoder.stem", STEM, 3, 3)
     }];
@@ -126,12 +136,12 @@ fn encoder_layers() -> Vec<Layer> {
             };
             if s.expand > 1 {
                 all.push(Layer {
-                    relu6: true,
+                    activation: Activation::Relu6,
                     ..encoder("expand", wide, input, 1)
                 });
             }
             all.push(Layer {
-                relu6: true,
+                activation: Activation::Relu6,
                 depthwise: true,
                 stride: if block == 0 { s.stride } else { 1 },
                 ..encoder("depthwise", wide, 1, s.kernel)
@@ -277,7 +287,11 @@ impl<C: Convolve> Walk<'_, C> {
         let layer = &self.layers[self.next];
         self.next += 1;
         let mut y = self.with.conv(layer, x);
-        if layer.relu6 { y.relu6_() } else { y }
+        match layer.activation {
+            Activation::Linear => y,
+            Activation::Relu => y.relu_(),
+            Activation::Relu6 => y.relu6_(),
+        }
     }
 
     /// Lateral 1x1 of the encoder's features, plus what comes from above, through a 3x3.

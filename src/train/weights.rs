@@ -8,14 +8,22 @@ use std::path::Path;
 use tch::{Kind, Tensor};
 
 use super::TrainError;
-use crate::model::lite::{Convolve, Layer, convolve, layers, padding};
+use crate::model::lite::{Activation, Convolve, Layer, convolve, layers, padding};
 use crate::model::weights::Tensors;
 
 /// EfficientNet's batch-norm epsilon.
 const BN_EPS: f64 = 1e-3;
 
-/// Sums of a batch norm's statistics over recalibration batches.
-type Statistics = BTreeMap<String, (Tensor, Tensor, f64)>;
+/// Sums of each batch norm's mean and variance, and how many batches.
+type NormSums = BTreeMap<String, (Tensor, Tensor, f64)>;
+
+/// What recalibration batches show.
+#[derive(Default)]
+struct Statistics {
+    norms: NormSums,
+    /// Spread of each decoder layer's output on the first batch, when all before it are divided by theirs.
+    spreads: BTreeMap<String, Tensor>,
+}
 
 /// All tensors by name: `<layer>.weight`, `.bias`, and for the encoder `.gain` (learn), `.mean`, `.var` (fixed).
 pub struct Weights {
@@ -96,16 +104,24 @@ impl Weights {
         self.tensors.keys().filter(|n| !fixed(n)).cloned().collect()
     }
 
-    /// Replaces the encoder's batch-norm statistics by those of `batches` (u8 [N, 3, H, W]).
+    /// Replaces the encoder's batch-norm statistics by those of `batches` (u8 [N, 3, H, W]), and scales the decoder's
+    /// weights so that every layer answers with a spread of 1 (Mishkin and Matas 2016): the encoder's features are up
+    /// to 20 times as large, and sums of them blow up from one stride to the next.
     pub fn recalibrate(&mut self, batches: &[Tensor]) {
         let _guard = tch::no_grad_guard();
-        *self.measuring.borrow_mut() = Some(BTreeMap::new());
+        *self.measuring.borrow_mut() = Some(Statistics::default());
         for rgb in batches {
             let _ = crate::model::lite::forward(&self.layers, self, &rgb.to_kind(Kind::Float));
         }
-        for (name, (mean, var, n)) in self.measuring.take().unwrap_or_default() {
+        let found = self.measuring.take().unwrap_or_default();
+        for (name, (mean, var, n)) in found.norms {
             self.tensors.insert(format!("{name}.mean"), mean / n);
             self.tensors.insert(format!("{name}.var"), var / n);
+        }
+        for (name, spread) in found.spreads {
+            if let Some(weight) = self.tensors.get_mut(&format!("{name}.weight")) {
+                *weight /= spread;
+            }
         }
     }
 
@@ -138,8 +154,21 @@ impl Weights {
             .collect()
     }
 
+    /// A decoder layer's answer over its spread. Heads stay small, so that no type or direction is preferred.
+    fn spread(&self, l: &Layer, x: &Tensor, spreads: &mut BTreeMap<String, Tensor>) -> Tensor {
+        let (weight, bias) = self.folded(l);
+        let y = convolve(l, x, &weight, &bias);
+        if l.name.starts_with("head.") {
+            return y;
+        }
+        let spread = spreads
+            .entry(l.name.clone())
+            .or_insert_with(|| y.std(true).clamp_min(1e-3));
+        y / &*spread
+    }
+
     /// Convolution normalised by its own batch's statistics, which are added to the running sums.
-    fn measure(&self, l: &Layer, x: &Tensor, sums: &mut Statistics) -> Tensor {
+    fn measure(&self, l: &Layer, x: &Tensor, sums: &mut NormSums) -> Tensor {
         let get = |part: &str| &self.tensors[&format!("{}.{part}", l.name)];
         let pad = padding(l);
         let groups = if l.depthwise { l.shape[0] } else { 1 };
@@ -166,10 +195,12 @@ impl Weights {
 
 impl Convolve for Weights {
     fn conv(&self, l: &Layer, x: &Tensor) -> Tensor {
-        if l.encoder
-            && let Some(sums) = self.measuring.borrow_mut().as_mut()
-        {
-            return self.measure(l, x, sums);
+        if let Some(found) = self.measuring.borrow_mut().as_mut() {
+            return if l.encoder {
+                self.measure(l, x, &mut found.norms)
+            } else {
+                self.spread(l, x, &mut found.spreads)
+            };
         }
         let (weight, bias) = self.folded(l);
         if !self.bf16 {
@@ -185,7 +216,7 @@ fn fresh(l: &Layer, tensors: &mut BTreeMap<String, Tensor>) {
     let fan_in = (l.shape[1] * l.shape[2] * l.shape[3]) as f64;
     let gain = if l.name.starts_with("head.") {
         0.1
-    } else if l.relu6 {
+    } else if l.activation != Activation::Linear {
         2.0
     } else {
         1.0
