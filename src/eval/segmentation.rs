@@ -162,16 +162,24 @@ impl Panoptic {
     }
 }
 
-/// Each truth takes its best prediction (several may take the same); predictions that nobody took count whole.
+/// Each truth takes its best prediction (several may take the same); predictions that nobody took count whole. Of two
+/// equal IoUs the larger pair counts, as in hover_net, which adds 1e-6 to each union.
 fn aji(o: &Overlaps) -> f64 {
-    let mut best: BTreeMap<u32, (f64, u32)> = BTreeMap::new();
-    for &(t, p) in o.both.keys() {
-        let iou = o.iou(t, p);
-        if best.get(&t).is_none_or(|b| iou > b.0) {
-            best.insert(t, (iou, p));
+    let mut best: BTreeMap<u32, (u64, u64, u32)> = BTreeMap::new();
+    for (&(t, p), &shared) in &o.both {
+        let union = o.union(t, p);
+        let better = |&(shared_b, union_b, _): &(u64, u64, u32)| {
+            let (this, that) = (
+                u128::from(shared) * u128::from(union_b),
+                u128::from(shared_b) * u128::from(union),
+            );
+            this > that || (this == that && union > union_b)
+        };
+        if best.get(&t).is_none_or(better) {
+            best.insert(t, (shared, union, p));
         }
     }
-    let pairs: Vec<(u32, u32)> = best.iter().map(|(&t, &(_, p))| (t, p)).collect();
+    let pairs: Vec<(u32, u32)> = best.iter().map(|(&t, &(.., p))| (t, p)).collect();
     jaccard_of(o, &pairs)
 }
 

@@ -59,3 +59,16 @@ fn scores_equal_the_references() {
         }
     }
 }
+
+/// Two predictions with an IoU of 1/3 each: 4 of 12 px, and 5 of 15. hover_net takes the second (5 / 19, not 4 / 20).
+#[test]
+fn of_equal_overlaps_aji_takes_the_larger() {
+    let runs = |runs: &[(u32, usize)]| -> Vec<u32> {
+        let ids = runs.iter().flat_map(|&(id, n)| std::iter::repeat_n(id, n));
+        ids.collect()
+    };
+    let truth = runs(&[(1, 12), (0, 8)]);
+    let pred = runs(&[(1, 4), (0, 3), (2, 8), (0, 5)]);
+    let aji = super::segmentation::score(&truth, &pred).aji;
+    assert!((aji - 5.0 / 19.0).abs() < 1e-12, "{aji}");
+}

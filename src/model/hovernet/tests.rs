@@ -181,9 +181,9 @@ fn a_shift_of_eight_px_shifts_the_output() {
     );
 }
 
-/// One pre-activation unit and a block end, written with separate batch norms and padding, against the folded path.
+/// One pre-activation unit and a block end, written with every padding spelt out, against the block.
 #[test]
-fn folding_and_padding_match_the_plain_form() {
+fn a_block_matches_the_plain_form() {
     let tensors = filled(Mode::Fast, 0, 8);
     let source = Source {
         tensors: &tensors,
@@ -230,10 +230,10 @@ fn folding_and_padding_match_the_plain_form() {
         sum += y;
     }
     let plain = norm("d1.blk_bna.bn".into(), &sum).relu();
-    let folded = block.forward(x).unwrap();
-    assert_eq!(folded.size(), plain.size());
+    let found = block.forward(x).unwrap();
+    assert_eq!(found.size(), plain.size());
     let scale = plain.abs().max().double_value(&[]);
-    assert!(scale > 0.1 && largest_difference(&folded, &plain) < 1e-5 * scale);
+    assert!(scale > 0.1 && largest_difference(&found, &plain) < 1e-5 * scale);
 }
 
 #[test]
