@@ -75,7 +75,11 @@ fn types(value: &str) -> Result<Vec<Option<usize>>, FilterError> {
             Err(_) => Err(FilterError::Types(value.to_owned())),
         },
     };
-    value.split(',').filter(|id| !id.is_empty()).map(one).collect()
+    value
+        .split(',')
+        .filter(|id| !id.is_empty())
+        .map(one)
+        .collect()
 }
 
 fn range(value: &str, rows: &Rows) -> Result<Range, FilterError> {
@@ -118,7 +122,9 @@ mod tests {
         let rows = rows();
         let filter = Filter::from_query(query.iter().copied(), &rows).unwrap();
         let types = [Some(1), Some(2), None];
-        (0..3).filter(|&i| filter.keeps(i, types[i], &rows)).collect()
+        (0..3)
+            .filter(|&i| filter.keeps(i, types[i], &rows))
+            .collect()
     }
 
     #[test]
@@ -139,7 +145,10 @@ mod tests {
         assert!(matches!(of("types", "1,x"), FilterError::Types(_)));
         assert!(matches!(of("range", "type_prob"), FilterError::Range(_)));
         assert!(matches!(of("range", "type_prob:a:"), FilterError::Range(_)));
-        assert!(matches!(of("range", "type_prob:nan:"), FilterError::Range(_)));
+        assert!(matches!(
+            of("range", "type_prob:nan:"),
+            FilterError::Range(_)
+        ));
         assert!(matches!(of("range", "colour:1:2"), FilterError::Column(_)));
     }
 }

@@ -87,13 +87,16 @@ impl Index {
                 .map(|(place, s)| GeomWithData::new(Rectangle::from_corners(s.min, s.max), place))
                 .collect(),
         );
-        let mut extent = [[f32::INFINITY; 2], [f32::NEG_INFINITY; 2]];
-        for spot in &spots {
-            for axis in 0..2 {
-                extent[0][axis] = extent[0][axis].min(spot.min[axis]);
-                extent[1][axis] = extent[1][axis].max(spot.max[axis]);
-            }
-        }
+        let corners = |corner: fn(&Spot) -> [f32; 2], better: fn(f32, f32) -> f32, worst: f32| {
+            spots
+                .iter()
+                .map(corner)
+                .fold([worst; 2], |[x, y], [a, b]| [better(x, a), better(y, b)])
+        };
+        let extent = [
+            corners(|s| s.min, f32::min, f32::INFINITY),
+            corners(|s| s.max, f32::max, f32::NEG_INFINITY),
+        ];
         let mut sides: Vec<f32> = spots
             .iter()
             .map(|s| (s.max[0] - s.min[0]).max(s.max[1] - s.min[1]))
@@ -143,7 +146,8 @@ impl Index {
     pub fn meeting(&self, min: [f64; 2], max: [f64; 2]) -> Vec<usize> {
         let [min, max] = [min, max].map(|corner| corner.map(|v| v as f32));
         // From far away the view holds everything: then the tree would only be a slow list.
-        let all = (0..2).all(|axis| min[axis] <= self.extent[0][axis] && max[axis] >= self.extent[1][axis]);
+        let all = (0..2)
+            .all(|axis| min[axis] <= self.extent[0][axis] && max[axis] >= self.extent[1][axis]);
         if all {
             return (0..self.spots.len()).collect();
         }
@@ -157,7 +161,9 @@ impl Index {
         let cell_px = cell_px(view);
         let mut counts: BTreeMap<(i64, i64), BTreeMap<Option<usize>, u32>> = BTreeMap::new();
         for spot in places.iter().filter_map(|&place| self.spot(place)) {
-            let [column, row] = spot.centroid.map(|v| (f64::from(v) / cell_px).floor() as i64);
+            let [column, row] = spot
+                .centroid
+                .map(|v| (f64::from(v) / cell_px).floor() as i64);
             let cell = counts.entry((column, row)).or_default();
             *cell.entry(spot.type_id).or_default() += 1;
         }
@@ -234,7 +240,7 @@ mod tests {
             let side = f64::from(rng.f32() * 3000.0);
             let min = [0, 1].map(|_| f64::from(rng.f32() * 4500.0 - 400.0).round());
             let v = view(min, side.round(), 1000.0);
-            let keeps = |i: usize| round % 2 == 0 || i % 3 == 0;
+            let keeps = |i: usize| round < 100 || i.is_multiple_of(3);
             let expected = by_hand(&spots, &v, keeps);
             let shown = index.look(&v, keeps);
             assert_eq!(shown.count, expected.len(), "{v:?}");
@@ -248,18 +254,19 @@ mod tests {
     #[test]
     fn detail_follows_size_on_screen_and_number() {
         let index = Index::new(spots(60_000, 10_000.0));
-        let detail = |side: f64, screen_px: f64| {
-            match index.look(&view([0.0; 2], side, screen_px), |_| true).detail {
-                Detail::Outlines(places) => {
-                    assert!(places.len() <= MOST_OUTLINES);
-                    "outlines"
-                }
-                Detail::Points(places) => {
-                    assert!(places.len() <= MOST_POINTS);
-                    "points"
-                }
-                Detail::Density(_) => "density",
+        let detail = |side: f64, screen_px: f64| match index
+            .look(&view([0.0; 2], side, screen_px), |_| true)
+            .detail
+        {
+            Detail::Outlines(places) => {
+                assert!(places.len() <= MOST_OUTLINES);
+                "outlines"
             }
+            Detail::Points(places) => {
+                assert!(places.len() <= MOST_POINTS);
+                "points"
+            }
+            Detail::Density(_) => "density",
         };
         assert_eq!(detail(1000.0, 1000.0), "outlines");
         // Large enough on the screen, but too many.
@@ -274,7 +281,7 @@ mod tests {
         let spots = spots(60_000, 10_000.0);
         let index = Index::new(spots.clone());
         let v = view([-100.0; 2], 10_300.0, 1000.0);
-        let keeps = |i: usize| i % 5 != 0;
+        let keeps = |i: usize| !i.is_multiple_of(5);
         let shown = index.look(&v, keeps);
         let Detail::Density(density) = shown.detail else {
             panic!("too many for points")
@@ -286,9 +293,7 @@ mod tests {
             let here: Vec<&Spot> = (0..spots.len())
                 .filter(|&i| keeps(i))
                 .map(|i| &spots[i])
-                .filter(|s| {
-                    s.centroid.map(|c| (c / 128.0).floor() as i64) == [column, row]
-                })
+                .filter(|s| s.centroid.map(|c| (c / 128.0).floor() as i64) == [column, row])
                 .collect();
             assert_eq!(here.len() as u32, count);
             let of = |kind| here.iter().filter(|s| s.type_id == kind).count();

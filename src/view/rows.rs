@@ -155,11 +155,6 @@ impl Rows {
         self.file.read_exact_at(&mut bytes, start)?;
         Ok(bytes)
     }
-
-    /// Whether these are the ids, in this order.
-    pub fn has_ids(&self, ids: impl Iterator<Item = u64>) -> bool {
-        self.ids.iter().copied().eq(ids)
-    }
 }
 
 #[cfg(test)]
