@@ -18,7 +18,7 @@ use crate::config::Units;
 use crate::import;
 use crate::nuclei::outline_on_edges;
 use crate::output::record::round2;
-use crate::output::{Record, SlideResult, nuclei_csv, pictures};
+use crate::output::{Record, SlideResult, nuclei_csv, pictures, significant};
 use crate::pipeline;
 use crate::slide::{self, SlideReader};
 use crate::store::Store;
@@ -134,6 +134,7 @@ impl Scene {
         };
         let of_column = |column: &Column| {
             let [least, greatest] = column.range()?;
+            let [least, greatest] = [least, greatest].map(|v| significant(v.into()));
             Some(json!({"name": column.name, "least": least, "greatest": greatest}))
         };
         let columns = self.rows.columns().iter().filter_map(of_column);
@@ -173,7 +174,7 @@ impl Scene {
             Detail::Points(places) => {
                 let spots = places.iter().filter_map(|&place| self.index.spot(place));
                 let point = |spot: &Spot| {
-                    let [x, y] = spot.centroid.map(|v| (v * 10.0).round() / 10.0);
+                    let [x, y] = spot.centroid.map(|v| round2(f64::from(v)));
                     json!([x, y, spot.type_id])
                 };
                 let points: Vec<Value> = spots.map(point).collect();
@@ -412,4 +413,74 @@ fn other_slide(result: &SlideResult, reader: &dyn SlideReader) -> Option<String>
     (result.imported.is_none() && *known != info.quickhash).then(|| {
         "has other pixels than the slide of these nuclei (quickhash): give that one".to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::output::{fixture, million};
+    use crate::slide::testing::TestSlide;
+
+    #[test]
+    fn another_slide_is_told_from_the_right_one() {
+        let result = fixture::result(1.0);
+        let reader = |side: u64| TestSlide::new(&[[side, 40]], |_, _, _| [0; 3]);
+        let reason = other_slide(&result, &reader(61)).unwrap();
+        assert!(reason.contains("61 x 40") && reason.contains("60 x 40"));
+        // Of the right size, but not the same file.
+        assert!(
+            other_slide(&result, &reader(60))
+                .unwrap()
+                .contains("quickhash")
+        );
+        let mut same = result;
+        same.meta.slide.quickhash = reader(60).info().quickhash.clone();
+        assert_eq!(other_slide(&same, &reader(60)), None);
+    }
+
+    #[test]
+    #[ignore = "a minute; cargo test --lib a_million_nuclei_are_looked_at -- --ignored --nocapture"]
+    fn a_million_nuclei_are_looked_at() {
+        let result = million::result();
+        let [side, _] = result.frames().level0_size_px;
+        let clock = Instant::now();
+        let rows = table(&result).unwrap();
+        println!("table: {:.1} s", clock.elapsed().as_secs_f64());
+        let clock = Instant::now();
+        let tiles = Tiles::new([side; 2], None, image::RgbImage::new(100, 100));
+        let scene = Scene::new(result, rows, tiles, Vec::new());
+        println!("index: {:.1} s", clock.elapsed().as_secs_f64());
+        let wanted = [("types", "1"), ("range", "area_um2:12:30")];
+        for filter in [&wanted[..0], &wanted[..]] {
+            let filter = Filter::from_query(filter.iter().copied(), scene.rows()).unwrap();
+            for share in [1.0, 0.5, 0.13, 0.05, 0.02] {
+                let seen_px = side as f64 * share;
+                let view = ViewBox {
+                    min: [side as f64 * 0.4 * (1.0 - share); 2],
+                    max: [side as f64 * 0.4 * (1.0 - share) + seen_px; 2],
+                    level0_per_px: seen_px / 1400.0,
+                };
+                let clock = Instant::now();
+                let answer = scene.look(&view, &filter).to_string();
+                let ms = clock.elapsed().as_secs_f64() * 1e3;
+                println!(
+                    "{share} of the side: {ms:.0} ms, {} bytes, {}",
+                    answer.len(),
+                    &answer[..40]
+                );
+                assert!(answer.len() < 4_000_000 && ms < 2000.0);
+            }
+            let clock = Instant::now();
+            let counts = scene.counts(&filter);
+            println!(
+                "counts {}: {:.0} ms",
+                counts["count"],
+                clock.elapsed().as_secs_f64() * 1e3
+            );
+        }
+        let peak = crate::output::run_json::peak_memory_bytes().unwrap_or(0) as f64 / 1e9;
+        println!("peak memory {peak:.2} GB");
+    }
 }

@@ -3,8 +3,9 @@
 // canvas. Out: pixels. Asks nothing.
 
 const draw = (() => {
-  const POINT_PX = 3;
-  const LINE_PX = 1.8;
+  const POINT_PX = 3, LINE_PX = 1.8;
+  // Pale, below lines and points: blue on violet would be lost.
+  const RIM = "rgba(255, 255, 255, 0.6)", RIM_PX = 0.8;
   const SOFTEST = 0.15, STRONGEST = 0.8;
 
   // place: {x, y, scale}: where level-0 (0, 0) lies, CSS px, and CSS px a level-0 px.
@@ -35,23 +36,29 @@ const draw = (() => {
   }
 
   function outlines(context, all, colour, place) {
-    context.lineWidth = LINE_PX;
     context.lineJoin = "round";
     for (const [type, group] of byType(all, nucleus => nucleus[0])) {
       const path = new Path2D();
       for (const nucleus of group) for (const flat of nucleus.slice(1)) ring(path, flat, place);
-      context.strokeStyle = colour(type);
-      context.stroke(path);
+      for (const [width, stroke] of [[LINE_PX + 2 * RIM_PX, RIM], [LINE_PX, colour(type)]]) {
+        context.lineWidth = width;
+        context.strokeStyle = stroke;
+        context.stroke(path);
+      }
     }
   }
 
   function points(context, all, colour, place) {
+    const dots = (group, side) => {
+      for (const [x, y] of group) {
+        context.fillRect(place.x + x * place.scale - side / 2, place.y + y * place.scale - side / 2, side, side);
+      }
+    };
+    context.fillStyle = RIM;
+    dots(all, POINT_PX + 2 * RIM_PX);
     for (const [type, group] of byType(all, point => point[2])) {
       context.fillStyle = colour(type);
-      for (const [x, y] of group) {
-        context.fillRect(place.x + x * place.scale - POINT_PX / 2, place.y + y * place.scale - POINT_PX / 2,
-          POINT_PX, POINT_PX);
-      }
+      dots(group, POINT_PX);
     }
   }
 

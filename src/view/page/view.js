@@ -56,6 +56,10 @@
     viewer.addHandler("animation", () => later(WAIT_MS));
     viewer.addHandler("animation-finish", refresh);
     viewer.addHandler("resize", () => later(WAIT_MS));
+    // Rotating (r) and mirroring (f) would part the nuclei from the slide.
+    viewer.addHandler("canvas-key", event => {
+      event.preventDefaultAction = ["KeyR", "KeyF"].includes(event.originalEvent.code);
+    });
     viewer.addHandler("canvas-click", event => { if (event.quick) choose(event.position); });
     $("in").onclick = () => zoom(1.6);
     $("out").onclick = () => zoom(1 / 1.6);
@@ -219,7 +223,11 @@
       line.insertCell().textContent = value === "" ? "–" : value;
       return line;
     }));
-    if (nucleus) $("id").value = lines.find(([name]) => name === "id")[1];
+    if (nucleus) {
+      $("id").value = lines.find(([name]) => name === "id")[1];
+      // Beside the slide, not below it: there it would push the slide away.
+      if (matchMedia("(min-width: 761px)").matches) $("nucleus-title").scrollIntoView();
+    }
     paint();
   }
 
