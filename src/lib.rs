@@ -20,3 +20,4 @@ pub mod stitch;
 pub mod store;
 pub mod tissue;
 pub mod train;
+pub mod view;

@@ -26,6 +26,7 @@ mod signals;
 mod slide;
 mod tile;
 mod train;
+mod view;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -119,6 +120,7 @@ enum Command {
     Export(export::ExportArgs),
     Features(features::FeaturesArgs),
     Report(report::ReportArgs),
+    View(view::ViewArgs),
     Hovernet(Box<hovernet::HovernetArgs>),
     Model(model::ModelArgs),
     Doctor(doctor::DoctorArgs),
@@ -165,6 +167,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Export(args) => export::main(&args),
         Command::Features(args) => features::main(&args),
         Command::Report(args) => report::main(&args),
+        Command::View(args) => view::main(&args),
         Command::Hovernet(args) => hovernet::main(&args),
         Command::Model(args) => model::main(&args),
         Command::Doctor(args) => doctor::main(&args),

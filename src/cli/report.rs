@@ -71,7 +71,7 @@ fn ending(done: usize, of: usize) -> Result<(), Failure> {
 }
 
 /// The result folders that `folders` are or hold, each once.
-fn slide_folders(folders: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+pub(super) fn slide_folders(folders: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let is_result =
         |folder: &Path| folder.join("store.zarr").is_dir() || folder.join("summary.json").is_file();
     let mut found: Vec<PathBuf> = Vec::new();

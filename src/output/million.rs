@@ -17,7 +17,7 @@ const SIDE: i32 = 1000;
 const SPACING_PX: i32 = 40;
 
 /// Discs of 13 to 30 px, two types in no order.
-fn result() -> SlideResult {
+pub(crate) fn result() -> SlideResult {
     let mut result = fixture::result(1.0);
     let px = SIDE * SPACING_PX;
     result.meta.frames.level0_size_px = [px as u64; 2];

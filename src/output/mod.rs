@@ -26,7 +26,7 @@ pub mod tutorial_csv;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
-mod million;
+pub(crate) mod million;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ pub mod mpp;
 mod openslide;
 mod overview;
 pub mod plain;
-mod resample;
+pub(crate) mod resample;
 pub mod thumb;
 
 pub use blocks::ProcImage;

@@ -12,3 +12,4 @@ mod learning;
 mod old_results;
 mod seams;
 mod tiff;
+mod view;

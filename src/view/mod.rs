@@ -1,0 +1,50 @@
+//! A slide with its nuclei in a browser on this machine.
+//!
+//! In: a result folder (src/view/scene.rs) and, if there is one, its slide. Out: a page, slide tiles and, for what the
+//! page shows at the moment, outlines, points or a density grid, over HTTP on 127.0.0.1. Never listens to another
+//! machine, never takes a path from a request, never writes a file of the results, and never sends all nuclei at once.
+
+mod filter;
+mod index;
+mod rows;
+mod scene;
+mod server;
+mod tiles;
+
+pub use filter::{Filter, FilterError};
+pub use index::{Density, Detail, Index, Shown, ViewBox};
+pub use rows::Rows;
+pub use scene::{Scene, SlideChoice};
+pub use server::Server;
+pub use tiles::Tiles;
+
+use std::path::PathBuf;
+
+use crate::import::ImportError;
+use crate::output::OutputError;
+use crate::pipeline::PipelineError;
+use crate::slide::SlideError;
+use crate::store::StoreError;
+
+/// Why nothing can be viewed. Messages name the file, what happened and the cure.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    #[error("{}: holds no results to view: {reason}", folder.display())]
+    NoResults { folder: PathBuf, reason: String },
+    #[error("{}: {reason}", slide.display())]
+    OtherSlide { slide: PathBuf, reason: String },
+    #[error("{}: {reason}", path.display())]
+    Table { path: PathBuf, reason: String },
+    #[error("127.0.0.1:{port} cannot be opened: {reason}: give another --port")]
+    Port { port: u16, reason: String },
+    #[error(transparent)]
+    Slide(#[from] SlideError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Load(#[from] PipelineError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+}

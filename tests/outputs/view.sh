@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The page of `view` in Chromium: tests/outputs/view.mjs says what is checked. Needs node, npm and a Chromium.
+#   tests/outputs/view.sh BINARY SLIDE WORK
+set -euo pipefail
+binary=$1 slide=$2 work=$3
+here=$(cd "$(dirname "$0")" && pwd)
+CHROMIUM=$(command -v chromium-headless-shell || command -v chromium || true)
+if [ -z "$CHROMIUM" ] || ! command -v npm >/dev/null; then
+    echo "skipped: view in a browser: apt install chromium-headless-shell nodejs npm"
+    exit 0
+fi
+mkdir -p "$work/browser"
+PLAYWRIGHT=$(cd "$work/browser" && pwd)
+test -d "$PLAYWRIGHT/node_modules/playwright-core" ||
+    npm install --silent --no-audit --no-fund --prefix "$PLAYWRIGHT" playwright-core@1
+export CHROMIUM PLAYWRIGHT
+
+"$binary" run "$slide" -o "$work" --model analytic --format csv --quiet
+folder=$work/$(basename "${slide%.*}")
+"$binary" view "$folder" --slide "$slide" --no-browser >"$work/view.log" &
+server=$!
+trap 'kill "$server"' EXIT
+for _ in $(seq 100); do
+    url=$(grep -o 'http://[^ ]*' "$work/view.log" || true)
+    if [ -n "$url" ]; then break; fi
+    sleep 0.1
+done
+node "$here/view.mjs" "$url" "$folder/nuclei.csv" "$work/view"
