@@ -3,6 +3,7 @@
 mod cases;
 mod cli;
 mod crowd;
+mod disk;
 mod harness;
 mod hostile;
 mod hovernet;
