@@ -1,5 +1,6 @@
 //! The real binary, driven as a user drives it. One test program, so that it is linked once.
 
+mod budget;
 mod cases;
 mod cli;
 mod crowd;
@@ -11,5 +12,6 @@ mod invariance;
 mod killed;
 mod learning;
 mod old_results;
+mod pyramid;
 mod seams;
 mod tiff;
