@@ -153,18 +153,13 @@ fn a_lost_shard_is_run_again_or_taken_over() {
     same(&dir, "whole", "shared", "a lost shard");
 }
 
-/// Rows and columns of discs that touch, from rim to rim: one blob with a box above the cut constant (4096 x 4096 px).
+/// Discs that narrow bars join to one blob, whose box is above the cut constant (4096 x 4096 px).
 fn net(width: u32, height: u32) -> image::RgbImage {
-    const CELL_PX: u32 = 48;
+    const CELL_PX: u32 = 32;
     image::RgbImage::from_fn(width, height, |x, y| {
-        let (in_x, in_y) = (x % CELL_PX, y % CELL_PX);
-        // Discs of 8 px radius every 12 px along the lines of the net, not all equally dark.
-        let on_line = |along: u32, across: u32| {
-            let (along, across) = ((along % 12) as i32 - 6, across as i32 - 24);
-            along * along + across * across <= 64
-        };
-        let pale = ((x / 12 * 7 + y / 12 * 13) % 40) as u8;
-        if on_line(x, in_y) || on_line(y, in_x) {
+        let [dx, dy] = [x, y].map(|at| (at % CELL_PX) as i32 - CELL_PX as i32 / 2);
+        if dx * dx + dy * dy <= 81 || dx.abs() <= 2 || dy.abs() <= 2 {
+            let pale = ((x / CELL_PX * 7 + y / CELL_PX * 13) % 40) as u8;
             image::Rgb([70 + pale, 45 + pale, 120 + pale / 2])
         } else {
             image::Rgb([232, 184, 212])
