@@ -128,13 +128,10 @@ fn hold(side_px: u32, is_tissue: &dyn Fn(u32, u32) -> bool, budgets_mib: &[u64])
             "{peak} and {plan_peak} bytes"
         );
         assert!(scratch <= SCRATCH_A_MM2 * tissue, "{scratch} bytes");
+        // Plans may promise too much of both, never too little.
         for (name, truth) in [("memory_bytes", peak as f64), ("scratch_bytes", scratch)] {
-            let off = planned(name) / truth - 1.0;
-            assert!(
-                off.abs() <= 0.2,
-                "{name}: {} planned, {truth} taken",
-                planned(name)
-            );
+            let planned = planned(name);
+            assert!(planned >= truth, "{name}: {planned} planned, {truth} taken");
         }
     }
 }
