@@ -17,7 +17,7 @@ const FOREGROUND_BYTES: u64 = 2 * 10;
 /// Share of a tile that may be nucleus before a tile takes more than planned.
 const FOREGROUND_SHARE: f64 = 0.5;
 /// What a mm² predicted may leave for the end: nuclei, their measures, their neighbourhoods.
-const RESULT_BYTES_A_MM2: f64 = 3.0e6;
+const RESULT_BYTES_A_MM2: f64 = 3.15e6;
 /// overlay.png is drawn at up to twice the model's scale, and held with what it is compressed to.
 const OVERLAY_BYTES_A_PX: u64 = 5;
 /// One proc block, RGB.
