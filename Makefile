@@ -10,7 +10,7 @@ BINARY = $${CARGO_TARGET_DIR:-target}/release/wsi-nuclei
 # Recipes that call cargo first read where libtorch, OpenSlide and libclang are.
 ENV := . .deps/env;
 
-.PHONY: help setup build demo test check soak fuzz outputs install train-default parity clean
+.PHONY: help setup build demo test check soak fuzz budget outputs install train-default parity clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,10 @@ soak: setup ## killed, damaged, shared and cut differently, many times (half an 
 FUZZ_SECONDS ?= 600
 fuzz: setup ## damaged files for every reader, FUZZ_SECONDS each
 	$(ENV) WSI_NUCLEI_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --test binary -- --nocapture hostile::
+
+BUDGET_PX ?= 100000
+budget: setup ## peak memory and scratch on a slide of BUDGET_PX a side, against --memory and plan (a quarter of an hour)
+	$(ENV) WSI_NUCLEI_BUDGET_PX=$(BUDGET_PX) cargo test --locked --test binary -- --ignored --nocapture a_huge_slide
 
 install: build ## binary and libraries into PREFIX (~/.local)
 	@scripts/install.sh "$(BINARY)" "$(PREFIX)"

@@ -206,9 +206,17 @@ fn one(
         }
         _ => "run.json".to_owned(),
     };
-    match ours.then(|| run_json::write(&report, &slide.folder.join(name))) {
-        Some(Err(error)) => Ending::Failed(error.to_string()),
-        _ => ending,
+    let written = ours.then(|| run_json::write(&report, &slide.folder.join(name)));
+    match (written, ending) {
+        (Some(Err(error)), Ending::Done { .. } | Ending::Share { .. }) => {
+            Ending::Failed(error.to_string())
+        }
+        (Some(Err(error)), Ending::Incomplete { nuclei, why }) => Ending::Incomplete {
+            nuclei,
+            why: format!("{why}; {error}"),
+        },
+        // What went wrong before is what the user must hear: a full disk takes run.json down as well.
+        (_, ending) => ending,
     }
 }
 

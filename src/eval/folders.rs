@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::Detections;
 use super::annotation::Annotation;
+use super::ids::Ids;
 use crate::train::TrainError;
 use crate::train::formats::mat5::{self, Matrix};
 use crate::train::formats::npy::Npy;
@@ -86,7 +87,7 @@ pub fn read(path: &Path) -> Result<Annotation, TrainError> {
 fn read_tile(folder: &Path) -> Result<Annotation, TrainError> {
     let (points, types) = read_json(&folder.join("nuclei.json"))?;
     let [png, npy] = ["labels.png", "labels.npy"].map(|n| folder.join(n));
-    let (ids, width) = if png.is_file() {
+    let (mut map, width) = if png.is_file() {
         read_png(&png)?
     } else if npy.is_file() {
         let mut map = Npy::open(&npy)?;
@@ -95,22 +96,15 @@ fn read_tile(folder: &Path) -> Result<Annotation, TrainError> {
     } else {
         return Ok(points);
     };
-    let mut id_types = vec![0u8; ids.iter().copied().max().unwrap_or(0) as usize + 1];
-    let mut probs = BTreeMap::new();
+    let ids = Ids::renumber(&mut map);
+    let (mut id_types, mut probs) = (ids.table(0u8), ids.table(None));
     for (id, type_id, prob) in types {
-        if let Some(slot) = id_types.get_mut(id as usize) {
-            *slot = type_id;
-            probs.insert(id, prob);
+        if let Some(new) = ids.new_of(id) {
+            (id_types[new], probs[new]) = (type_id, prob);
         }
     }
-    let mut annotation = Annotation::of_map(ids, id_types, width);
-    let mut present: Vec<u32> = annotation.ids.iter().flatten().copied().collect();
-    present.sort_unstable();
-    present.dedup();
-    let in_order = present.iter().filter(|id| **id > 0);
-    annotation.type_probs = in_order
-        .map(|id| probs.get(id).copied().flatten())
-        .collect();
+    let mut annotation = Annotation::of_map(map, id_types, width);
+    annotation.type_probs = probs.into_iter().skip(1).collect();
     Ok(annotation)
 }
 
@@ -154,25 +148,32 @@ fn read_mat(path: &Path) -> Result<Annotation, TrainError> {
             .map(|i| m.values[i].max(0.0) as u32)
             .collect()
     };
-    let ids = rows(map);
-    let mut id_types = vec![0u8; ids.iter().copied().max().unwrap_or(0) as usize + 1];
-    if let Some(types) = get("type_map").filter(|t| t.values.len() == map.values.len()) {
-        for (&id, &kind) in ids.iter().zip(&rows(types)) {
-            if id > 0 && kind > 0 {
-                id_types[id as usize] = kind.min(255) as u8;
-            }
-        }
+    let width = map.columns;
+    let mut map = rows(map);
+    let ids = Ids::renumber(&mut map);
+    let mut id_types = ids.table(0u8);
+    if let Some(types) = get("type_map").filter(|t| t.values.len() == map.len()) {
+        set_types(&mut id_types, &map, rows(types).into_iter());
     } else if let Some(types) = get("inst_type") {
         // inst_uid names the id of each row; older files leave it out and count.
         let uid = get("inst_uid").filter(|u| u.values.len() == types.values.len());
         for (i, &kind) in types.values.iter().enumerate() {
             let id = uid.map_or(i + 1, |u| u.values[i].max(0.0) as usize);
-            if let Some(slot) = id_types.get_mut(id) {
-                *slot = kind.clamp(0.0, 255.0) as u8;
+            if let Some(new) = u32::try_from(id).ok().and_then(|id| ids.new_of(id)) {
+                id_types[new] = kind.clamp(0.0, 255.0) as u8;
             }
         }
     }
-    Ok(Annotation::of_map(ids, id_types, map.columns))
+    Ok(Annotation::of_map(map, id_types, width))
+}
+
+/// The type of each id from the type of each pixel.
+fn set_types(id_types: &mut [u8], map: &[u32], kinds: impl Iterator<Item = u32>) {
+    for (&id, kind) in map.iter().zip(kinds) {
+        if id > 0 && kind > 0 {
+            id_types[id as usize] = kind.min(255) as u8;
+        }
+    }
 }
 
 fn read_npy(path: &Path) -> Result<Annotation, TrainError> {
@@ -190,18 +191,16 @@ fn read_npy(path: &Path) -> Result<Annotation, TrainError> {
             ));
         }
     };
-    let values = npy.ids()?;
+    let mut values = npy.ids()?;
     if !typed {
+        Ids::renumber(&mut values);
         return Ok(Annotation::of_map(values, Vec::new(), width));
     }
-    let ids: Vec<u32> = values.iter().step_by(2).copied().collect();
-    let mut id_types = vec![0u8; ids.iter().copied().max().unwrap_or(0) as usize + 1];
-    for (&id, &kind) in ids.iter().zip(values.iter().skip(1).step_by(2)) {
-        if id > 0 && kind > 0 {
-            id_types[id as usize] = kind.min(255) as u8;
-        }
-    }
-    Ok(Annotation::of_map(ids, id_types, width))
+    let mut map: Vec<u32> = values.iter().step_by(2).copied().collect();
+    let mut id_types = Ids::renumber(&mut map).table(0u8);
+    let kinds = values.iter().skip(1).step_by(2).copied();
+    set_types(&mut id_types, &map, kinds);
+    Ok(Annotation::of_map(map, id_types, width))
 }
 
 fn read_png(path: &Path) -> Result<(Vec<u32>, usize), TrainError> {
@@ -243,4 +242,49 @@ fn read_csv(path: &Path) -> Result<Annotation, TrainError> {
         detections,
         ..Annotation::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use npyz::WriterBuilder;
+
+    /// An .npy of these ids, `shape[0]` rows.
+    fn save(path: &Path, shape: &[u64], ids: &[u32]) {
+        let file = std::fs::File::create(path).unwrap();
+        let builder = npyz::WriteOptions::new().default_dtype().shape(shape);
+        let mut writer = builder.writer(file).begin_nd().unwrap();
+        writer.extend(ids.iter().copied()).unwrap();
+        writer.finish().unwrap();
+    }
+
+    /// With a table by id these maps would take 100 GB.
+    #[test]
+    fn large_ids_cost_no_memory_and_keep_their_types() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let map = [0, 4_000_000_000, 4_000_000_000, 0, 5, u32::MAX];
+        save(&at("labels.npy"), &[2, 3], &map);
+        let nuclei = r#"{"nuc": {
+            "4000000000": {"centroid": [1.0, 0.0], "type": 3, "type_prob": 0.75},
+            "5": {"centroid": [1.0, 1.0], "type": 1, "type_prob": 0.5},
+            "9": {"centroid": [9.0, 9.0], "type": 2, "type_prob": 0.25},
+            "4294967295": {"centroid": [2.0, 1.0], "type": 4, "type_prob": 1.0}}}"#;
+        std::fs::write(at("nuclei.json"), nuclei).unwrap();
+        let tile = read(folder.path()).unwrap();
+        assert_eq!(tile.ids.as_deref(), Some(&[0, 2, 2, 0, 1, 3][..]));
+        assert_eq!(tile.id_types, [0, 1, 3, 4]);
+        assert_eq!(tile.type_probs, Some(vec![0.5, 0.75, 1.0]));
+        let centres = [[1.5, 1.5], [2.0, 0.5], [2.5, 1.5]];
+        assert_eq!(tile.detections.points, centres);
+        assert_eq!(tile.detections.types, [1, 3, 4]);
+
+        let typed: Vec<u32> = map.iter().flat_map(|&id| [id, id % 7]).collect();
+        save(&at("typed.npy"), &[2, 3, 2], &typed);
+        let typed = read(&at("typed.npy")).unwrap();
+        assert_eq!(typed.ids, tile.ids);
+        let kinds = [5u32, 4_000_000_000, u32::MAX].map(|id| (id % 7) as u8);
+        assert_eq!(typed.detections.types, kinds);
+        assert_eq!(read(&at("labels.npy")).unwrap().detections.points, centres);
+    }
 }

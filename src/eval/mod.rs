@@ -10,6 +10,7 @@ pub mod calibration;
 pub mod detection;
 pub mod folders;
 pub mod held_out;
+pub mod ids;
 pub mod report;
 pub mod scores;
 pub mod segmentation;

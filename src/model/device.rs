@@ -197,6 +197,22 @@ pub fn keep_freed_memory() {
     }
 }
 
+/// Undoes [`keep_freed_memory`] and gives back what is kept: what follows a network needs other sizes, and both together
+/// would break the memory budget.
+pub fn release_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        const LARGEST_BLOCK: libc::c_int = 1 << 20;
+        const MOST_FREE_AT_THE_END: libc::c_int = 1 << 20;
+        // SAFETY: thresholds as above; malloc_trim only returns pages that nobody uses.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_BLOCK);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, MOST_FREE_AT_THE_END);
+            libc::malloc_trim(0);
+        }
+    }
+}
+
 /// While it lives, its thread treats denormal floats as zero: they cost a hundred times a normal operation.
 pub struct FlushDenormals {
     before: u64,

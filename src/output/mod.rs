@@ -135,18 +135,19 @@ pub fn write_all(
         crops,
         legend,
     } = pictures;
-    let measured = write_tables(result, choice, folder)?;
     let formats = choice.formats;
-    if formats.contains(&Format::Json) {
-        nuclei_json::write(result, &folder.join("nuclei.json"))?;
-    }
+    // The largest picture goes first: its memory is free again when the tables need theirs.
     if formats.contains(&Format::Overlay) {
         let mut picture = overlay.unwrap_or_else(|| thumb.clone());
         pictures::draw_outlines(&mut picture, result);
         if legend {
-            picture = pictures::with_legend(&picture, result);
+            picture = pictures::with_legend(picture, result);
         }
         pictures::write_png(&picture.into(), &folder.join("overlay.png"))?;
+    }
+    let measured = write_tables(result, choice, folder)?;
+    if formats.contains(&Format::Json) {
+        nuclei_json::write(result, &folder.join("nuclei.json"))?;
     }
     pictures::write_png(&thumb.clone().into(), &folder.join("thumb.png"))?;
     let cells: DynamicImage = pictures::mask_picture(&mask).into();

@@ -130,7 +130,7 @@ const SWATCH_PX: u32 = 16;
 const LEAST_WIDTH_PX: u32 = 480;
 
 /// The picture with a strip below that names each type's colour and count.
-pub fn with_legend(picture: &RgbImage, result: &SlideResult) -> RgbImage {
+pub fn with_legend(picture: RgbImage, result: &SlideResult) -> RgbImage {
     let entries = legend_entries(result);
     let width = picture.width().max(LEAST_WIDTH_PX);
     let mut places = Vec::new();
@@ -144,8 +144,7 @@ pub fn with_legend(picture: &RgbImage, result: &SlideResult) -> RgbImage {
         x += entry_width;
     }
     let height = picture.height() + (row + 1) * ROW_PX;
-    let mut strip = RgbImage::from_pixel(width, height, Rgb([255, 255, 255]));
-    image::imageops::replace(&mut strip, picture, 0, 0);
+    let mut strip = on_white(picture, width, height);
     for ((colour, text), (x, y)) in entries.iter().zip(places) {
         for (dx, dy) in (0..SWATCH_PX).flat_map(|dx| (0..SWATCH_PX).map(move |dy| (dx, dy))) {
             set(&mut strip, i64::from(x + dx), i64::from(y + dy), *colour);
@@ -153,6 +152,21 @@ pub fn with_legend(picture: &RgbImage, result: &SlideResult) -> RgbImage {
         draw_text(&mut strip, x + SWATCH_PX + 8, y, text);
     }
     strip
+}
+
+/// A picture in the upper left corner of a white one; grown in place where it is as wide, since it may be large.
+fn on_white(picture: RgbImage, width: u32, height: u32) -> RgbImage {
+    const WHITE: Rgb<u8> = Rgb([255; 3]);
+    if picture.width() == width {
+        let mut pixels = picture.into_raw();
+        pixels.reserve_exact((height as usize * width as usize * 3).saturating_sub(pixels.len()));
+        pixels.resize(width as usize * height as usize * 3, WHITE.0[0]);
+        return RgbImage::from_raw(width, height, pixels)
+            .unwrap_or_else(|| RgbImage::from_pixel(width, height, WHITE));
+    }
+    let mut white = RgbImage::from_pixel(width, height, WHITE);
+    image::imageops::replace(&mut white, &picture, 0, 0);
+    white
 }
 
 fn legend_entries(result: &SlideResult) -> Vec<(Rgb<u8>, String)> {
@@ -220,7 +234,7 @@ mod tests {
     fn the_legend_keeps_the_picture_where_it_is() {
         let result = fixture::result(1.0);
         let picture = RgbImage::from_pixel(60, 40, Rgb([1, 2, 3]));
-        let with = with_legend(&picture, &result);
+        let with = with_legend(picture.clone(), &result);
         assert_eq!(with.width(), LEAST_WIDTH_PX);
         assert!(with.height() > 40);
         assert_eq!(*with.get_pixel(59, 39), Rgb([1, 2, 3]));
@@ -235,7 +249,7 @@ mod tests {
         let result = fixture::result(1.0);
         let mut picture = RgbImage::new(1, 1);
         draw_outlines(&mut picture, &result);
-        assert!(with_legend(&picture, &result).height() > 1);
+        assert!(with_legend(picture.clone(), &result).height() > 1);
     }
 
     #[test]

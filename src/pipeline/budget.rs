@@ -5,6 +5,7 @@
 
 use super::PipelineError;
 use crate::model::{Architecture, ModelSpec};
+use crate::output::pictures::OVERLAY_SIDE_PX;
 use crate::plan::Plan;
 
 /// What the process holds before any slide: code, libtorch, the slide library.
@@ -15,6 +16,10 @@ const TILE_PX: u32 = 2048;
 const FOREGROUND_BYTES: u64 = 2 * 10;
 /// Share of a tile that may be nucleus before a tile takes more than planned.
 const FOREGROUND_SHARE: f64 = 0.5;
+/// What a mm² predicted may leave for the end: nuclei, their measures, their neighbourhoods.
+const RESULT_BYTES_A_MM2: f64 = 3.15e6;
+/// overlay.png is drawn at up to twice the model's scale, and held with what it is compressed to.
+const OVERLAY_BYTES_A_PX: u64 = 5;
 /// One proc block, RGB.
 const BLOCK_BYTES: u64 = 3 * 512 * 512;
 
@@ -102,9 +107,19 @@ pub fn divide(
             + tiles * tile_bytes
             + cache
     };
+    // At the end the stages are gone, and all nuclei and the largest picture are there.
+    let planned_mm2 = plan.planned_px() as f64 * (spec.mpp / 1000.0).powi(2);
+    let overlay_px: u64 = plan
+        .grid
+        .slide_px
+        .iter()
+        .map(|&px| (2 * px.max(0) as u64).min(OVERLAY_SIDE_PX.into()))
+        .product();
+    let at_the_end =
+        BASE_BYTES + (planned_mm2 * RESULT_BYTES_A_MM2) as u64 + overlay_px * OVERLAY_BYTES_A_PX;
     // A row of blocks around one patch is the least that avoids reading everything twice.
     let least_cache = BLOCK_BYTES * (patch_in / 512 + 2).pow(2);
-    let least = need(1, 1, 1, least_cache);
+    let least = need(1, 1, 1, least_cache).max(at_the_end);
     if least > memory_bytes {
         return Err(PipelineError::Memory {
             given: memory_bytes,
@@ -128,7 +143,7 @@ pub fn divide(
     cache += left.min(256 << 20);
     Ok(Budget {
         memory_bytes,
-        expected_bytes: need(workers, queue, tiles, cache),
+        expected_bytes: need(workers, queue, tiles, cache).max(at_the_end),
         infer_workers: workers as usize,
         readers: (workers as usize).div_ceil(2),
         queue_patches: queue as usize,

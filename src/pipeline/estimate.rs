@@ -10,8 +10,8 @@ use crate::model::Model;
 
 /// Store bytes a mm² predicted: nuclei and the open fragments of default tiles, compressed (docs/performance.md).
 const STORE_BYTES_A_MM2: f64 = 1.1e6;
-/// Store bytes of the thumbnail, which hardly compresses.
-const THUMB_BYTES: f64 = 4e6;
+/// Store bytes of the thumbnail where all of it is tissue, which hardly compresses; glass does.
+const THUMB_BYTES: f64 = 10e6;
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Estimate {
@@ -35,6 +35,9 @@ pub fn estimate(prepared: &Prepared, model: &Model) -> Result<Estimate, Pipeline
     let plan = &prepared.plan;
     let patches = plan.patches();
     let planned_mm2 = prepared.image.frames().mm2(plan.planned_px());
+    let frames = prepared.image.frames();
+    let slide_mm2 = frames.mm2(frames.proc_rect().area());
+    let tissue_share = prepared.tissue_mm2 / slide_mm2.max(f64::MIN_POSITIVE);
     let seconds_a_patch = seconds_a_patch(prepared, model)?;
     Ok(Estimate {
         tiles: plan.tiles.len(),
@@ -45,7 +48,7 @@ pub fn estimate(prepared: &Prepared, model: &Model) -> Result<Estimate, Pipeline
         tissue_mm2: prepared.tissue_mm2,
         planned_mm2,
         memory_bytes: prepared.budget.expected_bytes,
-        scratch_bytes: (planned_mm2 * STORE_BYTES_A_MM2 + THUMB_BYTES) as u64,
+        scratch_bytes: (planned_mm2 * STORE_BYTES_A_MM2 + THUMB_BYTES * tissue_share) as u64,
         infer_workers: prepared.budget.infer_workers,
         seconds_a_patch,
         seconds: patches as f64 * seconds_a_patch / prepared.budget.infer_workers as f64,

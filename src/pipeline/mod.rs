@@ -20,7 +20,7 @@ use crossbeam_channel::RecvTimeoutError;
 
 pub use prepare::{Prepared, grid_of, prepare};
 
-use crate::model::{Model, ModelError};
+use crate::model::{Model, ModelError, device};
 use crate::nuclei::{Foreground, segment};
 use crate::output::SlideResult;
 use crate::output::run_json::StageReport;
@@ -135,6 +135,8 @@ pub fn run(
         batch,
     });
     let commit = Stage::new("commit", 1);
+    // An earlier slide may have undone it.
+    device::keep_freed_memory();
     let running = stages::start(work, todo);
     let committed = commit_all(&running, store, &commit, count, &numerics, stop, |t| {
         let nuclei = t.nuclei.len() as u64;
@@ -144,8 +146,9 @@ pub fn run(
         });
     });
     let mut stages = running.reports();
-    drop(running);
     committed?;
+    running.join();
+    device::release_freed_memory();
     stages.push(commit.report());
     if shard.is_some() {
         // Every shard looks after its last commit: so at least the one that was last finds all.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use image::{RgbImage, imageops};
@@ -47,6 +48,7 @@ pub struct Running {
     stop: Arc<AtomicBool>,
     stages: [Arc<Stage>; 3],
     permit: Sender<()>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Running {
@@ -58,6 +60,14 @@ impl Running {
     pub fn tile_committed(&self) {
         // The feeder is gone when all tiles have begun: then nobody waits for permits.
         let _ = self.permit.try_send(());
+    }
+
+    /// After the last tile: waits until every stage has ended and its memory is free.
+    pub fn join(mut self) {
+        for thread in std::mem::take(&mut self.threads) {
+            // A panic has arrived as a message already.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -99,16 +109,17 @@ pub fn start(work: Arc<Work>, tiles: Vec<usize>) -> Running {
         Arc::new(Stage::new("post-process", post_workers)),
     ];
 
-    let spawn = |body: Box<dyn FnOnce() -> Result<(), PipelineError> + Send>| {
+    let mut threads = Vec::new();
+    let mut spawn = |body: Box<dyn FnOnce() -> Result<(), PipelineError> + Send>| {
         let to_caller = to_caller.clone();
-        std::thread::spawn(move || {
+        threads.push(std::thread::spawn(move || {
             let failure = match catch_unwind(AssertUnwindSafe(body)) {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error,
                 Err(panic) => PipelineError::Panic(panic_text(panic.as_ref())),
             };
             let _ = to_caller.send(Message::Failed(failure));
-        });
+        }));
     };
     let feeder_work = work.clone();
     spawn(Box::new(move || {
@@ -150,6 +161,7 @@ pub fn start(work: Arc<Work>, tiles: Vec<usize>) -> Running {
         stop,
         stages,
         permit,
+        threads,
     }
 }
 

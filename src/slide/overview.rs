@@ -16,6 +16,9 @@ const CHUNK_SOURCE_PX: f64 = 2048.0;
 /// A chunk that cannot be read is quartered down to this side, level px, so that little is lost beside the damage.
 const SMALLEST_SOURCE_PX: f64 = 256.0;
 
+/// Px of the chunks that are read before they are put into the image.
+const PX_AT_ONCE: u64 = 16 << 20;
+
 /// A slide at low magnification.
 pub struct Overview {
     pub image: RgbImage,
@@ -37,22 +40,27 @@ pub fn overview(
     let [rx, ry] = level0_per_level(levels, level);
     let level_per_px = [level0_per_px[0] / rx, level0_per_px[1] / ry];
     let whole = Rect::new(0, 0, size_px[0] as i32, size_px[1] as i32);
-    let parts: Vec<Part> = chunks(whole, level_per_px)
-        .into_par_iter()
-        .flat_map_iter(|rect| read(reader, level, rect, level_per_px))
-        .collect();
     let background = image::Rgb(reader.info().background);
     let mut image = RgbImage::from_pixel(size_px[0], size_px[1], background);
     let mut unreadable = Vec::new();
     let mut first_error = None;
-    for (rect, pixels) in parts {
-        match pixels {
-            Ok(pixels) => {
-                image::imageops::replace(&mut image, &pixels, rect.x.into(), rect.y.into());
-            }
-            Err(error) => {
-                first_error.get_or_insert(error);
-                unreadable.push(rect);
+    // Some at a time: all parts beside the image would take its memory twice.
+    let chunks = chunks(whole, level_per_px);
+    let largest_px = chunks.iter().map(Rect::area).max().unwrap_or(0).max(1);
+    for some in chunks.chunks((PX_AT_ONCE / largest_px).max(1) as usize) {
+        let parts: Vec<Part> = some
+            .par_iter()
+            .flat_map_iter(|&rect| read(reader, level, rect, level_per_px))
+            .collect();
+        for (rect, pixels) in parts {
+            match pixels {
+                Ok(pixels) => {
+                    image::imageops::replace(&mut image, &pixels, rect.x.into(), rect.y.into());
+                }
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                    unreadable.push(rect);
+                }
             }
         }
     }

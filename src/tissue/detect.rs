@@ -80,9 +80,13 @@ pub fn detect(reader: &dyn SlideReader, level0_mpp: [f64; 2]) -> Result<TissueMa
 /// Which px of a picture at 8 µm/px are tissue, before cleaning.
 fn classify(image: &RgbImage) -> Vec<bool> {
     let glass = glass_colour(image);
-    let spreads: Vec<Option<f64>> = image.pixels().map(|&px| stain_spread(px, glass)).collect();
+    // NaN, which is above no threshold, where there is none: a large slide has 10^7 cells and more.
+    let spreads: Vec<f64> = image
+        .pixels()
+        .map(|&px| stain_spread(px, glass).unwrap_or(f64::NAN))
+        .collect();
     let mut histogram = [0u64; BINS];
-    for spread in spreads.iter().flatten() {
+    for spread in spreads.iter().filter(|spread| !spread.is_nan()) {
         let bin = (spread / BINS_SPREAD * BINS as f64) as usize;
         if let Some(count) = histogram.get_mut(bin.min(BINS - 1)) {
             *count += 1;
@@ -92,7 +96,7 @@ fn classify(image: &RgbImage) -> Vec<bool> {
     let threshold = otsu(&histogram).map_or(lowest, |bin| {
         ((bin + 1) as f64 / BINS as f64 * BINS_SPREAD).clamp(lowest, highest)
     });
-    let is_tissue = |spread: &Option<f64>| spread.is_some_and(|s| s >= threshold);
+    let is_tissue = |spread: &f64| *spread >= threshold;
     if spreads.len() <= FEW_CELLS {
         let white = |px: &Rgb<u8>| px.0.iter().all(|&c| c >= 235);
         let any = spreads.iter().any(is_tissue) || !image.pixels().all(white);

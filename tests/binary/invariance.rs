@@ -152,3 +152,58 @@ fn a_lost_shard_is_run_again_or_taken_over() {
     );
     same(&dir, "whole", "shared", "a lost shard");
 }
+
+/// Discs that narrow bars join to one blob, whose box is above the cut constant (4096 x 4096 px).
+fn net(width: u32, height: u32) -> image::RgbImage {
+    const CELL_PX: u32 = 32;
+    image::RgbImage::from_fn(width, height, |x, y| {
+        let [dx, dy] = [x, y].map(|at| (at % CELL_PX) as i32 - CELL_PX as i32 / 2);
+        if dx * dx + dy * dy <= 81 || dx.abs() <= 2 || dy.abs() <= 2 {
+            let pale = ((x / CELL_PX * 7 + y / CELL_PX * 13) % 40) as u8;
+            image::Rgb([70 + pale, 45 + pale, 120 + pale / 2])
+        } else {
+            image::Rgb([232, 184, 212])
+        }
+    })
+}
+
+#[test]
+fn a_blob_above_the_cut_constant_is_cut_alike_whatever_the_tiles() {
+    let dir = Dir::new();
+    net(4400, 4300).save(dir.path("a.png")).unwrap();
+    let flags = "a.png --mpp 0.5 --mask none --model analytic --quiet --format json,csv";
+    dir.ok(&format!("run -o whole {flags} --tile-size 8192"));
+    dir.ok(&format!(
+        "run -o other {flags} --tile-size 1024 --threads 3"
+    ));
+    let report = |out: &str, name: &str| dir.json(&format!("{out}/a/run.json"))[name].as_u64();
+    assert_eq!(report("whole", "tiles_planned"), Some(1));
+    assert_eq!(report("other", "tiles_planned"), Some(25));
+    same(&dir, "whole", "other", "a blob above the cut constant");
+
+    // It was one blob, and the fixed grid cut it: all its nuclei are flagged, and none crosses a line of the grid.
+    let warnings = dir.json("whole/a/summary.json")["warnings"].to_string();
+    let nuclei = dir.json("whole/a/nuclei.json");
+    let nuclei = nuclei["nuc"].as_object().unwrap();
+    let flagged = format!("{} nuclei lie in blobs that were cut", nuclei.len());
+    assert!(warnings.contains(&flagged), "{flagged}: {warnings}");
+    assert!(nuclei.len() > 5000, "{}", nuclei.len());
+    let line = 4096.0;
+    let mut beside = 0;
+    for (id, nucleus) in nuclei {
+        let edge = |corner: usize, axis: usize| nucleus["bbox"][corner][axis].as_f64().unwrap();
+        for axis in [0, 1] {
+            let (low, high) = (edge(0, axis), edge(1, axis));
+            assert!(
+                high <= line || low >= line,
+                "{id} crosses the line: {low} to {high}"
+            );
+            beside += usize::from(high == line || low == line);
+        }
+    }
+    eprintln!(
+        "invariance: {} nuclei of one blob cut along the grid, {beside} of them at its lines",
+        nuclei.len()
+    );
+    assert!(beside >= 100, "{beside}");
+}

@@ -31,7 +31,7 @@ const STAGES: [&str; 6] = [
     "within an output's write",
 ];
 
-fn start(dir: &Dir, line: &str) -> (Child, Arc<Mutex<String>>) {
+pub fn start(dir: &Dir, line: &str) -> (Child, Arc<Mutex<String>>) {
     let mut child = dir.command(line).stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let last = Arc::new(Mutex::new(String::new()));

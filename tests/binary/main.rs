@@ -1,8 +1,10 @@
 //! The real binary, driven as a user drives it. One test program, so that it is linked once.
 
+mod budget;
 mod cases;
 mod cli;
 mod crowd;
+mod disk;
 mod harness;
 mod hostile;
 mod hovernet;
@@ -10,6 +12,7 @@ mod invariance;
 mod killed;
 mod learning;
 mod old_results;
+mod pyramid;
 mod seams;
 mod tiff;
 mod view;
