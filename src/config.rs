@@ -244,9 +244,6 @@ fn check(settings: &Settings, from: &BTreeMap<&'static str, Origin>) -> Result<(
                 .into(),
         );
     }
-    if settings.mix_devices == Some(true) {
-        return refuse("--mix-devices is not in this version: leave it out".into());
-    }
     if let Some(precision @ (Precision::Bf16 | Precision::F16)) = settings.precision {
         return refuse(format!(
             "--precision {} is not in this version: leave it at auto or f32",

@@ -374,6 +374,7 @@ impl From<SlideFailure> for Ending {
                 PipelineError::Memory { .. }
                 | PipelineError::Tissue(TissueError::Mask { .. } | TissueError::Region { .. })
                 | PipelineError::Identity(_)
+                | PipelineError::Numerics { .. }
                 | PipelineError::Store(StoreError::Busy { .. }),
             ) => Ending::Refused(text),
             _ => Ending::Failed(text),

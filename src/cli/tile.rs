@@ -45,6 +45,7 @@ const CACHE_BYTES: usize = 128 << 20;
     mut_arg("roi", |arg| arg.hide(true)),
     mut_arg("level0_box", |arg| arg.hide(true)),
     mut_arg("restart", |arg| arg.hide(true)),
+    mut_arg("mix_devices", |arg| arg.hide(true)),
     mut_arg("tile_size", |arg| arg.hide(true)),
     mut_arg("memory", |arg| arg.hide(true))
 )]

@@ -106,9 +106,9 @@ settings! {
     /// Only this share of each slide's tiles, counted from 0, as 0/4; whoever finishes the last one writes the results
     #[arg(value_name = "I/N", help_heading = "Work")]
     shard: Shard,
-    /// Go on with a checkpoint that other hardware wrote (not in this version)
+    /// Go on with a checkpoint that other hardware or libraries wrote; the summary says so
     #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        value_parser = BoolishValueParser::new(), help_heading = "Work", hide = true)]
+        value_parser = BoolishValueParser::new(), help_heading = "Work")]
     mix_devices: bool,
     /// Side of a tile, px at the model's µm/px; no result depends on it [default: auto]
     #[arg(value_name = "PX", help_heading = "Work")]

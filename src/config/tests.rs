@@ -238,7 +238,6 @@ fn contradictions_are_refused() {
     assert!(message("").contains("-o OUT"));
     assert!(message("-o x --quiet --progress plain").contains("--quiet and --progress"));
     assert!(message("-o x --shard 0/2 --restart").contains("contradict"));
-    assert!(message("-o x --mix-devices").contains("not in this version"));
     assert!(message("-o x --precision f16").contains("--precision f16 is not"));
     assert!(message("-o x --device cuda:0,1").contains("one GPU"));
     assert!(message("-o x --patch-size 512 --tile-size 256").contains("whole patches"));

@@ -12,6 +12,7 @@ pub mod prepare;
 pub mod stages;
 pub mod telemetry;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,7 +28,7 @@ use crate::output::run_json::StageReport;
 use crate::plan::{Plan, Tile};
 use crate::slide::SlideError;
 use crate::stitch::{self, Loaded, Overlap};
-use crate::store::{IdentityMismatch, Store, StoreError};
+use crate::store::{IdentityMismatch, Store, StoreError, TileState};
 use crate::tissue::TissueError;
 use events::{Event, Events};
 use stages::{Message, Work};
@@ -66,6 +67,16 @@ pub enum PipelineError {
         tiles_px: u64,
         outside_px: u64,
     },
+    /// Last bits depend on the hardware: see [`crate::doctor::numerics`].
+    #[error(
+        "{tiles} finished tiles were made by other hardware or libraries ({theirs}; here: {ours}), whose last bits \
+         differ: go on there, or take --restart, or --mix-devices to mix them and have it reported"
+    )]
+    Numerics {
+        tiles: usize,
+        theirs: String,
+        ours: String,
+    },
     #[error("a stage broke down: {0}: please report this")]
     Panic(String),
     #[error(
@@ -103,6 +114,7 @@ pub fn run(
         postproc,
         warnings,
         shard,
+        mix_devices,
         ..
     } = prepared;
     for warning in warnings {
@@ -111,7 +123,11 @@ pub fn run(
     let ours: Vec<usize> = (0..plan.tiles.len())
         .filter(|&place| shard.is_none_or(|shard| shard.has(place)))
         .collect();
-    let todo = unfinished(&plan, &ours, store)?;
+    let numerics = crate::doctor::numerics(model.device);
+    let (todo, kinds) = unfinished(&plan, &ours, store)?;
+    if !mix_devices {
+        refuse_other_hardware(&kinds, &numerics)?;
+    }
     let tiles_reused = ours.len() - todo.len();
     let frames = *image.frames();
     let mm2_of = |tile: &Tile| frames.mm2(tile.planned_px(&plan.grid));
@@ -125,7 +141,6 @@ pub fn run(
         mm2_done: mm2 - mm2_todo,
     });
     let count = todo.len();
-    let numerics = crate::doctor::numerics(model.device);
     let work = Arc::new(Work {
         image,
         model,
@@ -153,7 +168,7 @@ pub fn run(
     if shard.is_some() {
         // Every shard looks after its last commit: so at least the one that was last finds all.
         let all: Vec<usize> = (0..plan.tiles.len()).collect();
-        let tiles_left = unfinished(&plan, &all, store)?.len();
+        let tiles_left = unfinished(&plan, &all, store)?.0.len();
         if tiles_left > 0 {
             return Err(PipelineError::ShareDone { tiles_left });
         }
@@ -164,6 +179,10 @@ pub fn run(
     let loaded = stitching.busy(|| load(store))?;
     stages.push(stitching.report());
     check_coverage(&plan, &loaded.slide)?;
+    if !mix_devices {
+        // Other shards may have run elsewhere meanwhile.
+        refuse_other_hardware(&loaded.numerics, &numerics)?;
+    }
     Ok(Finished {
         loaded,
         stages,
@@ -175,9 +194,18 @@ pub fn run(
 pub fn load(store: &Store) -> Result<Loaded, PipelineError> {
     let meta = store.meta();
     let (postproc, mpp) = (meta.model.postproc.clone(), meta.frames.proc_mpp());
-    let loaded = stitch::load(store, Foreground::merge, |blob| {
+    let mut loaded = stitch::load(store, Foreground::merge, |blob| {
         segment(blob, &postproc, mpp)
     })?;
+    if loaded.numerics.len() > 1 {
+        let kinds: Vec<String> = loaded
+            .numerics
+            .iter()
+            .map(|(kind, tiles)| format!("{tiles} tiles by {kind}"))
+            .collect();
+        let mixed = format!("hardware or libraries are mixed: {}", kinds.join(", "));
+        loaded.slide.meta.warnings.push(mixed);
+    }
     stitch::check_disjoint(&loaded.slide.nuclei)?;
     Ok(loaded)
 }
@@ -203,16 +231,36 @@ fn check_coverage(plan: &Plan, result: &SlideResult) -> Result<(), PipelineError
     })
 }
 
-/// Those of `places` in `plan.tiles` whose chunk is absent or fails its check.
-fn unfinished(plan: &Plan, places: &[usize], store: &Store) -> Result<Vec<usize>, PipelineError> {
+/// Number of tiles by the hardware and libraries that made them.
+type Kinds = BTreeMap<String, usize>;
+
+/// Those of `places` in `plan.tiles` whose chunk is absent or fails its check, and what made the others.
+fn unfinished(
+    plan: &Plan,
+    places: &[usize],
+    store: &Store,
+) -> Result<(Vec<usize>, Kinds), PipelineError> {
     let mut todo = Vec::new();
+    let mut kinds = Kinds::new();
     for &place in places {
         let tile = &plan.tiles[place];
-        if store.read_tile(tile.col, tile.row)?.is_none() {
-            todo.push(place);
+        match store.tile_state(tile.col, tile.row)? {
+            TileState::Done { numerics, .. } => *kinds.entry(numerics).or_default() += 1,
+            TileState::Absent | TileState::Damaged(_) => todo.push(place),
         }
     }
-    Ok(todo)
+    Ok((todo, kinds))
+}
+
+fn refuse_other_hardware(kinds: &Kinds, ours: &str) -> Result<(), PipelineError> {
+    match kinds.iter().find(|(kind, _)| *kind != ours) {
+        None => Ok(()),
+        Some((theirs, &tiles)) => Err(PipelineError::Numerics {
+            tiles,
+            theirs: theirs.clone(),
+            ours: ours.to_string(),
+        }),
+    }
 }
 
 /// Writes tiles to the store as they come, until all have or something goes wrong.

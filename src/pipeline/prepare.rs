@@ -40,6 +40,8 @@ pub struct Prepared {
     pub area: Area,
     /// The share of the tiles that this process runs; `None`: all.
     pub shard: Option<Shard>,
+    /// Whether tiles of other hardware may stay.
+    pub mix_devices: bool,
 }
 
 /// The patch grid of a slide. `patch_px` replaces the model's input side; the margin stays.
@@ -133,6 +135,7 @@ pub fn prepare(
         meta,
         area,
         shard: run.shard,
+        mix_devices: run.mix_devices,
     })
 }
 

@@ -7,6 +7,8 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use wsi_nuclei::store::Store;
+
 use crate::crowd::crowd;
 use crate::harness::{Dir, signal};
 use crate::invariance::rounds;
@@ -317,6 +319,32 @@ fn two_processes_on_one_slide_never_mix() {
     );
     assert_eq!(first.wait().unwrap().code(), Some(0));
     same_as_undisturbed(&dir, "another process tried");
+}
+
+#[test]
+fn tiles_of_other_hardware_are_refused_or_reported() {
+    let dir = undisturbed();
+    dir.ok(&format!("{RUN} -o out --model analytic --quiet"));
+    let store = Store::open(&dir.path("out/a/store.zarr")).unwrap();
+    let [col, row] = store.meta().planned_tiles[0];
+    let tile = store.read_tile(col, row).unwrap().unwrap();
+    store.write_tile(&tile, "an abacus").unwrap();
+    drop(store);
+
+    let wanted = ["an abacus", "--mix-devices", "--restart"];
+    dir.fails(&format!("{RUN} -o out --model analytic"), 2, &wanted);
+    let plain = dir.path("whole/a/summary.json");
+    assert!(!std::fs::read_to_string(plain).unwrap().contains("mixed"));
+    dir.ok(&format!(
+        "{RUN} -o out --model analytic --mix-devices --quiet"
+    ));
+    let summary = std::fs::read_to_string(dir.path("out/a/summary.json")).unwrap();
+    assert!(
+        summary.contains("mixed: ") && summary.contains("1 tiles by an abacus"),
+        "{summary}"
+    );
+    dir.ok(&format!("{RUN} -o out --model analytic --restart --quiet"));
+    same_as_undisturbed(&dir, "another machine's tile");
 }
 
 /// Slides that take a while, several of them in processes of their own.
