@@ -297,7 +297,7 @@ fn damaged_chunks_are_done_again_and_damaged_metadata_is_refused() {
 #[test]
 fn two_processes_on_one_slide_never_mix() {
     let dir = undisturbed();
-    let line = format!("{RUN} -o out --model analytic:600 --progress json");
+    let line = format!("{RUN} -o out --model analytic:1200 --progress json");
     let (mut first, last) = start(&dir, &line);
     while !["planned", "progress"].contains(&last.lock().unwrap().as_str()) {
         std::thread::sleep(Duration::from_millis(5));
