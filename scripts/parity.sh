@@ -39,7 +39,7 @@ $python tests/parity/rules.py "$binary" "$out/rules" "$data" "$out/predicted" | 
 # The table between the two marks of docs/accuracy.md.
 awk -v rows="$out/log" '
     /^<!-- parity -->/ { print; print "| what | cases | agreement | largest difference |"; print "| --- | --- | --- | --- |"
-        while ((getline line < rows) > 0) if (line ~ /^\|/) print line
+        while ((getline line < rows) > 0) { sub(/^test [a-z_]+ \.\.\. /, "", line); if (line ~ /^\|/) print line }
         inside = 1 }
     /^<!-- end -->/ { inside = 0 }
     !inside && !/^<!-- parity -->/ { print }
