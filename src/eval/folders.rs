@@ -13,6 +13,7 @@ use super::Detections;
 use super::annotation::Annotation;
 use super::ids::Ids;
 use crate::train::TrainError;
+use crate::train::formats;
 use crate::train::formats::mat5::{self, Matrix};
 use crate::train::formats::npy::Npy;
 
@@ -153,7 +154,7 @@ fn read_mat(path: &Path) -> Result<Annotation, TrainError> {
     let ids = Ids::renumber(&mut map);
     let mut id_types = ids.table(0u8);
     if let Some(types) = get("type_map").filter(|t| t.values.len() == map.len()) {
-        set_types(&mut id_types, &map, rows(types).into_iter());
+        id_types = formats::id_types(&map, rows(types).into_iter(), byte)?;
     } else if let Some(types) = get("inst_type") {
         // inst_uid names the id of each row; older files leave it out and count.
         let uid = get("inst_uid").filter(|u| u.values.len() == types.values.len());
@@ -167,13 +168,9 @@ fn read_mat(path: &Path) -> Result<Annotation, TrainError> {
     Ok(Annotation::of_map(map, id_types, width))
 }
 
-/// The type of each id from the type of each pixel.
-fn set_types(id_types: &mut [u8], map: &[u32], kinds: impl Iterator<Item = u32>) {
-    for (&id, kind) in map.iter().zip(kinds) {
-        if id > 0 && kind > 0 {
-            id_types[id as usize] = kind.min(255) as u8;
-        }
-    }
+/// A type of a file as we keep it.
+fn byte(kind: u32) -> Result<u8, TrainError> {
+    Ok(kind.min(255) as u8)
 }
 
 fn read_npy(path: &Path) -> Result<Annotation, TrainError> {
@@ -197,9 +194,9 @@ fn read_npy(path: &Path) -> Result<Annotation, TrainError> {
         return Ok(Annotation::of_map(values, Vec::new(), width));
     }
     let mut map: Vec<u32> = values.iter().step_by(2).copied().collect();
-    let mut id_types = Ids::renumber(&mut map).table(0u8);
+    Ids::renumber(&mut map);
     let kinds = values.iter().skip(1).step_by(2).copied();
-    set_types(&mut id_types, &map, kinds);
+    let id_types = formats::id_types(&map, kinds, byte)?;
     Ok(Annotation::of_map(map, id_types, width))
 }
 

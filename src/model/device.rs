@@ -186,15 +186,7 @@ fn one_thread_an_operation() {
 /// training's).
 pub fn keep_freed_memory() {
     #[cfg(target_env = "gnu")]
-    {
-        const LARGEST_BLOCK: libc::c_int = 1 << 30;
-        const MOST_FREE_AT_THE_END: libc::c_int = 1 << 30;
-        // SAFETY: mallopt only sets thresholds of this process's malloc; a value that it does not take changes nothing.
-        unsafe {
-            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_BLOCK);
-            libc::mallopt(libc::M_TRIM_THRESHOLD, MOST_FREE_AT_THE_END);
-        }
-    }
+    keep_up_to(1 << 30);
 }
 
 /// Undoes [`keep_freed_memory`] and gives back what is kept: what follows a network needs other sizes, and both together
@@ -202,14 +194,19 @@ pub fn keep_freed_memory() {
 pub fn release_freed_memory() {
     #[cfg(target_env = "gnu")]
     {
-        const LARGEST_BLOCK: libc::c_int = 1 << 20;
-        const MOST_FREE_AT_THE_END: libc::c_int = 1 << 20;
-        // SAFETY: thresholds as above; malloc_trim only returns pages that nobody uses.
-        unsafe {
-            libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST_BLOCK);
-            libc::mallopt(libc::M_TRIM_THRESHOLD, MOST_FREE_AT_THE_END);
-            libc::malloc_trim(0);
-        }
+        keep_up_to(1 << 20);
+        // SAFETY: it only returns pages that nobody uses.
+        unsafe { libc::malloc_trim(0) };
+    }
+}
+
+/// The largest block that malloc keeps when it is freed, and the most free memory it holds at the end of its heap, bytes.
+#[cfg(target_env = "gnu")]
+fn keep_up_to(bytes: libc::c_int) {
+    // SAFETY: mallopt only sets thresholds of this process's malloc; a value that it does not take changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, bytes);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, bytes);
     }
 }
 

@@ -117,8 +117,7 @@ impl HoverNet {
             Mode::Fast => 3,
             Mode::Original => 0,
         };
-        let x = self.conv0.conv.forward(&image, 1, padding, 1)?;
-        let mut x = self.conv0.norm.relu(&x)?;
+        let mut x = self.conv0.forward(&image, 1, padding)?;
         let mut skips = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             x = block.forward(x)?;
@@ -218,6 +217,12 @@ struct NormedConv {
     norm: Norm,
 }
 
+impl NormedConv {
+    fn forward(&self, x: &Tensor, stride: i64, padding: i64) -> Result<Tensor> {
+        self.norm.relu(&self.conv.forward(x, stride, padding, 1)?)
+    }
+}
+
 /// A batch norm before a ReLU.
 struct Norm {
     weight: Tensor,
@@ -282,8 +287,7 @@ impl ResidualBlock {
             if let Some(before) = &unit.before {
                 input = before.relu(&sum)?;
             }
-            let y = unit.conv1.conv.forward(&input, 1, 0, 1)?;
-            let y = unit.conv1.norm.relu(&y)?;
+            let y = unit.conv1.forward(&input, 1, 0)?;
             let y = conv_same(&unit.conv2.conv, &y, stride)?;
             let y = unit.conv2.norm.relu(&y)?;
             let y = unit.conv3.forward(&y, 1, 0, 1)?;
@@ -326,10 +330,7 @@ impl DenseBlock {
         let mut features = x;
         for unit in &self.units {
             let y = unit.before.relu(&features)?;
-            let y = unit
-                .conv1
-                .norm
-                .relu(&unit.conv1.conv.forward(&y, 1, 0, 1)?)?;
+            let y = unit.conv1.forward(&y, 1, 0)?;
             let y = unit.conv2.forward(&y, 1, 0, DENSE_GROUPS)?;
             features = Tensor::f_cat(&[crop(&features, kernel - 1)?, y], 1)?;
         }

@@ -82,10 +82,7 @@ impl Features<'_> {
         self.geometry(row, &mut text);
         text.push_str(",\"properties\":{\"objectType\":\"detection\"");
         if let Some(type_id) = row.record.type_id {
-            let name = match self.result.meta.model.types.get(type_id) {
-                Some(kind) => kind.name.clone(),
-                None => format!("type {type_id}"),
-            };
+            let name = self.result.type_name(type_id);
             let color = pictures::colour_of(self.result, Some(type_id)).0;
             let class = json!({"name": name, "color": color});
             let _ = write!(text, ",\"classification\":{class}");

@@ -90,6 +90,14 @@ impl SlideResult {
         self.imported.as_ref().is_none_or(|i| i.scale_known)
     }
 
+    /// What a type is called where every type must have a name.
+    pub fn type_name(&self, id: usize) -> String {
+        match self.meta.model.types.get(id) {
+            Some(kind) => kind.name.clone(),
+            None => format!("type {id}"),
+        }
+    }
+
     /// The nuclei with their ids, types and level-0 coordinates, in order of id.
     pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
         self.nuclei

@@ -168,9 +168,13 @@ pub fn run(
     if shard.is_some() {
         // Every shard looks after its last commit: so at least the one that was last finds all.
         let all: Vec<usize> = (0..plan.tiles.len()).collect();
-        let tiles_left = unfinished(&plan, &all, store)?.0.len();
-        if tiles_left > 0 {
+        let (todo, kinds) = unfinished(&plan, &all, store)?;
+        if !todo.is_empty() {
+            let tiles_left = todo.len();
             return Err(PipelineError::ShareDone { tiles_left });
+        }
+        if !mix_devices {
+            refuse_other_hardware(&kinds, &numerics)?;
         }
     }
 
@@ -179,10 +183,6 @@ pub fn run(
     let loaded = stitching.busy(|| load(store))?;
     stages.push(stitching.report());
     check_coverage(&plan, &loaded.slide)?;
-    if !mix_devices {
-        // Other shards may have run elsewhere meanwhile.
-        refuse_other_hardware(&loaded.numerics, &numerics)?;
-    }
     Ok(Finished {
         loaded,
         stages,

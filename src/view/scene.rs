@@ -122,12 +122,9 @@ impl Scene {
         let mut ids: Vec<Option<usize>> = self.index.spots().iter().map(|s| s.type_id).collect();
         ids.sort_unstable();
         ids.dedup();
-        let types = &self.result.meta.model.types;
         let of_type = |id: &Option<usize>| {
             let name = match id {
-                Some(id) => types
-                    .get(*id)
-                    .map_or(format!("type {id}"), |t| t.name.clone()),
+                Some(id) => self.result.type_name(*id),
                 None => "nuclei".to_owned(),
             };
             json!({"id": id, "name": name, "color": pictures::colour_of(&self.result, *id).0})

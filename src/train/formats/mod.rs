@@ -91,7 +91,7 @@ fn own_type(set: &DataSet, own: u32, path: &Path) -> Result<u8, TrainError> {
 }
 
 /// The type of each id from the set's own type of each pixel.
-fn id_types(
+pub(crate) fn id_types(
     ids: &[u32],
     own: impl Iterator<Item = u32>,
     ours: impl Fn(u32) -> Result<u8, TrainError>,
