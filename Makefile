@@ -37,12 +37,12 @@ test: setup ## format, lints and all tests: what CI runs
 
 check: test ## the same as test
 
-soak: setup ## killed, damaged, shared and cut differently, many times (half an hour): docs/reliability.md
+soak: setup ## killed, damaged, shared and cut differently, many times (a quarter of an hour): docs/reliability.md
 	$(ENV) WSI_NUCLEI_SOAK=1 cargo test --locked --test binary -- --nocapture killed:: invariance::
 
 FUZZ_SECONDS ?= 600
 fuzz: setup ## damaged files for every reader, FUZZ_SECONDS each
-	$(ENV) WSI_NUCLEI_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --test binary -- --nocapture hostile::
+	$(ENV) WSI_NUCLEI_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --test binary -- --nocapture hostile
 
 BUDGET_PX ?= 100000
 budget: setup ## peak memory and scratch on a slide of BUDGET_PX a side, against --memory and plan (a quarter of an hour)

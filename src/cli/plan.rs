@@ -1,4 +1,4 @@
-//! `plan SLIDE`: tiles, patches, memory, scratch and time expected; nothing is run or written.
+//! `plan SLIDE`: tiles, patches, memory, scratch and time expected, from a trial of a few tiles; nothing is kept.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use wsi_nuclei::pipeline::{self, estimate};
 use super::models::Models;
 use super::{Failure, inputs, print};
 
-/// What a run would take: tiles, patches, memory, scratch and time; nothing is written.
+/// What a run would take: tiles, patches, memory, scratch and time, from a trial of a few tiles; nothing is kept.
 #[derive(Debug, Args)]
 #[command(
     mut_arg("output", |arg| arg.hide(true)),
@@ -42,11 +42,11 @@ pub fn main(mut args: PlanArgs) -> Result<(), Failure> {
             "name one slide: a plan is made for one at a time",
         ));
     };
-    let model = Models::new(&config)?
-        .get(&slide.model)
-        .map_err(Failure::usage)?;
+    let mut models = Models::new(&config)?;
+    let model = models.get(&slide.model).map_err(Failure::usage)?;
+    let batch = config.batch_size.unwrap_or(models.default_batch());
     let prepared = pipeline::prepare(slide, &config, &model).map_err(Failure::slides)?;
-    let expected = estimate::estimate(&prepared, &model).map_err(Failure::slides)?;
+    let expected = estimate::estimate(prepared, &model, batch).map_err(Failure::slides)?;
     if args.json {
         let text = serde_json::to_string_pretty(&expected).map_err(Failure::slides)?;
         return print(&(text + "\n"));
@@ -57,7 +57,8 @@ pub fn main(mut args: PlanArgs) -> Result<(), Failure> {
          tiles    {} of {} px\n\
          memory   {:.2} GiB with {} workers\n\
          scratch  {:.1} MB\n\
-         time     {:.0} s ({:.3} s a patch and worker, measured)\n",
+         time     {:.0} s ({:.3} s a patch and worker)\n\
+         by       {}\n",
         expected.tissue_mm2,
         expected.planned_mm2,
         expected.patches,
@@ -70,5 +71,9 @@ pub fn main(mut args: PlanArgs) -> Result<(), Failure> {
         expected.scratch_bytes as f64 / 1e6,
         expected.seconds,
         expected.seconds_a_patch,
+        match expected.sampled_tiles {
+            0 => "one patch and typical figures: a tile of this model takes too long to try".into(),
+            n => format!("a trial of {n} tiles, which is not kept"),
+        },
     ))
 }

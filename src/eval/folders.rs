@@ -154,7 +154,7 @@ fn read_mat(path: &Path) -> Result<Annotation, TrainError> {
     let ids = Ids::renumber(&mut map);
     let mut id_types = ids.table(0u8);
     if let Some(types) = get("type_map").filter(|t| t.values.len() == map.len()) {
-        id_types = formats::id_types(&map, rows(types).into_iter(), byte)?;
+        id_types = formats::id_types(&mut map, rows(types).into_iter(), byte)?;
     } else if let Some(types) = get("inst_type") {
         // inst_uid names the id of each row; older files leave it out and count.
         let uid = get("inst_uid").filter(|u| u.values.len() == types.values.len());
@@ -194,9 +194,8 @@ fn read_npy(path: &Path) -> Result<Annotation, TrainError> {
         return Ok(Annotation::of_map(values, Vec::new(), width));
     }
     let mut map: Vec<u32> = values.iter().step_by(2).copied().collect();
-    Ids::renumber(&mut map);
     let kinds = values.iter().skip(1).step_by(2).copied();
-    let id_types = formats::id_types(&map, kinds, byte)?;
+    let id_types = formats::id_types(&mut map, kinds, byte)?;
     Ok(Annotation::of_map(map, id_types, width))
 }
 

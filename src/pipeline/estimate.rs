@@ -1,58 +1,170 @@
 //! What a run would take, before it starts.
 //!
-//! In: a prepared slide and its model. Out: tiles, patches, memory, scratch, and seconds from a short calibration on the
-//! slide's own first patches. Nothing is stored.
+//! In: a prepared slide and its model. Out: tiles, patches, memory, scratch and seconds, scaled from a run of a few of
+//! the slide's own tiles into a temporary store. Never writes elsewhere, and leaves nothing behind.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::{PipelineError, Prepared};
+use super::{PipelineError, Prepared, budget, run};
 use crate::model::Model;
+use crate::output::run_json::peak_memory_bytes;
+use crate::plan::Plan;
+use crate::store::StoreError;
 
-/// Store bytes a mm² predicted: nuclei and the open fragments of default tiles, compressed (docs/performance.md).
+/// Seconds that the tiles of a sample may take, by the time of one patch.
+const SAMPLE_SECONDS: f64 = 8.0;
+/// A single tile may take this long; where it would take longer, nothing is sampled.
+const TILE_SECONDS: f64 = 30.0;
+/// More tiles than this would tell little more.
+const MOST_TILES: usize = 24;
+/// Store bytes a mm² predicted where nothing was sampled (docs/performance.md).
 const STORE_BYTES_A_MM2: f64 = 1.1e6;
-/// Store bytes of the thumbnail where all of it is tissue, which hardly compresses; glass does.
-const THUMB_BYTES: f64 = 10e6;
+/// Seconds that stitching and the default outputs take a nucleus (docs/performance.md).
+const SECONDS_A_NUCLEUS: f64 = 60e-6;
+/// Bytes a block's pixel takes in the cache.
+const CACHED_BYTES_A_PX: u64 = 3;
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Estimate {
     pub tiles: usize,
+    /// Tiles that were run to know the rest; 0: one tile takes too long, and typical figures stand in.
+    pub sampled_tiles: usize,
     pub patches: usize,
     pub patch_in_px: i32,
     pub patch_out_px: i32,
     pub tile_px: i32,
     pub tissue_mm2: f64,
     pub planned_mm2: f64,
+    /// Peak of the process.
     pub memory_bytes: u64,
+    /// The store at its end.
     pub scratch_bytes: u64,
     pub infer_workers: usize,
-    /// Seconds a patch takes one worker, measured.
+    /// Seconds a patch takes one worker.
     pub seconds_a_patch: f64,
     pub seconds: f64,
 }
 
-/// Estimates a run of `prepared`; infers two patches to know how long one takes.
-pub fn estimate(prepared: &Prepared, model: &Model) -> Result<Estimate, PipelineError> {
+/// What a sample took, scaled to all tiles.
+struct Scaled {
+    tiles: usize,
+    memory_bytes: u64,
+    scratch_bytes: u64,
+    seconds: f64,
+}
+
+/// Estimates a run of `prepared` with `batch` patches at once; takes about ten seconds.
+///
+/// # Errors
+/// What a run of the sample could end with.
+pub fn estimate(
+    prepared: Prepared,
+    model: &Arc<Model>,
+    batch: usize,
+) -> Result<Estimate, PipelineError> {
     let plan = &prepared.plan;
+    let frames = *prepared.image.frames();
     let patches = plan.patches();
-    let planned_mm2 = prepared.image.frames().mm2(plan.planned_px());
-    let frames = prepared.image.frames();
-    let slide_mm2 = frames.mm2(frames.proc_rect().area());
-    let tissue_share = prepared.tissue_mm2 / slide_mm2.max(f64::MIN_POSITIVE);
-    let seconds_a_patch = seconds_a_patch(prepared, model)?;
-    Ok(Estimate {
+    let planned_mm2 = frames.mm2(plan.planned_px());
+    let workers = prepared.budget.infer_workers;
+    let seconds_a_patch = seconds_a_patch(&prepared, model)?;
+    let typical = Scaled {
+        tiles: 0,
+        memory_bytes: prepared.budget.expected_bytes,
+        scratch_bytes: (planned_mm2 * STORE_BYTES_A_MM2) as u64,
+        seconds: patches as f64 * seconds_a_patch / workers as f64,
+    };
+    let mut estimate = Estimate {
         tiles: plan.tiles.len(),
+        sampled_tiles: 0,
         patches,
         patch_in_px: plan.grid.patch_in_px,
         patch_out_px: plan.grid.patch_out_px,
         tile_px: plan.tile_patches * plan.grid.patch_out_px,
         tissue_mm2: prepared.tissue_mm2,
         planned_mm2,
-        memory_bytes: prepared.budget.expected_bytes,
-        scratch_bytes: (planned_mm2 * STORE_BYTES_A_MM2 + THUMB_BYTES * tissue_share) as u64,
-        infer_workers: prepared.budget.infer_workers,
+        memory_bytes: 0,
+        scratch_bytes: 0,
+        infer_workers: workers,
         seconds_a_patch,
-        seconds: patches as f64 * seconds_a_patch / prepared.budget.infer_workers as f64,
+        seconds: 0.0,
+    };
+    let count = sample_size(plan, seconds_a_patch / workers as f64);
+    let scaled = match count {
+        0 => typical,
+        _ => sample(prepared, count, model, batch)?,
+    };
+    estimate.sampled_tiles = scaled.tiles;
+    estimate.memory_bytes = scaled.memory_bytes;
+    estimate.scratch_bytes = scaled.scratch_bytes;
+    estimate.seconds = scaled.seconds;
+    Ok(estimate)
+}
+
+/// How many tiles to run where a patch takes all workers together `seconds`; 0 where one tile would take too long.
+fn sample_size(plan: &Plan, seconds: f64) -> usize {
+    let tiles = plan.tiles.len();
+    let a_tile = plan.patches() as f64 / tiles.max(1) as f64 * seconds;
+    if a_tile > TILE_SECONDS {
+        return 0;
+    }
+    let affordable = (SAMPLE_SECONDS / a_tile.max(1e-9)) as usize;
+    affordable.clamp(1, MOST_TILES).min(tiles)
+}
+
+/// Runs `count` tiles, evenly spread, into a temporary store, and scales what they took to all of them.
+fn sample(
+    mut prepared: Prepared,
+    count: usize,
+    model: &Arc<Model>,
+    batch: usize,
+) -> Result<Scaled, PipelineError> {
+    let (whole, budget) = (prepared.plan.clone(), prepared.budget);
+    let evenly = |i: usize| (2 * i + 1) * whole.tiles.len() / (2 * count);
+    prepared.plan.tiles = (0..count).map(|i| whole.tiles[evenly(i)].clone()).collect();
+    prepared.meta.planned_tiles = prepared.plan.tiles.iter().map(|t| [t.col, t.row]).collect();
+    prepared.shard = None;
+    let (sampled_px, whole_px) = (prepared.plan.planned_px(), whole.planned_px());
+    let share = sampled_px as f64 / whole_px.max(1) as f64;
+
+    let folder = tempfile::tempdir().map_err(|error| StoreError::Write {
+        path: std::env::temp_dir(),
+        reason: error.to_string(),
+    })?;
+    let path = folder.path().join("store.zarr");
+    let store = prepared.open_store(&path, false)?;
+    let before = bytes_of(&path);
+    let begun = Instant::now();
+    let go_on = AtomicBool::new(false);
+    let finished = run(prepared, &store, model.clone(), batch, &go_on, &|_| {})?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let nuclei = finished.loaded.slide.nuclei.len() as f64 / share;
+
+    let cached = |px: u64| budget.cache_bytes.min(px * CACHED_BYTES_A_PX);
+    let running = peak_memory_bytes().unwrap_or(budget.expected_bytes) + cached(whole_px)
+        - cached(sampled_px);
+    let at_the_end = budget::end_bytes(&whole, budget::result_bytes(nuclei));
+    Ok(Scaled {
+        tiles: count,
+        memory_bytes: running.max(at_the_end).min(budget.memory_bytes),
+        scratch_bytes: before + ((bytes_of(&path) - before) as f64 / share) as u64,
+        seconds: seconds / share + nuclei * SECONDS_A_NUCLEUS,
     })
+}
+
+/// Bytes of the files below `folder`; what cannot be read counts nothing.
+fn bytes_of(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => bytes_of(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 /// The second of two patches: the first one warms caches up.

@@ -182,6 +182,9 @@ pub fn run(
     let stitching = Stage::new("stitch", 1);
     let loaded = stitching.busy(|| load(store))?;
     stages.push(stitching.report());
+    if let Some(mixed) = mixed(&loaded.numerics) {
+        events(Event::Warning(mixed));
+    }
     check_coverage(&plan, &loaded.slide)?;
     Ok(Finished {
         loaded,
@@ -197,17 +200,16 @@ pub fn load(store: &Store) -> Result<Loaded, PipelineError> {
     let mut loaded = stitch::load(store, Foreground::merge, |blob| {
         segment(blob, &postproc, mpp)
     })?;
-    if loaded.numerics.len() > 1 {
-        let kinds: Vec<String> = loaded
-            .numerics
-            .iter()
-            .map(|(kind, tiles)| format!("{tiles} tiles by {kind}"))
-            .collect();
-        let mixed = format!("hardware or libraries are mixed: {}", kinds.join(", "));
-        loaded.slide.meta.warnings.push(mixed);
-    }
+    loaded.slide.meta.warnings.extend(mixed(&loaded.numerics));
     stitch::check_disjoint(&loaded.slide.nuclei)?;
     Ok(loaded)
+}
+
+/// The warning of a slide whose tiles come from several kinds of hardware or libraries.
+fn mixed(kinds: &Kinds) -> Option<String> {
+    let tiles = |(kind, tiles): (&String, &usize)| format!("{tiles} tiles by {kind}");
+    let kinds: Vec<String> = kinds.iter().map(tiles).collect();
+    (kinds.len() > 1).then(|| format!("hardware or libraries are mixed: {}", kinds.join(", ")))
 }
 
 /// Every planned pixel is done or unreadable, and every other pixel of the tiles outside: else something is lost.

@@ -13,7 +13,8 @@ use crate::geometry::Rect;
 
 /// Side of a chunk's source window, level px (without the filter's margin).
 const CHUNK_SOURCE_PX: f64 = 2048.0;
-/// A chunk that cannot be read is quartered down to this side, level px, so that little is lost beside the damage.
+/// A chunk that cannot be read is quartered down to this side, level px, and then looked for on the next finer level, so
+/// that little is lost beside the damage.
 const SMALLEST_SOURCE_PX: f64 = 256.0;
 
 /// Px of the chunks that are read before they are put into the image.
@@ -29,7 +30,7 @@ pub struct Overview {
 /// The slide with `level0_per_px` level-0 px a px, from the best level, as `size_px` px.
 ///
 /// # Errors
-/// [`SlideError::Read`] if nothing of it can be read; damaged parts alone are no error.
+/// [`SlideError::Read`] if nothing of it can be read on any level; damaged parts alone are no error.
 pub fn overview(
     reader: &dyn SlideReader,
     size_px: [u32; 2],
@@ -50,7 +51,7 @@ pub fn overview(
     for some in chunks.chunks((PX_AT_ONCE / largest_px).max(1) as usize) {
         let parts: Vec<Part> = some
             .par_iter()
-            .flat_map_iter(|&rect| read(reader, level, rect, level_per_px))
+            .flat_map_iter(|&rect| read(reader, level, rect, level0_per_px))
             .collect();
         for (rect, pixels) in parts {
             match pixels {
@@ -73,21 +74,42 @@ pub fn overview(
 
 type Part = (Rect, Result<RgbImage, SlideError>);
 
-/// One chunk, in quarters where it cannot be read whole.
-fn read(reader: &dyn SlideReader, level: usize, rect: Rect, level_per_px: [f64; 2]) -> Vec<Part> {
+/// One chunk, in quarters where it cannot be read whole, from finer levels where `level` is damaged.
+fn read(reader: &dyn SlideReader, level: usize, rect: Rect, level0_per_px: [f64; 2]) -> Vec<Part> {
+    let [rx, ry] = level0_per_level(&reader.info().levels, level);
+    let level_per_px = [level0_per_px[0] / rx, level0_per_px[1] / ry];
+    let source_px = f64::from(rect.w.max(rect.h)) * level_per_px[0].max(level_per_px[1]);
+    let parts = |rect| {
+        let quarters = quarters(rect).into_iter();
+        quarters.flat_map(|quarter| read(reader, level, quarter, level0_per_px))
+    };
+    let splits = rect.w > 1 && rect.h > 1;
+    // On a finer level the same chunk may be far larger.
+    if source_px > 2.0 * CHUNK_SOURCE_PX && splits {
+        return parts(rect).collect();
+    }
     match resample::window(reader, level, rect, level_per_px, HAMMING) {
         Ok(pixels) => vec![(rect, Ok(pixels))],
-        Err(error) => {
-            let source_px = f64::from(rect.w) * level_per_px[0];
-            if source_px <= SMALLEST_SOURCE_PX || rect.w < 2 || rect.h < 2 {
-                return vec![(rect, Err(error))];
+        Err(_) if source_px > SMALLEST_SOURCE_PX && splits => parts(rect).collect(),
+        Err(error) => match next_finer(reader, level) {
+            None => vec![(rect, Err(error))],
+            Some(finer) => {
+                let found = read(reader, finer, rect, level0_per_px);
+                match found.iter().any(|(_, pixels)| pixels.is_ok()) {
+                    true => found,
+                    false => vec![(rect, Err(error))],
+                }
             }
-            quarters(rect)
-                .into_iter()
-                .flat_map(|quarter| read(reader, level, quarter, level_per_px))
-                .collect()
-        }
+        },
     }
+}
+
+/// The coarsest of the levels that are finer than `level`.
+fn next_finer(reader: &dyn SlideReader, level: usize) -> Option<usize> {
+    let levels = &reader.info().levels;
+    let width = |level: usize| levels.get(level).map_or(0, |l| l.width_px);
+    let finer = (0..levels.len()).filter(|&other| width(other) > width(level));
+    finer.min_by_key(|&other| width(other))
 }
 
 fn quarters(rect: Rect) -> [Rect; 4] {

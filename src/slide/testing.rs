@@ -15,6 +15,8 @@ pub struct TestSlide {
     pixel: Pixel,
     /// Level-0 px that no read may touch.
     pub broken_level0: Option<Rect>,
+    /// A level that no read may touch.
+    pub broken_level: Option<usize>,
 }
 
 pub fn slide_info(sizes: &[[u64; 2]]) -> SlideInfo {
@@ -50,6 +52,7 @@ impl TestSlide {
             info: slide_info(sizes),
             pixel: Box::new(pixel),
             broken_level0: None,
+            broken_level: None,
         }
     }
 
@@ -81,6 +84,7 @@ impl SlideReader for TestSlide {
         if self
             .broken_level0
             .is_some_and(|broken| broken.meets(&level0))
+            || self.broken_level == Some(level)
         {
             return Err(SlideError::Read {
                 path: self.info.path.clone(),

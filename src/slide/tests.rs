@@ -245,6 +245,34 @@ fn a_spoilt_handle_is_replaced() {
 }
 
 #[test]
+fn an_overview_looks_on_finer_levels_for_what_one_lost() {
+    // Four px of a checkerboard a px of level 1, which shows their mean.
+    let pixel = |level: usize, x: u64, y: u64| match level {
+        0 => {
+            [if (x / 2 + y / 2).is_multiple_of(2) {
+                40
+            } else {
+                200
+            }; 3]
+        }
+        _ => [120; 3],
+    };
+    let mut slide = TestSlide::new(&[[9600, 6400], [2400, 1600]], pixel);
+    let whole = overview::overview(&slide, [300, 200], [32.0, 32.0]).unwrap();
+    slide.broken_level = Some(1);
+    let found = overview::overview(&slide, [300, 200], [32.0, 32.0]).unwrap();
+    assert!(found.unreadable.is_empty());
+    let apart = whole.image.as_raw().iter().zip(found.image.as_raw());
+    let apart = apart.map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(apart <= Some(2), "{apart:?}");
+    slide.broken_level0 = Some(Rect::new(0, 0, 9600, 6400));
+    let error = overview::overview(&slide, [300, 200], [32.0, 32.0])
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("level 1"), "{error}");
+}
+
+#[test]
 fn a_slide_of_one_broken_tile_opens_and_errs() {
     let Some(path) = shared("slides/broken_unreadable_tile.svs") else {
         return;

@@ -63,55 +63,113 @@ pub fn stitch(
     merge: impl Fn(&[Foreground]) -> Foreground + Sync,
     segment: impl Fn(&Foreground) -> Vec<Nucleus> + Sync,
 ) -> Stitched {
-    let mut all = Stitched::default();
-    let mut fragments = Vec::new();
-    let mut from_tile = Vec::new();
+    let mut stitcher = Stitcher::new(merge, segment);
     for tile in tiles {
-        all.done_px += tile.done_px;
-        all.unreadable_px += tile.unreadable_px;
-        all.outside_px += tile.outside_px;
-        all.read_errors.extend(tile.read_errors);
-        all.nuclei.extend(tile.nuclei);
-        from_tile.extend(std::iter::repeat_n(tile.rect, tile.fragments.len()));
-        fragments.extend(tile.fragments);
+        stitcher.add(tile);
     }
-    all.read_errors.sort();
-    all.read_errors.dedup();
-    all.seams.fragments = fragments.len();
+    stitcher.finish()
+}
 
-    let blobs = gather(fragments, &from_tile);
-    all.seams.blobs = blobs.len();
-    all.seams.blobs_over_2_tiles = blobs.iter().filter(|blob| blob.tiles.len() >= 2).count();
-    let joined: Vec<(Vec<Nucleus>, [usize; 2])> = blobs
-        .into_par_iter()
-        .map(|blob| {
-            let nuclei = match &blob.parts[..] {
-                [whole] => segment(whole),
-                parts => segment(&merge(parts)),
-            };
-            let over = [2, 4].map(|n| {
-                nuclei
-                    .iter()
-                    .filter(|nucleus| lies_over(nucleus, &blob.tiles) >= n)
-                    .count()
-            });
-            (nuclei, over)
-        })
-        .collect();
-    for (nuclei, [over_2, over_4]) in joined {
-        all.nuclei.extend(nuclei);
-        all.seams.nuclei_over_2_tiles += over_2;
-        all.seams.nuclei_over_4_tiles += over_4;
+/// Joins tiles as they come, so that only blobs that may still grow are held.
+struct Stitcher<M, S> {
+    merge: M,
+    segment: S,
+    done: Stitched,
+    /// Fragments of blobs that may still grow, and the tile of each.
+    open: Vec<(Foreground, Rect)>,
+}
+
+impl<M, S> Stitcher<M, S>
+where
+    M: Fn(&[Foreground]) -> Foreground + Sync,
+    S: Fn(&Foreground) -> Vec<Nucleus> + Sync,
+{
+    fn new(merge: M, segment: S) -> Self {
+        Self {
+            merge,
+            segment,
+            done: Stitched::default(),
+            open: Vec::new(),
+        }
     }
-    all.nuclei.par_sort_by_cached_key(first_pixel);
-    all
+
+    fn add(&mut self, tile: TileResult) {
+        let done = &mut self.done;
+        done.done_px += tile.done_px;
+        done.unreadable_px += tile.unreadable_px;
+        done.outside_px += tile.outside_px;
+        done.read_errors.extend(tile.read_errors);
+        done.nuclei.extend(tile.nuclei);
+        done.seams.fragments += tile.fragments.len();
+        let fragments = tile.fragments.into_iter();
+        self.open.extend(fragments.map(|f| (f, tile.rect)));
+    }
+
+    /// Every tile above proc row `y` has been added: blobs that end before it become nuclei.
+    fn close_above(&mut self, y: i32) {
+        let (fragments, from_tile): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.open).into_iter().unzip();
+        let (grow, whole): (Vec<Blob>, Vec<Blob>) = gather(fragments, &from_tile)
+            .into_iter()
+            .partition(|blob| blob.parts.iter().any(|part| part.bounds().bottom() >= y));
+        for blob in grow {
+            self.open.extend(blob.parts.into_iter().zip(blob.tiles));
+        }
+        let (merge, segment) = (&self.merge, &self.segment);
+        let joined: Vec<(Vec<Nucleus>, [usize; 2])> = whole
+            .par_iter()
+            .map(|blob| {
+                let nuclei = match &blob.parts[..] {
+                    [whole] => segment(whole),
+                    parts => segment(&merge(parts)),
+                };
+                let tiles = blob.different_tiles();
+                let over = [2, 4].map(|n| {
+                    nuclei
+                        .iter()
+                        .filter(|nucleus| lies_over(nucleus, &tiles) >= n)
+                        .count()
+                });
+                (nuclei, over)
+            })
+            .collect();
+        let seams = &mut self.done.seams;
+        seams.blobs += whole.len();
+        seams.blobs_over_2_tiles += whole
+            .iter()
+            .filter(|blob| blob.different_tiles().len() >= 2)
+            .count();
+        for (nuclei, [over_2, over_4]) in joined {
+            self.done.nuclei.extend(nuclei);
+            seams.nuclei_over_2_tiles += over_2;
+            seams.nuclei_over_4_tiles += over_4;
+        }
+    }
+
+    fn finish(mut self) -> Stitched {
+        self.close_above(i32::MAX);
+        let mut done = self.done;
+        done.read_errors.sort();
+        done.read_errors.dedup();
+        done.nuclei.par_sort_by_cached_key(first_pixel);
+        done
+    }
 }
 
 /// The fragments of one blob.
 struct Blob {
     parts: Vec<Foreground>,
-    /// The different tiles that they lie in.
+    /// The tile of each part.
     tiles: Vec<Rect>,
+}
+
+impl Blob {
+    fn different_tiles(&self) -> Vec<Rect> {
+        let mut tiles = self.tiles.clone();
+        tiles.sort();
+        tiles.dedup();
+        tiles
+    }
 }
 
 fn gather(fragments: Vec<Foreground>, from_tile: &[Rect]) -> Vec<Blob> {
@@ -119,13 +177,10 @@ fn gather(fragments: Vec<Foreground>, from_tile: &[Rect]) -> Vec<Blob> {
     let mut fragments: Vec<Option<Foreground>> = fragments.into_iter().map(Some).collect();
     groups
         .into_iter()
-        .map(|group| {
-            let mut tiles: Vec<Rect> = group.iter().map(|&i| from_tile[i]).collect();
-            tiles.sort();
-            tiles.dedup();
+        .map(|group| Blob {
+            tiles: group.iter().map(|&i| from_tile[i]).collect(),
             // Every fragment is in exactly one group.
-            let parts = group.iter().filter_map(|&i| fragments[i].take()).collect();
-            Blob { parts, tiles }
+            parts: group.iter().filter_map(|&i| fragments[i].take()).collect(),
         })
         .collect()
 }
@@ -150,32 +205,42 @@ pub struct Loaded {
     pub numerics: BTreeMap<String, usize>,
 }
 
-/// Reads every planned tile of a store and joins them: all that the outputs need.
+/// Reads every planned tile of a store and joins them: all that the outputs need. Holds one row of tiles at a time,
+/// beside finished nuclei and what crosses the row's lower border.
 pub fn load(
     store: &Store,
     merge: impl Fn(&[Foreground]) -> Foreground + Sync,
     segment: impl Fn(&Foreground) -> Vec<Nucleus> + Sync,
 ) -> Result<Loaded, StoreError> {
-    let planned = &store.meta().planned_tiles;
-    let states: Vec<TileState> = planned
-        .par_iter()
-        .map(|&[col, row]| store.tile_state(col, row))
-        .collect::<Result<_, _>>()?;
-    let mut tiles = Vec::with_capacity(states.len());
-    let mut damaged = Vec::new();
-    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    for (&place, state) in planned.iter().zip(states) {
-        match state {
-            TileState::Done { tile, numerics } => {
-                tiles.push(*tile);
-                *kinds.entry(numerics).or_default() += 1;
+    let mut planned = store.meta().planned_tiles.clone();
+    planned.sort_unstable_by_key(|&[col, row]| (row, col));
+    let mut stitcher = Stitcher::new(merge, segment);
+    let (mut tiles, mut damaged, mut kinds) = (0, Vec::new(), BTreeMap::new());
+    // After each row of tiles, what ends within it is whole.
+    for row in planned.chunk_by(|a, b| a[1] == b[1]) {
+        let states: Vec<TileState> = row
+            .par_iter()
+            .map(|&[col, row]| store.tile_state(col, row))
+            .collect::<Result<_, _>>()?;
+        let mut bottom = None;
+        for (&place, state) in row.iter().zip(states) {
+            match state {
+                TileState::Done { tile, numerics } => {
+                    bottom = bottom.max(Some(tile.rect.bottom()));
+                    stitcher.add(*tile);
+                    *kinds.entry(numerics).or_default() += 1;
+                    tiles += 1;
+                }
+                TileState::Damaged(reason) => damaged.push((place, reason)),
+                TileState::Absent => {}
             }
-            TileState::Damaged(reason) => damaged.push((place, reason)),
-            TileState::Absent => {}
+        }
+        if let Some(bottom) = bottom {
+            stitcher.close_above(bottom);
         }
     }
-    let missing_tiles = planned.len() - tiles.len();
-    let all = stitch(tiles, merge, segment);
+    let missing_tiles = planned.len() - tiles;
+    let all = stitcher.finish();
     Ok(Loaded {
         slide: SlideResult {
             meta: store.meta().clone(),

@@ -219,6 +219,12 @@ proptest! {
         let in_order = stitched(tiles.clone());
         prop_assert_eq!(&in_order.nuclei, &picture.uncut());
         prop_assert_eq!(in_order.done_px, picture.rect.area());
+        let mut by_rows = Stitcher::new(merge, segment);
+        for row in tiles.chunk_by(|a, b| a.row == b.row) {
+            row.iter().for_each(|tile| by_rows.add(tile.clone()));
+            by_rows.close_above(row[0].rect.bottom());
+        }
+        prop_assert_eq!(&by_rows.finish(), &in_order);
         let turn = turn.index(tiles.len());
         tiles.rotate_left(turn);
         if reverse {

@@ -71,8 +71,8 @@ fn bytes_of(folder: &Path) -> u64 {
         .sum()
 }
 
-/// Plans and runs a pyramid of `side_px` with each of `budgets_mib`.
-fn hold(side_px: u32, is_tissue: &dyn Fn(u32, u32) -> bool, budgets_mib: &[u64]) {
+/// Plans and runs a pyramid of `side_px` by `model` with each of `budgets_mib`.
+fn hold(model: &str, side_px: u32, is_tissue: &dyn Fn(u32, u32) -> bool, budgets_mib: &[u64]) {
     let Some(field) = field() else {
         return;
     };
@@ -89,7 +89,7 @@ fn hold(side_px: u32, is_tissue: &dyn Fn(u32, u32) -> bool, budgets_mib: &[u64])
     let slide_mb = slide.metadata().unwrap().len() as f64 / 1e6;
     let slide_mm2 = (f64::from(side_px) * MPP / 1000.0).powi(2);
     for &budget in budgets_mib {
-        let what = format!("large.tiff --model analytic --memory {budget}MiB");
+        let what = format!("large.tiff --model {model} --memory {budget}MiB");
         let (plan, plan_peak) = watched(&dir, &format!("plan {what} --json"));
         assert_eq!(plan.code, Some(0), "{}", plan.stderr);
         let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
@@ -105,7 +105,7 @@ fn hold(side_px: u32, is_tissue: &dyn Fn(u32, u32) -> bool, budgets_mib: &[u64])
         let scratch = bytes_of(&dir.path(&format!("{out}/large/store.zarr"))) as f64;
         let tissue = planned("tissue_mm2");
         eprintln!(
-            "budget: {side_px} px ({slide_mb:.1} MB on disk), {tissue:.1} mm² of tissue ({:.0} %), {} nuclei, \
+            "budget: {model}, {side_px} px ({slide_mb:.1} MB on disk), {tissue:.1} mm² of tissue ({:.0} %), {} nuclei, \
              --memory {budget}MiB: peak {} MiB (planned {:.0}; plan itself {}), scratch {:.1} MB = {:.2} a mm² \
              (planned {:.1}), {seconds:.0} s (planned {:.0})",
             100.0 * tissue / slide_mm2,
@@ -128,17 +128,23 @@ fn hold(side_px: u32, is_tissue: &dyn Fn(u32, u32) -> bool, budgets_mib: &[u64])
             "{peak} and {plan_peak} bytes"
         );
         assert!(scratch <= SCRATCH_A_MM2 * tissue, "{scratch} bytes");
-        // Plans may promise too much of both, never too little.
         for (name, truth) in [("memory_bytes", peak as f64), ("scratch_bytes", scratch)] {
-            let planned = planned(name);
-            assert!(planned >= truth, "{name}: {planned} planned, {truth} taken");
+            let ratio = planned(name) / truth;
+            assert!(
+                (0.8..=1.2).contains(&ratio),
+                "{name}: {ratio:.2} of the truth planned"
+            );
         }
     }
 }
 
 #[test]
 fn a_slide_stays_within_its_budget() {
-    hold(12_000, &|column, row| (column + row) % 3 == 0, &[600, 1024]);
+    hold("analytic", 12_000, &chequers, &[600, 1024]);
+}
+
+fn chequers(column: u32, row: u32) -> bool {
+    (column + row).is_multiple_of(3)
 }
 
 /// Three pieces of tissue, together a quarter of a slide of `fields` x `fields`.
@@ -157,8 +163,15 @@ fn a_huge_slide_stays_within_its_budget() {
     let side_px = std::env::var("WSI_NUCLEI_BUDGET_PX").map_or(100_000, |px| px.parse().unwrap());
     let fields = f64::from(side_px) / f64::from(FIELD_PX);
     hold(
+        "analytic",
         side_px,
         &|column, row| pieces(fields, column, row),
         &[1024, 4096],
     );
+}
+
+#[test]
+#[ignore = "minutes: make budget"]
+fn a_huge_slide_by_the_default_model() {
+    hold("default", 16_000, &chequers, &[1024, 4096]);
 }

@@ -57,7 +57,7 @@ unsafe impl GlobalAlloc for Watched {
 static ALLOCATOR: Watched = Watched;
 
 /// The most that one request for memory may be, unless the reader states another limit.
-const LARGEST_REQUEST: usize = 64 << 20;
+pub const LARGEST_REQUEST: usize = 64 << 20;
 
 fn seconds() -> Duration {
     let told = std::env::var("WSI_NUCLEI_FUZZ_SECONDS").ok();
@@ -120,7 +120,7 @@ fn mutate(bytes: &mut Vec<u8>, others: &[Vec<u8>], random: &mut fastrand::Rng) {
 }
 
 /// Feeds `read` with damaged `seeds` for a while; `true` from it means that it took the file.
-fn fuzz(
+pub fn fuzz(
     name: &str,
     seeds: &[Vec<u8>],
     largest_request: usize,
@@ -160,7 +160,7 @@ fn fuzz(
     eprintln!("hostile files: {name}: {tried} tried, {taken} of them still readable, no panic");
 }
 
-fn fixture(name: &str) -> Vec<u8> {
+pub fn fixture(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }

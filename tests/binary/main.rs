@@ -7,6 +7,7 @@ mod crowd;
 mod disk;
 mod harness;
 mod hostile;
+mod hostile_labels;
 mod hovernet;
 mod invariance;
 mod killed;

@@ -27,14 +27,14 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, TrainError> {
 fn read_truth(set: &DataSet, path: &Path, size: (u32, u32)) -> Result<Truth, TrainError> {
     let bytes = std::fs::read(path).map_err(|e| TrainError::file(path, e))?;
     let mat = mat5::read(&bytes).map_err(|e| TrainError::file(path, e))?;
-    let ids = read_map(&mat, path, "inst_map", size)?;
+    let mut ids = read_map(&mat, path, "inst_map", size)?;
     // Segmentation alone: no type_map.
     if !mat.iter().any(|m| m.name == "type_map") {
-        let types = id_types(&ids, std::iter::empty(), |_| Ok(0))?;
+        let types = id_types(&mut ids, std::iter::empty(), |_| Ok(0))?;
         return Ok(Truth::Instances { ids, types });
     }
     let pixel_types = read_map(&mat, path, "type_map", size)?;
-    let types = id_types(&ids, pixel_types.into_iter(), |own| {
+    let types = id_types(&mut ids, pixel_types.into_iter(), |own| {
         own_type(set, own, path)
     })?;
     Ok(Truth::Instances { ids, types })

@@ -32,12 +32,12 @@ fn patch(set: &DataSet, stem: &str, path: &Path) -> Result<LabelledImage, TrainE
         .clone()
         .flat_map(|p| p[..3].iter().map(|v| v.clamp(0.0, 255.0) as u8))
         .collect();
-    let ids: Vec<u32> = pixels.clone().map(|p| id_of(p[3])).collect();
+    let mut ids: Vec<u32> = pixels.clone().map(|p| id_of(p[3])).collect();
     let types = if channels == 5 {
         let own = pixels.map(|p| id_of(p[4]));
-        id_types(&ids, own, |kind| own_type(set, kind, path))?
+        id_types(&mut ids, own, |kind| own_type(set, kind, path))?
     } else {
-        id_types(&ids, std::iter::empty(), |_| Ok(0))?
+        id_types(&mut ids, std::iter::empty(), |_| Ok(0))?
     };
     let rgb = RgbImage::from_raw(w as u32, h as u32, rgb)
         .ok_or_else(|| TrainError::file(path, "its shape is wrong"))?;

@@ -10,6 +10,7 @@ use super::super::config::DataSet;
 use super::super::data::{LabelledImage, Truth};
 use super::npy::Npy;
 use super::{Loaded, images, own_type, read_rgb, same_size};
+use crate::eval::ids::Ids;
 
 /// Rows of a type table by image: (row in the file, instance id, type as written).
 type Table = BTreeMap<String, Vec<(usize, u32, String)>>;
@@ -24,13 +25,13 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, TrainError> {
         .into_iter()
         .map(|(stem, path)| {
             let rgb = read_rgb(&path)?;
-            let ids = read_ids(folder, &stem, rgb.dimensions())?;
+            let mut ids = read_ids(folder, &stem, rgb.dimensions())?;
             let own = folder.join("types").join(format!("{stem}.csv"));
             let (table_path, rows) = match own.exists() {
                 true => (own.clone(), read_table(&own, Some(&stem))?.remove(&stem)),
                 false => (whole.clone(), table.get(&stem).cloned()),
             };
-            let types = types_of(set, &ids, &rows.unwrap_or_default(), &table_path)?;
+            let types = types_of(set, &mut ids, &rows.unwrap_or_default(), &table_path)?;
             Ok(LabelledImage {
                 name: format!("{}/{stem}", set.name),
                 held_out: set.holds_out(&format!("{stem}.")),
@@ -97,24 +98,23 @@ fn read_table(path: &PathBuf, image: Option<&str>) -> Result<Table, TrainError> 
     Ok(table)
 }
 
+/// Numbers the ids of a label map without gaps, and gives the type of each by the table's rows.
 fn types_of(
     set: &DataSet,
-    ids: &[u32],
+    ids: &mut [u32],
     rows: &[(usize, u32, String)],
     path: &Path,
 ) -> Result<Vec<u8>, TrainError> {
-    let mut types = vec![0u8; ids.iter().copied().max().unwrap_or(0) as usize + 1];
+    let ids = Ids::renumber(ids);
+    let mut types = ids.table(0u8);
     for (line, id, own) in rows {
-        let slot = types
-            .get_mut(*id as usize)
-            .filter(|_| *id > 0)
-            .ok_or_else(|| {
-                TrainError::file(
-                    path,
-                    format!("row {line}: the label map has no nucleus {id}"),
-                )
-            })?;
-        *slot = match own.parse::<u32>() {
+        let new = ids.new_of(*id).filter(|_| *id > 0).ok_or_else(|| {
+            TrainError::file(
+                path,
+                format!("row {line}: the label map has no nucleus {id}"),
+            )
+        })?;
+        types[new] = match own.parse::<u32>() {
             Ok(number) => own_type(set, number, path)?,
             Err(_) => *set.types.get(own).ok_or_else(|| {
                 TrainError::file(

@@ -21,6 +21,7 @@ use image::RgbImage;
 use super::TrainError;
 use super::config::{DataSet, Format};
 use super::data::LabelledImage;
+use crate::eval::ids::Ids;
 
 /// What a format makes of a folder.
 pub type Loaded = Vec<Result<LabelledImage, TrainError>>;
@@ -90,13 +91,13 @@ fn own_type(set: &DataSet, own: u32, path: &Path) -> Result<u8, TrainError> {
     })
 }
 
-/// The type of each id from the set's own type of each pixel.
+/// Numbers the ids of a label map without gaps, and gives the type of each from the set's own type of each pixel.
 pub(crate) fn id_types(
-    ids: &[u32],
+    ids: &mut [u32],
     own: impl Iterator<Item = u32>,
     ours: impl Fn(u32) -> Result<u8, TrainError>,
 ) -> Result<Vec<u8>, TrainError> {
-    let mut types = vec![0u8; ids.iter().copied().max().unwrap_or(0) as usize + 1];
+    let mut types = Ids::renumber(ids).table(0u8);
     for (&id, own) in ids.iter().zip(own) {
         let ours = ours(own)?;
         if id > 0 && ours > 0 {

@@ -41,7 +41,7 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, TrainError> {
         path if path.exists() => texts(&path)?,
         _ => Vec::new(),
     };
-    let mut loaded = Vec::with_capacity(n);
+    let mut loaded = Vec::new();
     for i in 0..n {
         let rgb = images.take(h * w * 3)?;
         let rgb = rgb.into_iter().map(|v| v.clamp(0.0, 255.0) as u8).collect();
