@@ -10,6 +10,7 @@ pub mod features;
 pub mod geometry;
 pub mod import;
 pub mod model;
+pub mod npy;
 pub mod nuclei;
 pub mod output;
 pub mod pipeline;

@@ -3,14 +3,14 @@
 //! In or out: float32 `[H, W, C]`. C is 3 for `[np, h, v]`, 4 for hover_net's `[tp, np, h, v]` (tp: the class itself),
 //! 5 and more for `[p_0, …, p_T-1, np, h, v]` with the T class probabilities. Ours are written with probabilities.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use npyz::WriterBuilder;
 
 use super::{OutputError, write_file};
 use crate::model::PredictionMap;
+use crate::npy;
 
 /// Largest map read, values: 16 GiB.
 const MOST_VALUES: u64 = 1 << 32;
@@ -46,10 +46,12 @@ pub fn read(path: &Path, types: Option<usize>) -> Result<PredictionMap, OutputEr
         path: path.to_owned(),
         reason,
     };
-    let file = File::open(path)
-        .map_err(|error| wrong(format!("cannot be read: {error}: check the path")))?;
-    let npy = npyz::NpyFile::new(BufReader::new(file))
-        .map_err(|error| wrong(format!("is no .npy file: {error}")))?;
+    let npy = npy::open(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::PermissionDenied => {
+            wrong(format!("cannot be read: {error}: check the path"))
+        }
+        _ => wrong(format!("is no .npy file: {error}")),
+    })?;
     let shape = npy.shape().to_vec();
     let &[height, width, channels] = shape.as_slice() else {
         return Err(wrong(format!(

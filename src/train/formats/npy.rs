@@ -2,11 +2,11 @@
 //!
 //! In: a path. Out: shape and values in C order. Streams: a PanNuke fold of 2 GB never lies in memory whole.
 
-use std::fs::File;
-use std::io::{self, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::TrainError;
+use crate::npy;
 
 /// Most values an .npy may declare: a bound against absurd headers.
 const MOST_VALUES: u64 = 1 << 34;
@@ -23,10 +23,7 @@ impl Npy {
     /// Not an .npy, values that are no numbers, column order, or an absurd shape.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let failed = |reason: &dyn ToString| TrainError::file(path, reason.to_string());
-        let reader = || -> Result<_, TrainError> {
-            let file = File::open(path).map_err(|e| failed(&e))?;
-            npyz::NpyFile::new(BufReader::new(file)).map_err(|e| failed(&e))
-        };
+        let reader = || npy::open(path).map_err(|e| failed(&e));
         let header = reader()?;
         let shape = header.shape().to_vec();
         let values = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d));
@@ -82,6 +79,7 @@ pub fn id_of(value: f64) -> u32 {
 pub fn texts(path: &Path) -> Result<Vec<String>, TrainError> {
     let failed = |reason: String| TrainError::file(path, reason);
     let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
+    npy::open(path).map_err(|e| failed(e.to_string()))?;
     let mut rest = bytes.as_slice();
     let header = npyz::NpyHeader::from_reader(&mut rest).map_err(|e| failed(e.to_string()))?;
     let kind = header.dtype().descr();
