@@ -70,7 +70,7 @@ pub(crate) fn in_store(folder: &Path) {
     meta.tiles_xy = [tiles; 2];
     meta.planned_tiles = (0..tiles * tiles).map(|i| [i % tiles, i / tiles]).collect();
     let thumb = look();
-    let mask = TissueMask::all(meta.frames.level0_size_px, [40.0; 2]);
+    let mask = TissueMask::all(meta.frames.level0_size_px, [0.25; 2]);
     let store = Store::create(&folder.join("store.zarr"), meta, &thumb, &mask).unwrap();
     let mut tiled: BTreeMap<(i32, i32), Vec<Nucleus>> = BTreeMap::new();
     for nucleus in result.nuclei {
@@ -162,7 +162,7 @@ fn report(result: &SlideResult, measured: Measurements, path: &Path) {
         summary: summary_json::summary(result, &measured.medians),
         measured,
         thumb: look(),
-        mask: TissueMask::all(result.frames().level0_size_px, [40.0; 2]),
+        mask: TissueMask::all(result.frames().level0_size_px, [0.25; 2]),
         crops: Vec::new(),
     };
     report_html::write(results, path).unwrap();
@@ -176,7 +176,7 @@ fn look() -> RgbImage {
 fn write_everything(result: &SlideResult, folder: &Path) {
     let pictures = Pictures {
         thumb: look(),
-        mask: TissueMask::all(result.frames().level0_size_px, [40.0; 2]),
+        mask: TissueMask::all(result.frames().level0_size_px, [0.25; 2]),
         overlay: None,
         crops: Vec::new(),
         legend: false,
