@@ -58,11 +58,12 @@ train-default: build ## the default model again, from nothing (hours; DATA=FOLDE
 parity: build ## every comparison with hover_net and scikit-image, into docs/accuracy.md (DATA=FOLDER; 20 minutes)
 	@$(ENV) scripts/parity.sh "$(BINARY)" "$(DATA)" out/parity
 
-outputs: build ## a run's files, opened by pyarrow, pandas, DuckDB, zarr and ome-zarr, and `view` in Chromium (needs pip, npm)
+outputs: build ## a run's files, opened by pyarrow, pandas, DuckDB, zarr and ome-zarr, `view` and reports in Chromium (needs pip, npm)
 	@scripts/fetch_demo_slide.sh
 	@$(ENV) scripts/outputs.sh "$(BINARY)" $(DEMO_SLIDE) out/outputs
 	@$(ENV) tests/outputs/labels.sh "$(BINARY)" out/outputs
 	@$(ENV) tests/outputs/view.sh "$(BINARY)" $(DEMO_SLIDE) out/outputs
+	@$(ENV) tests/outputs/report.sh "$(BINARY)" $(DEMO_SLIDE) out/outputs
 
 clean: ## what cargo built and the demo made; .deps/ and slides/ stay
 	cargo clean

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::record::round2;
+use super::record::push_round2;
 use super::table::Row;
 use super::{SlideResult, pictures, significant};
 use crate::config::GeojsonFrame;
@@ -34,6 +34,8 @@ struct Features<'a> {
     /// Level-0 px that are taken off.
     origin_px: [f64; 2],
     namespace: Uuid,
+    /// Of [`measurements`], as JSON.
+    names: Vec<String>,
 }
 
 impl<'a, W: Write> Writer<'a, W> {
@@ -44,6 +46,7 @@ impl<'a, W: Write> Writer<'a, W> {
                 result,
                 origin_px: origin_px(result, frame),
                 namespace: namespace(result),
+                names: names(result),
             },
             first: true,
             out,
@@ -88,9 +91,12 @@ impl Features<'_> {
             let _ = write!(text, ",\"classification\":{class}");
         }
         text.push_str(",\"measurements\":{");
-        for (i, (name, value)) in measurements(row, self.result).iter().enumerate() {
+        let values = measurements(row, self.result);
+        let numbers = self.names.iter().zip(values);
+        let numbers = numbers.filter_map(|(name, value)| Some((name, significant(value)?)));
+        for (i, (name, value)) in numbers.enumerate() {
             let comma = if i > 0 { "," } else { "" };
-            let _ = write!(text, "{comma}{}:{value}", json!(name));
+            let _ = write!(text, "{comma}{name}:{value}");
         }
         let _ = write!(text, "}},\"metadata\":{{\"id\":\"{id}\"}}}}}}");
         text
@@ -103,8 +109,11 @@ impl Features<'_> {
             text.push('[');
             for (i, point) in ring.iter().enumerate() {
                 let [x, y] = row.record.to_edge(point.map(f64::from));
-                let [x, y] = [x - self.origin_px[0], y - self.origin_px[1]].map(round2);
-                let _ = write!(text, "{}[{x},{y}]", if i > 0 { "," } else { "" });
+                text.push_str(if i > 0 { ",[" } else { "[" });
+                push_round2(text, x - self.origin_px[0]);
+                text.push(',');
+                push_round2(text, y - self.origin_px[1]);
+                text.push(']');
             }
             text.push(']');
         };
@@ -144,48 +153,56 @@ fn namespace(result: &SlideResult) -> Uuid {
     Uuid::new_v5(&program, identity.as_bytes())
 }
 
-/// Names as QuPath gives them to its own nuclei; to 6 significant digits.
-fn measurements(row: &Row<'_>, result: &SlideResult) -> Vec<(String, f64)> {
-    let (shape, unit) = if result.scale_known() {
-        (shape_um(&row.shape_px, result.frames().proc_mpp()), "µm")
-    } else {
-        (row.shape_px, "px")
+/// What [`measurements`] are called, as JSON: names as QuPath gives them to its own nuclei.
+fn names(result: &SlideResult) -> Vec<String> {
+    let unit = if result.scale_known() { "µm" } else { "px" };
+    let mut names: Vec<String> = [
+        "Area {unit}^2",
+        "Length {unit}",
+        "Circularity",
+        "Solidity",
+        "Max diameter {unit}",
+        "Min diameter {unit}",
+        "Eccentricity",
+    ]
+    .map(|name| format!("Nucleus: {}", name.replace("{unit}", unit)))
+    .into();
+    if result.imported.is_none() {
+        for stain in ["Hematoxylin", "Eosin"] {
+            let of = |what: &str| format!("Nucleus: {stain} OD {what}");
+            names.extend(["mean", "std dev"].map(of));
+        }
+        let types = result.meta.model.types.iter();
+        names.extend(types.map(|kind| format!("Probability: {}", kind.name)));
+    }
+    names.push("Type probability".into());
+    names.iter().map(|name| json!(name).to_string()).collect()
+}
+
+/// A nucleus's numbers in the order of [`names`]; NaN where there is none.
+fn measurements(row: &Row<'_>, result: &SlideResult) -> Vec<f64> {
+    let shape = match result.scale_known() {
+        true => shape_um(&row.shape_px, result.frames().proc_mpp()),
+        false => row.shape_px,
     };
     let mut all = vec![
-        (format!("Nucleus: Area {unit}^2"), shape.area),
-        (format!("Nucleus: Length {unit}"), shape.perimeter),
-        ("Nucleus: Circularity".into(), shape.circularity),
-        ("Nucleus: Solidity".into(), shape.solidity),
-        (format!("Nucleus: Max diameter {unit}"), shape.feret_max),
-        (format!("Nucleus: Min diameter {unit}"), shape.feret_min),
-        ("Nucleus: Eccentricity".into(), shape.eccentricity),
+        shape.area,
+        shape.perimeter,
+        shape.circularity,
+        shape.solidity,
+        shape.feret_max,
+        shape.feret_min,
+        shape.eccentricity,
     ];
     if result.imported.is_none() {
         let stain = &row.stain;
-        all.extend([
-            (
-                "Nucleus: Hematoxylin OD mean".into(),
-                stain.hematoxylin_od_mean,
-            ),
-            (
-                "Nucleus: Hematoxylin OD std dev".into(),
-                stain.hematoxylin_od_std,
-            ),
-            ("Nucleus: Eosin OD mean".into(), stain.eosin_od_mean),
-            ("Nucleus: Eosin OD std dev".into(), stain.eosin_od_std),
-        ]);
-        let types = result.meta.model.types.iter().enumerate();
-        all.extend(types.map(|(id, kind)| {
-            let name = format!("Probability: {}", kind.name);
-            (name, row.record.nucleus.mean_probability(id))
-        }));
+        all.extend([stain.hematoxylin_od_mean, stain.hematoxylin_od_std]);
+        all.extend([stain.eosin_od_mean, stain.eosin_od_std]);
+        let types = 0..result.meta.model.types.len();
+        all.extend(types.map(|id| row.record.nucleus.mean_probability(id)));
     }
-    if let Some(prob) = row.record.type_prob {
-        all.push(("Type probability".into(), prob));
-    }
-    all.into_iter()
-        .filter_map(|(name, value)| Some((name, significant(value)?)))
-        .collect()
+    all.push(row.record.type_prob.unwrap_or(f64::NAN));
+    all
 }
 
 #[cfg(test)]

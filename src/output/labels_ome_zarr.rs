@@ -24,7 +24,7 @@ const FOLDER: &str = "labels.ome.zarr";
 const CHUNK_PX: i32 = 1024;
 /// Levels are added until the longer side fits into a chunk.
 const MOST_LEVELS: u32 = 12;
-const ZSTD_LEVEL: i32 = 3;
+const ZSTD_LEVEL: i32 = 1;
 /// The value of `types` for a nucleus of a model without types.
 const UNTYPED: u8 = 1;
 
@@ -194,11 +194,18 @@ fn draw(nuclei: &[Nucleus], members: &[usize], origin: [i32; 2], power: u32) -> 
         let (x0, y0) = (at_least(b.x), at_least(b.y));
         let (x1, y1) = (at_least(b.right()), at_least(b.bottom()));
         let seen = Rect::new(x0, y0, x1 - x0, y1 - y0).intersect(&chunk);
+        if seen.is_empty() {
+            continue;
+        }
         for y in seen.y..seen.bottom() {
-            let row = ((y - origin[1]) * CHUNK_PX - origin[0]) as isize;
-            for x in seen.x..seen.right() {
-                if nucleus.contains((x << power) + centre, (y << power) + centre) {
-                    ids[(row + x as isize) as usize] = at as u32 + 1;
+            let first = (y - origin[1]) * CHUNK_PX + seen.x - origin[0];
+            let row = ids[first as usize..].iter_mut();
+            let bits = ((y << power) + centre - b.y) as usize * b.w as usize;
+            for (x, id) in (seen.x..seen.right()).zip(row) {
+                let bit = bits + ((x << power) + centre - b.x) as usize;
+                let byte = nucleus.mask.get(bit / 8).copied().unwrap_or(0);
+                if byte >> (bit % 8) & 1 == 1 {
+                    *id = at as u32 + 1;
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! In: chunks of rows. Out: RFC 4180 with a header, `.` decimals, empty where there is no value. Cells come rounded, so
 //! the bytes are the same on every machine.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use rayon::prelude::*;
@@ -11,44 +12,41 @@ use super::SlideResult;
 use super::table::{self, Cell, Column, Measurements, Row};
 use crate::config::Units;
 
+/// Rows that one core turns into text at a time.
+const PART: usize = 256;
+
 /// A table on its way into `W`.
 pub struct Writer<'a, W: Write> {
     result: &'a SlideResult,
     columns: Vec<Column>,
-    csv: csv::Writer<W>,
+    out: W,
 }
 
 impl<'a, W: Write> Writer<'a, W> {
     /// Writes the header.
-    pub fn new(result: &'a SlideResult, units: Units, out: W) -> io::Result<Self> {
+    pub fn new(result: &'a SlideResult, units: Units, mut out: W) -> io::Result<Self> {
         let columns = table::columns(result, units);
-        let mut csv = csv::Writer::from_writer(out);
+        let mut csv = csv::Writer::from_writer(Vec::new());
         csv.write_record(columns.iter().map(|column| &column.name))?;
+        out.write_all(&inner(csv)?)?;
         Ok(Self {
             result,
             columns,
-            csv,
+            out,
         })
     }
 
     pub fn rows(&mut self, rows: &[Row<'_>]) -> io::Result<()> {
-        let texts: Vec<Vec<String>> = rows
-            .par_iter()
-            .map(|row| {
-                let cells = table::cells(row, self.result, &self.columns);
-                cells.into_iter().map(text).collect()
-            })
-            .collect();
-        for cells in texts {
-            self.csv.write_record(cells)?;
-        }
-        Ok(())
+        let (result, columns) = (self.result, &self.columns);
+        let parts = rows.par_chunks(PART);
+        let texts: io::Result<Vec<Vec<u8>>> =
+            parts.map(|rows| lines(rows, result, columns)).collect();
+        texts?.iter().try_for_each(|text| self.out.write_all(text))
     }
 
     /// Gives `W` back, everything written.
     pub fn finish(self) -> io::Result<W> {
-        let text = |e: csv::IntoInnerError<csv::Writer<W>>| io::Error::other(e.error().to_string());
-        self.csv.into_inner().map_err(text)
+        Ok(self.out)
     }
 }
 
@@ -64,13 +62,30 @@ pub fn stream(
     Ok(measured)
 }
 
-fn text(cell: Cell<'_>) -> String {
-    match cell {
-        Cell::Whole(value) => value.to_string(),
-        Cell::Number(value) => value.to_string(),
-        Cell::Text(text) => text.to_owned(),
-        Cell::Missing => String::new(),
+/// The rows' text.
+fn lines(rows: &[Row<'_>], result: &SlideResult, columns: &[Column]) -> io::Result<Vec<u8>> {
+    let mut csv = csv::Writer::from_writer(Vec::with_capacity(rows.len() * 8 * columns.len()));
+    let mut text = String::new();
+    for row in rows {
+        for cell in table::cells(row, result, columns) {
+            text.clear();
+            // Writing into a String cannot fail.
+            let _ = match cell {
+                Cell::Whole(value) => write!(text, "{value}"),
+                Cell::Number(value) => write!(text, "{value}"),
+                Cell::Text(name) => text.write_str(name),
+                Cell::Missing => Ok(()),
+            };
+            csv.write_field(&text)?;
+        }
+        csv.write_record(None::<&[u8]>)?;
     }
+    inner(csv)
+}
+
+fn inner(csv: csv::Writer<Vec<u8>>) -> io::Result<Vec<u8>> {
+    let text = |e: csv::IntoInnerError<csv::Writer<Vec<u8>>>| e.error().to_string();
+    csv.into_inner().map_err(|e| io::Error::other(text(e)))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::json;
 
+use super::record::push_round2;
 use super::{OutputError, Record, SlideResult, write_file};
 use crate::nuclei::outline_through_centres;
 
@@ -105,7 +106,11 @@ fn entry(record: &Record<'_>) -> String {
     );
     for (i, [px, py]) in contour.iter().enumerate() {
         let [x, y] = record.to_centre([f64::from(*px) + 0.5, f64::from(*py) + 0.5]);
-        let _ = write!(text, "{}[{x},{y}]", if i > 0 { "," } else { "" });
+        text.push_str(if i > 0 { ",[" } else { "[" });
+        push_round2(&mut text, x);
+        text.push(',');
+        push_round2(&mut text, y);
+        text.push(']');
     }
     let prob = record
         .type_prob

@@ -1,9 +1,11 @@
 //! nuclei.parquet: the columns of [`super::table`], typed, compressed, with units and provenance.
 //!
 //! In: chunks of rows. Out: Parquet with zstd and statistics. Row groups of [`GROUP`] rows in order of id, which is from
-//! the top of the slide to its bottom. One group is held in memory. (The crate's statistics of floats use an order that
-//! pyarrow does not read yet: it prunes by `id` alone.)
-//! Floats are the CSV's rounded numbers as 32 bits, positions as 64. The metadata's key `wsi-nuclei` is a JSON object.
+//! the top of the slide to its bottom. One group is held in memory. Floats are the CSV's rounded numbers as 32 bits,
+//! positions as 64; what is missing is null, never NaN. The metadata's key `wsi-nuclei` is a JSON object.
+
+mod arrow;
+mod footer;
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -35,7 +37,7 @@ pub struct Writer<'a, W: Write + Send> {
     held_rows: usize,
     /// Rows of a row group.
     group_rows: usize,
-    file: SerializedFileWriter<W>,
+    file: SerializedFileWriter<footer::Tail<W>>,
 }
 
 /// Values of a column that wait for their row group; a level is 1 where there is a value, 0 where there is none.
@@ -61,7 +63,8 @@ impl<'a, W: Write + Send> Writer<'a, W> {
             held_rows: 0,
             group_rows: GROUP,
             columns,
-            file: SerializedFileWriter::new(out, schema, properties).map_err(wrong)?,
+            file: SerializedFileWriter::new(footer::Tail::new(out), schema, properties)
+                .map_err(wrong)?,
         })
     }
 
@@ -88,7 +91,9 @@ impl<'a, W: Write + Send> Writer<'a, W> {
         if self.held_rows > 0 {
             self.write_group().map_err(wrong)?;
         }
-        self.file.into_inner().map_err(wrong)
+        self.file.inner_mut().hold();
+        let tail = self.file.into_inner().map_err(wrong)?;
+        tail.finish(self.columns.len())
     }
 
     fn write_group(&mut self) -> Result<(), ParquetError> {
@@ -210,10 +215,10 @@ fn properties(
         .set_created_by(concat!("wsi-nuclei ", env!("CARGO_PKG_VERSION")).into())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_dictionary_enabled(false)
-        .set_key_value_metadata(Some(vec![KeyValue::new(
-            "wsi-nuclei".into(),
-            provenance(result, columns).to_string(),
-        )]));
+        .set_key_value_metadata(Some(vec![
+            KeyValue::new("wsi-nuclei".into(), provenance(result, columns).to_string()),
+            KeyValue::new(arrow::KEY.into(), arrow::schema(columns)),
+        ]));
     for column in columns {
         if matches!(column.kind, Kind::Text | Kind::Whole) {
             let path = ColumnPath::from(vec![column.name.clone()]);
@@ -274,7 +279,9 @@ fn wrong(error: ParquetError) -> io::Error {
 mod tests {
     use super::super::{fixture, nuclei_csv};
     use super::*;
+    use parquet::basic::ColumnOrder;
     use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::file::statistics::Statistics;
     use parquet::record::Field;
 
     fn written(result: &SlideResult, units: Units) -> SerializedFileReader<bytes::Bytes> {
@@ -350,6 +357,42 @@ mod tests {
             found.unwrap()
         };
         assert!(of("type_name").dictionary_page_offset().is_some());
+    }
+
+    #[test]
+    fn a_group_says_between_which_values_its_floats_lie() {
+        let mut result = fixture::result(1.0);
+        // Of the first group of 3; its certainty is null and no NaN.
+        result.nuclei[2].prob_sums.clear();
+        let file = written(&result, Units::Um);
+        let columns = file.metadata().file_metadata().schema_descr();
+        let statistics = |name: &str| {
+            let at = columns.columns().iter().position(|c| c.name() == name);
+            let group = file.metadata().row_group(0);
+            group.column(at.unwrap()).statistics().unwrap().clone()
+        };
+        let Statistics::Double(places) = statistics("max_y") else {
+            panic!("no double")
+        };
+        // Boxes end at 6, 18 and 29.
+        assert_eq!(
+            (places.min_opt(), places.max_opt()),
+            (Some(&6.0), Some(&29.0))
+        );
+        let Statistics::Float(probs) = statistics("type_prob") else {
+            panic!("no float")
+        };
+        assert_eq!(probs.min_opt(), Some(&0.6));
+        assert_eq!(probs.null_count_opt(), Some(1));
+        // The order that other readers know.
+        let orders = file.metadata().file_metadata().column_orders().unwrap();
+        assert_eq!(orders.len(), columns.num_columns());
+        for order in orders {
+            assert!(
+                matches!(order, ColumnOrder::TYPE_DEFINED_ORDER(_)),
+                "{order:?}"
+            );
+        }
     }
 
     #[test]

@@ -115,9 +115,42 @@ pub fn round2(v: f64) -> f64 {
     (v * 100.0).round() / 100.0
 }
 
+/// Appends [`round2`] of a number as `Display` writes it, several times as fast: outlines have 100 million of them.
+pub fn push_round2(text: &mut String, v: f64) {
+    let hundredths = (v * 100.0).round();
+    // Up to here every hundredth has its own double, whose shortest text it is.
+    if hundredths.is_nan() || hundredths.abs() >= 1e13 {
+        text.push_str(&round2(v).to_string());
+        return;
+    }
+    if hundredths.is_sign_negative() {
+        text.push('-');
+    }
+    let hundredths = hundredths.abs() as u64;
+    let mut digits = [0u8; 20];
+    let mut first = digits.len();
+    let mut rest = hundredths / 100;
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    text.extend(digits[first..].iter().map(|&digit| char::from(digit)));
+    let digit = |value: u64| char::from(b'0' + value as u8);
+    match (hundredths / 10 % 10, hundredths % 10) {
+        (0, 0) => {}
+        (tenth, 0) => text.extend(['.', digit(tenth)]),
+        (tenth, hundredth) => text.extend(['.', digit(tenth), digit(hundredth)]),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fixture;
+    use super::{push_round2, round2};
 
     #[test]
     fn boxes_cover_the_mask_and_the_outline() {
@@ -139,6 +172,21 @@ mod tests {
                 let [ex, ey] = record.to_edge([f64::from(b.right()), f64::from(b.bottom())]);
                 assert!(ex <= c1 as f64 && ey <= r1 as f64, "{ratio}");
             }
+        }
+    }
+
+    #[test]
+    fn quick_text_is_that_of_the_rounded_number() {
+        let mut rng = fastrand::Rng::with_seed(2);
+        let mut cases = vec![
+            0.0, -0.0, -0.001, 0.005, 9.995, 99.999, -0.1, 1e12, 1e13, 1e300,
+        ];
+        cases.extend((0..100_000).map(|_| (rng.f64() - 0.2) * 10f64.powi(rng.i32(-3..14))));
+        cases.extend([f64::NAN, f64::INFINITY, f64::NEG_INFINITY]);
+        for value in cases {
+            let mut text = String::new();
+            push_round2(&mut text, value);
+            assert_eq!(text, round2(value).to_string(), "{value:e}");
         }
     }
 }

@@ -68,7 +68,7 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
         "feature_medians": {
             "all": median_map(&medians.all),
             "types": Value::Object(medians.by_type.iter().map(|(id, list)| {
-                (type_name(result, *id), median_map(list))
+                (result.type_name(*id), median_map(list))
             }).collect()),
         },
         "warnings": warnings,
@@ -198,17 +198,10 @@ fn types(result: &SlideResult, done_mm2: f64) -> Value {
                 "density_per_mm2": density(*count, done_mm2),
                 "color": super::pictures::type_colour(result, id).0,
             });
-            (type_name(result, id), entry)
+            (result.type_name(id), entry)
         })
         .collect();
     Value::Object(entries)
-}
-
-fn type_name(result: &SlideResult, id: usize) -> String {
-    match result.meta.model.types.get(id) {
-        Some(kind) => kind.name.clone(),
-        None => id.to_string(),
-    }
 }
 
 fn median_map(medians: &[(String, f64)]) -> Value {
@@ -280,7 +273,10 @@ mod tests {
     fn medians_stand_under_their_types_names() {
         let medians = Medians {
             all: vec![("area_um2".into(), 12.345_678_9)],
-            by_type: vec![(2, vec![("area_um2".into(), 3.0)])],
+            by_type: vec![
+                (2, vec![("area_um2".into(), 3.0)]),
+                (7, vec![("area_um2".into(), 4.0)]),
+            ],
         };
         let value = summary(&fixture::result(1.0), &medians);
         assert_eq!(value["feature_medians"]["all"]["area_um2"], 12.3457);
@@ -288,5 +284,7 @@ mod tests {
             value["feature_medians"]["types"]["lymphocyte"]["area_um2"],
             3.0
         );
+        // A type that the model does not name is called as in every other file.
+        assert_eq!(value["feature_medians"]["types"]["type 7"]["area_um2"], 4.0);
     }
 }

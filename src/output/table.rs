@@ -343,7 +343,7 @@ struct Around {
 impl Around {
     fn of(result: &SlideResult) -> Self {
         let centroids_um = centroids_um(result);
-        let types: Vec<Option<usize>> = result.records().map(|r| r.type_id).collect();
+        let types: Vec<Option<usize>> = records(result).map(|r| r.type_id).collect();
         let of_type = |id| neighbours_among(&centroids_um, |i| types.get(i) == Some(&Some(id)));
         Self {
             all: neighbours(&centroids_um),
@@ -389,10 +389,15 @@ fn row<'a>(
     }
 }
 
+/// The nuclei in order of id, on every core.
+fn records(result: &SlideResult) -> impl IndexedParallelIterator<Item = Record<'_>> {
+    let nuclei = result.nuclei.par_iter().enumerate();
+    nuclei.map(|(place, nucleus)| Record::new(place, nucleus, result))
+}
+
 fn centroids_um(result: &SlideResult) -> Vec<[f64; 2]> {
     let mpp = result.frames().proc_mpp();
-    result
-        .records()
+    records(result)
         .map(|record| {
             let [x, y] = record.centroid_proc_px();
             [x * mpp[0], y * mpp[1]]

@@ -6,11 +6,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use rayon::prelude::*;
 
 use super::table::{self, Measurements, Row};
-use super::{Choice, OutputError, SlideResult, geojson, nuclei_csv, parquet};
+use super::{Choice, OutputError, SlideResult, geojson, gzip, nuclei_csv, parquet};
 use crate::config::Format;
 use crate::store::atomic::Partial;
 
@@ -19,7 +18,7 @@ enum Sink<'a> {
     Csv(Box<nuclei_csv::Writer<'a, Partial>>),
     Parquet(Box<parquet::Writer<'a, Partial>>),
     Geojson(geojson::Writer<'a, Partial>),
-    GeojsonGz(geojson::Writer<'a, GzEncoder<Partial>>),
+    GeojsonGz(geojson::Writer<'a, gzip::Writer<Partial>>),
 }
 
 impl<'a> Sink<'a> {
@@ -44,8 +43,7 @@ impl<'a> Sink<'a> {
                 Self::Geojson(geojson::Writer::new(result, frame, Partial::begin(path)?)?)
             }
             Format::GeojsonGz => {
-                // No name and no time in its header.
-                let gz = GzEncoder::new(Partial::begin(path)?, Compression::default());
+                let gz = gzip::Writer::new(Partial::begin(path)?)?;
                 Self::GeojsonGz(geojson::Writer::new(result, frame, gz)?)
             }
             Format::Json | Format::Overlay | Format::Crops | Format::Report | Format::OmeZarr => {
@@ -92,10 +90,9 @@ pub fn write_tables(
         }
     }
     let measured = table::for_each_chunk(result, choice.units, |rows| {
-        for (path, sink) in &mut sinks {
-            sink.rows(rows).map_err(wrong(path))?;
-        }
-        Ok(())
+        sinks
+            .par_iter_mut()
+            .try_for_each(|(path, sink)| sink.rows(rows).map_err(wrong(path)))
     })?;
     for (path, sink) in sinks {
         sink.commit().map_err(wrong(&path))?;

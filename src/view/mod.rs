@@ -1,11 +1,12 @@
 //! A slide with its nuclei in a browser on this machine.
 //!
-//! In: a result folder (src/view/scene.rs) and, if there is one, its slide. Out: a page, slide tiles and, for what the
+//! In: a result folder (src/view/open.rs) and, if there is one, its slide. Out: a page, slide tiles and, for what the
 //! page shows at the moment, outlines, points or a density grid, over HTTP on 127.0.0.1. Never listens to another
 //! machine, never takes a path from a request, never writes a file of the results, and never sends all nuclei at once.
 
 mod filter;
 mod index;
+mod open;
 mod rows;
 mod scene;
 mod server;
@@ -13,8 +14,9 @@ mod tiles;
 
 pub use filter::{Filter, FilterError};
 pub use index::{Density, Detail, Index, Shown, ViewBox};
+pub use open::SlideChoice;
 pub use rows::Rows;
-pub use scene::{Scene, SlideChoice};
+pub use scene::Scene;
 pub use server::Server;
 pub use tiles::Tiles;
 

@@ -1,16 +1,21 @@
 //! nuclei.csv as the page needs it: rows on disk, numbers in memory.
 //!
 //! In: a CSV of [`crate::output::nuclei_csv`]. Out: any row's own bytes, and the columns that hold numbers, for filters.
-//! A row costs 8 bytes of memory and 4 a number; its text stays in the file. Never writes one.
+//! A row costs 16 bytes of memory and 4 a number; its text stays in the file. Never writes one.
 
 use std::fs::File;
-use std::io::{self, BufReader, Seek, SeekFrom};
+use std::io;
 use std::os::unix::fs::FileExt;
+
+use rayon::prelude::*;
 
 /// Columns that are no quantity: nothing to filter by a range.
 const NO_QUANTITY: [&str; 3] = ["id", "type", "type_name"];
-/// Bytes of the file that are read at a time.
+/// Bytes of the file that are read at a time when lines are looked for.
 const READ_BYTES: usize = 1 << 20;
+/// Rows that one core reads at a time, and how many such parts are held.
+const PART_ROWS: usize = 4096;
+const PARTS_AT_A_TIME: usize = 16;
 
 /// The rows of a table, in its order; places count from 0.
 #[derive(Debug)]
@@ -43,53 +48,57 @@ impl Column {
 }
 
 impl Rows {
-    /// Reads the table once.
+    /// Reads the table: once for its lines, once, on every core, for its numbers.
     ///
     /// # Errors
     /// With the place, if the file cannot be read or is no table of nuclei.
-    pub fn read(mut file: File) -> Result<Self, String> {
-        let text = |error: io::Error| error.to_string();
-        file.seek(SeekFrom::Start(0)).map_err(text)?;
-        let buffered = BufReader::with_capacity(READ_BYTES, file.try_clone().map_err(text)?);
-        let mut reader = csv::Reader::from_reader(buffered);
-        let names: Vec<String> = match reader.headers() {
-            Ok(headers) => headers.iter().map(str::to_owned).collect(),
-            Err(error) => return Err(error.to_string()),
-        };
+    pub fn read(file: File) -> Result<Self, String> {
+        let mut starts = line_starts(&file).map_err(|error| error.to_string())?;
+        let header = bytes(&file, 0, starts.get(1).copied().unwrap_or(0));
+        let header = header.map_err(|error| error.to_string())?;
+        let mut reader = csv::Reader::from_reader(header.as_slice());
+        let names = reader.headers().map_err(|error| error.to_string())?;
+        let names: Vec<String> = names.iter().map(str::to_owned).collect();
         let id = names.iter().position(|name| name == "id");
         let id = id.ok_or("has no column id: it is no nuclei.csv")?;
-        let mut columns: Vec<(usize, Column)> = (0..)
-            .zip(&names)
-            .filter(|(_, name)| !NO_QUANTITY.contains(&name.as_str()))
-            .map(|(at, name)| {
-                let (name, values) = (name.clone(), Vec::new());
-                (at, Column { name, values })
-            })
+        let wanted: Vec<usize> = (0..names.len())
+            .filter(|&at| !NO_QUANTITY.contains(&names[at].as_str()))
             .collect();
-        let (mut starts, mut ids) = (Vec::new(), Vec::new());
-        let mut row = csv::StringRecord::new();
-        loop {
-            let start = reader.position().byte();
-            if !reader.read_record(&mut row).map_err(|e| e.to_string())? {
-                break;
-            }
-            starts.push(start);
-            let said = row.get(id).and_then(|cell| cell.parse().ok());
-            ids.push(said.ok_or_else(|| format!("byte {start}: the id is no whole number"))?);
-            for (at, column) in &mut columns {
-                let value = row.get(*at).and_then(|cell| cell.parse().ok());
-                column.values.push(value.unwrap_or(f32::NAN));
-            }
+        starts.remove(0);
+        let rows = starts.len() - 1;
+        let cells = Cells {
+            file: &file,
+            width: names.len(),
+            id,
+            wanted: &wanted,
+        };
+        let mut all = Numbers::with_capacity(rows, wanted.len());
+        let parts: Vec<&[u64]> = (0..rows)
+            .step_by(PART_ROWS)
+            .map(|first| &starts[first..=(first + PART_ROWS).min(rows)])
+            .collect();
+        // A few at a time: what is read is held twice for a moment.
+        for parts in parts.chunks(PARTS_AT_A_TIME) {
+            let read: Result<Vec<Numbers>, String> =
+                parts.par_iter().map(|part| cells.read(part)).collect();
+            read?.into_iter().for_each(|part| all.append(part));
         }
-        starts.push(file.metadata().map_err(text)?.len());
-        let columns = columns.into_iter().map(|(_, column)| column).collect();
+        let named = wanted.iter().zip(all.columns).map(|(&at, values)| Column {
+            name: names[at].clone(),
+            values,
+        });
         Ok(Self {
+            columns: named.collect(),
             file,
-            names,
             starts,
-            ids,
-            columns,
+            ids: all.ids,
+            names,
         })
+    }
+
+    /// The header's cells.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// How many rows.
@@ -125,13 +134,13 @@ impl Rows {
     /// The header's bytes, with its line's end.
     pub fn header(&self) -> io::Result<Vec<u8>> {
         let end = self.starts.first().copied().unwrap_or(0);
-        self.bytes(0, end)
+        bytes(&self.file, 0, end)
     }
 
     /// A row's bytes, with its line's end; none for a place beyond the last row.
     pub fn line(&self, place: usize) -> io::Result<Vec<u8>> {
         match self.starts.get(place..place + 2) {
-            Some(&[start, end]) => self.bytes(start, end),
+            Some(&[start, end]) => bytes(&self.file, start, end),
             _ => Ok(Vec::new()),
         }
     }
@@ -149,12 +158,111 @@ impl Rows {
         let names = self.names.iter().map(String::as_str);
         Ok(names.zip(row.iter().map(str::to_owned)).collect())
     }
+}
 
-    fn bytes(&self, start: u64, end: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; end.saturating_sub(start) as usize];
-        self.file.read_exact_at(&mut bytes, start)?;
-        Ok(bytes)
+/// Bytes `start` to `end` of a file.
+fn bytes(file: &File, start: u64, end: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; end.saturating_sub(start) as usize];
+    file.read_exact_at(&mut bytes, start)?;
+    Ok(bytes)
+}
+
+/// Where each line begins, that of the header first, and the end of the last. A line's end between quotation marks
+/// belongs to a cell; an empty line belongs to the one before.
+fn line_starts(file: &File) -> io::Result<Vec<u64>> {
+    let mut starts = vec![0];
+    let (mut block, mut at) = (vec![0; READ_BYTES], 0);
+    let (mut quoted, mut ended) = (false, false);
+    loop {
+        let n = file.read_at(&mut block, at)?;
+        if n == 0 {
+            break;
+        }
+        for (place, byte) in (at..).zip(&block[..n]) {
+            match byte {
+                b'\r' => {}
+                b'\n' if !quoted => ended = true,
+                _ => {
+                    if ended {
+                        starts.push(place);
+                        ended = false;
+                    }
+                    quoted ^= *byte == b'"';
+                }
+            }
+        }
+        at += n as u64;
     }
+    starts.push(at);
+    Ok(starts)
+}
+
+/// The numbers of some rows.
+struct Numbers {
+    ids: Vec<u64>,
+    /// A column each.
+    columns: Vec<Vec<f32>>,
+}
+
+impl Numbers {
+    fn with_capacity(rows: usize, columns: usize) -> Self {
+        Self {
+            ids: Vec::with_capacity(rows),
+            columns: (0..columns).map(|_| Vec::with_capacity(rows)).collect(),
+        }
+    }
+
+    fn append(&mut self, other: Self) {
+        self.ids.extend(other.ids);
+        for (column, values) in self.columns.iter_mut().zip(other.columns) {
+            column.extend(values);
+        }
+    }
+}
+
+/// How a row's cells are read.
+struct Cells<'a> {
+    file: &'a File,
+    /// Cells of a row.
+    width: usize,
+    /// The cell of the id.
+    id: usize,
+    /// The cells that are quantities.
+    wanted: &'a [usize],
+}
+
+impl Cells<'_> {
+    /// Rows that begin at all but the last of `starts`.
+    fn read(&self, starts: &[u64]) -> Result<Numbers, String> {
+        let (Some(&first), Some(&end)) = (starts.first(), starts.last()) else {
+            return Ok(Numbers::with_capacity(0, self.wanted.len()));
+        };
+        let text = bytes(self.file, first, end).map_err(|error| error.to_string())?;
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(text.as_slice());
+        let mut numbers = Numbers::with_capacity(starts.len(), self.wanted.len());
+        let mut row = csv::ByteRecord::new();
+        for start in &starts[..starts.len() - 1] {
+            let found = reader.read_byte_record(&mut row);
+            if !found.map_err(|error| format!("byte {start}: {error}"))? || row.len() != self.width
+            {
+                return Err(format!("byte {start}: not a row of {} cells", self.width));
+            }
+            let id = row.get(self.id).and_then(parsed);
+            let id = id.ok_or_else(|| format!("byte {start}: the id is no whole number"))?;
+            numbers.ids.push(id);
+            for (column, &at) in numbers.columns.iter_mut().zip(self.wanted) {
+                column.push(row.get(at).and_then(parsed).unwrap_or(f32::NAN));
+            }
+        }
+        Ok(numbers)
+    }
+}
+
+fn parsed<T: std::str::FromStr>(cell: &[u8]) -> Option<T> {
+    std::str::from_utf8(cell).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -190,7 +298,31 @@ mod tests {
     }
 
     #[test]
+    fn parts_join_in_order_and_lines_may_end_as_on_windows() {
+        let n = PART_ROWS * PARTS_AT_A_TIME + PART_ROWS + 7;
+        let mut text = String::from("id,a\r\n");
+        for i in 0..n {
+            text += &format!("{},{}\r\n", 3 * i, i % 1000);
+        }
+        let last = format!("{},{}", 3 * n, n % 1000);
+        let rows = rows(&format!("{text}{last}")).unwrap();
+        assert_eq!(rows.len(), n + 1);
+        assert!(
+            rows.ids()
+                .iter()
+                .enumerate()
+                .all(|(i, &id)| id == 3 * i as u64)
+        );
+        let a = &rows.columns()[0].values;
+        assert!(a.iter().enumerate().all(|(i, &v)| v == (i % 1000) as f32));
+        assert_eq!(rows.line(n).unwrap(), last.as_bytes());
+        assert_eq!(rows.line(1).unwrap(), b"3,1\r\n");
+    }
+
+    #[test]
     fn what_is_no_table_is_refused() {
+        assert!(rows("id,a\n1,2\n3\n").unwrap_err().contains("byte 9"));
+        assert!(rows("").unwrap_err().contains("id"));
         assert!(rows("a,b\n1,2\n").unwrap_err().contains("id"));
         assert!(rows("id\nx\n").unwrap_err().contains("byte 3"));
         assert!(rows("id\n").unwrap().is_empty());

@@ -1,39 +1,17 @@
 //! Everything that one page is made from.
 //!
-//! In: a result folder (OUT/<stem>) and which slide to show. Out: nuclei, their table, an index over them and tiles. With
-//! a store the table is made from it, as `export` does, in a file that has no name; without, nuclei.csv and nuclei.json
-//! of `tile` are read. Never believes that a file is the slide of the results because of its name.
+//! In: nuclei, their table and tiles (src/view/open.rs). Out: answers to what a page asks. Never all nuclei at once.
 
-use std::fs::File;
-use std::io::BufWriter;
-use std::path::{Path, PathBuf};
-
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
+use super::Filter;
 use super::index::{Detail, Index, Shown, Spot, ViewBox};
 use super::rows::{Column, Rows};
 use super::tiles::{TILE_PX, Tiles};
-use super::{Filter, ViewError};
-use crate::config::Units;
-use crate::import;
 use crate::nuclei::outline_on_edges;
 use crate::output::record::round2;
-use crate::output::{Record, SlideResult, nuclei_csv, pictures, significant};
-use crate::pipeline;
-use crate::slide::{self, SlideReader};
-use crate::store::Store;
-
-/// Longest side of the picture that stands for the slide from far away, px.
-const THUMB_PX: u32 = 2048;
-
-/// Which pixels lie under the nuclei.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SlideChoice {
-    /// This file, or an error.
-    File(PathBuf),
-    /// The file that the results name, if it is still there and the same; else the small picture.
-    Recorded,
-}
+use crate::output::{Record, SlideResult, pictures, significant};
 
 /// One slide's results, ready to be asked.
 pub struct Scene {
@@ -45,33 +23,12 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Reads the results in `folder`.
-    ///
-    /// # Errors
-    /// [`ViewError`] if there are none, if they are damaged, or if the slide asked for is another one.
-    pub fn open(folder: &Path, choice: &SlideChoice) -> Result<Self, ViewError> {
-        let found = match folder.join("store.zarr").is_dir() {
-            true => from_store(&folder.join("store.zarr"))?,
-            false => from_files(folder)?,
-        };
-        let mut notes = found.notes;
-        let slide = the_slide(&found.result, &found.slide_path, choice, &mut notes)?;
-        let thumb = match &slide {
-            Some(reader) => slide::thumb(reader.as_ref(), THUMB_PX)?,
-            None => found.thumb,
-        };
-        let size_px = found.result.frames().level0_size_px;
-        Ok(Self::new(
-            found.result,
-            found.rows,
-            Tiles::new(size_px, slide, thumb),
-            notes,
-        ))
-    }
-
     /// A scene of parts that belong together: rows in order of the nuclei.
     pub(super) fn new(result: SlideResult, rows: Rows, tiles: Tiles, notes: Vec<String>) -> Self {
-        let spots = result.records().map(|record| spot(&record)).collect();
+        let nuclei = result.nuclei.par_iter().enumerate();
+        let spots = nuclei
+            .map(|(place, nucleus)| spot(&Record::new(place, nucleus, &result)))
+            .collect();
         Self {
             index: Index::new(spots),
             result,
@@ -257,227 +214,65 @@ fn spot(record: &Record<'_>) -> Spot {
     }
 }
 
-/// What a folder holds.
-struct Found {
-    result: SlideResult,
-    rows: Rows,
-    thumb: image::RgbImage,
-    slide_path: PathBuf,
-    notes: Vec<String>,
-}
-
-fn from_store(path: &Path) -> Result<Found, ViewError> {
-    let store = Store::open(path)?;
-    let thumb = store.thumb()?;
-    let result = pipeline::load(&store)?.slide;
-    let mut notes = Vec::new();
-    if result.missing_tiles > 0 {
-        notes.push(format!(
-            "{} of {} tiles are not done, so nuclei are missing: finish the run",
-            result.missing_tiles,
-            result.meta.planned_tiles.len()
-        ));
-    }
-    let rows = table(&result).map_err(|reason| ViewError::Table {
-        path: path.to_owned(),
-        reason: format!("its table cannot be made in the folder for temporary files: {reason}"),
-    })?;
-    Ok(Found {
-        slide_path: result.meta.slide.path.clone(),
-        result,
-        rows,
-        thumb,
-        notes,
-    })
-}
-
-/// nuclei.csv in a file without a name.
-pub(super) fn table(result: &SlideResult) -> Result<Rows, String> {
-    let file = tempfile::tempfile().map_err(|error| error.to_string())?;
-    let mut out = BufWriter::new(file);
-    nuclei_csv::stream(result, Units::Um, &mut out).map_err(|error| error.to_string())?;
-    Rows::read(out.into_inner().map_err(|error| error.to_string())?)
-}
-
-/// The results of `tile`, which keeps no store.
-fn from_files(folder: &Path) -> Result<Found, ViewError> {
-    let file = |name: &str| match folder.join(name) {
-        path if path.is_file() => Ok(path),
-        _ => Err(ViewError::NoResults {
-            folder: folder.to_owned(),
-            reason: format!(
-                "it has no store.zarr, and without that {name} is needed: give OUT/<stem> of run, or of tile --format json,csv"
-            ),
-        }),
-    };
-    let (json, csv) = (file("nuclei.json")?, file("nuclei.csv")?);
-    let stem = folder.file_name().unwrap_or(folder.as_os_str());
-    let options = import::Options {
-        mpp: None,
-        units: Units::Px,
-        types: None,
-        stem: stem.to_string_lossy().into_owned(),
-    };
-    let result = import::read(&json, &options)?;
-    let broken = |reason: String| ViewError::Table {
-        path: csv.clone(),
-        reason,
-    };
-    let rows = File::open(&csv).map_err(|error| broken(error.to_string()))?;
-    let rows = Rows::read(rows).map_err(&broken)?;
-    if !result
-        .records()
-        .map(|record| record.id)
-        .eq(rows.ids().iter().copied())
-    {
-        return Err(broken(
-            "its ids are not those of nuclei.json: they are of two runs: run again".to_owned(),
-        ));
-    }
-    let [width, height] = result.frames().level0_size_px;
-    let blank = || {
-        image::RgbImage::from_pixel(
-            1,
-            (height / width.max(1)).clamp(1, 64) as u32,
-            image::Rgb([255; 3]),
-        )
-    };
-    let thumb = image::open(folder.join("thumb.png")).map_or_else(|_| blank(), |p| p.into_rgb8());
-    Ok(Found {
-        slide_path: recorded_path(folder),
-        result,
-        rows,
-        thumb,
-        notes: Vec::new(),
-    })
-}
-
-/// The slide's path as run.json has it; empty where it does not say.
-fn recorded_path(folder: &Path) -> PathBuf {
-    let text = std::fs::read(folder.join("run.json")).unwrap_or_default();
-    let run: Value = serde_json::from_slice(&text).unwrap_or_default();
-    run["slide"]["path"].as_str().unwrap_or_default().into()
-}
-
-/// The slide to show. What is recorded and cannot be used is a note; what was asked for and cannot be used an error.
-fn the_slide(
-    result: &SlideResult,
-    recorded: &Path,
-    choice: &SlideChoice,
-    notes: &mut Vec<String>,
-) -> Result<Option<Box<dyn SlideReader>>, ViewError> {
-    let path = match choice {
-        SlideChoice::File(path) => path,
-        SlideChoice::Recorded => recorded,
-    };
-    let opened = slide::open(path)
-        .map_err(ViewError::from)
-        .and_then(|reader| match other_slide(result, reader.as_ref()) {
-            Some(reason) => Err(ViewError::OtherSlide {
-                slide: path.to_owned(),
-                reason,
-            }),
-            None => Ok(reader),
-        });
-    match (opened, choice) {
-        (Ok(reader), _) => Ok(Some(reader)),
-        (Err(error), SlideChoice::File(_)) => Err(error),
-        (Err(_), SlideChoice::Recorded) if recorded.as_os_str().is_empty() => {
-            notes.push("The results do not name their slide: give it with --slide.".to_owned());
-            Ok(None)
-        }
-        (Err(error), SlideChoice::Recorded) => {
-            notes.push(format!(
-                "Nuclei lie over the small picture of the results ({error}); give the slide with --slide."
-            ));
-            Ok(None)
-        }
-    }
-}
-
-/// Why the nuclei are not of this slide.
-fn other_slide(result: &SlideResult, reader: &dyn SlideReader) -> Option<String> {
-    let info = reader.info();
-    let size = info.levels.first().map(|l| [l.width_px, l.height_px]);
-    let [w, h] = result.frames().level0_size_px;
-    let known = &result.meta.slide.quickhash;
-    if size != Some([w, h]) {
-        let [sw, sh] = size.unwrap_or_default();
-        return Some(format!(
-            "is {sw} x {sh} px, but the nuclei are of a slide of {w} x {h} px: give that one"
-        ));
-    }
-    (result.imported.is_none() && *known != info.quickhash).then(|| {
-        "has other pixels than the slide of these nuclei (quickhash): give that one".to_owned()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::output::{fixture, million};
-    use crate::slide::testing::TestSlide;
+    use crate::output::{million, run_json};
+    use crate::view::SlideChoice;
 
     #[test]
-    fn another_slide_is_told_from_the_right_one() {
-        let result = fixture::result(1.0);
-        let reader = |side: u64| TestSlide::new(&[[side, 40]], |_, _, _| [0; 3]);
-        let reason = other_slide(&result, &reader(61)).unwrap();
-        assert!(reason.contains("61 x 40") && reason.contains("60 x 40"));
-        // Of the right size, but not the same file.
-        assert!(
-            other_slide(&result, &reader(60))
-                .unwrap()
-                .contains("quickhash")
-        );
-        let mut same = result;
-        same.meta.slide.quickhash = reader(60).info().quickhash.clone();
-        assert_eq!(other_slide(&same, &reader(60)), None);
-    }
-
-    #[test]
-    #[ignore = "a minute; cargo test --lib a_million_nuclei_are_looked_at -- --ignored --nocapture"]
+    #[ignore = "minutes; cargo test --release --lib a_million_nuclei_are_looked_at -- --ignored --nocapture"]
     fn a_million_nuclei_are_looked_at() {
-        let result = million::result();
-        let [side, _] = result.frames().level0_size_px;
-        let clock = Instant::now();
-        let rows = table(&result).unwrap();
-        println!("table: {:.1} s", clock.elapsed().as_secs_f64());
-        let clock = Instant::now();
-        let tiles = Tiles::new([side; 2], None, image::RgbImage::new(100, 100));
-        let scene = Scene::new(result, rows, tiles, Vec::new());
-        println!("index: {:.1} s", clock.elapsed().as_secs_f64());
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = match std::env::var_os("WSI_NUCLEI_MILLION") {
+            Some(folder) => folder.into(),
+            None => temporary.path().to_owned(),
+        };
+        million::in_store(&folder);
+        let open = |what: &str| {
+            let clock = Instant::now();
+            let scene = Scene::open(&folder, &SlideChoice::Recorded).unwrap();
+            println!("{what}: {:.1} s", clock.elapsed().as_secs_f64());
+            scene
+        };
+        drop(open("opened, the table made"));
+        million::csv_beside(&folder);
+        std::fs::write("/proc/self/clear_refs", "5").unwrap();
+        let scene = open("opened with nuclei.csv beside");
         let wanted = [("types", "1"), ("range", "area_um2:12:30")];
         for filter in [&wanted[..0], &wanted[..]] {
             let filter = Filter::from_query(filter.iter().copied(), scene.rows()).unwrap();
-            for share in [1.0, 0.5, 0.13, 0.05, 0.02] {
-                let seen_px = side as f64 * share;
-                let view = ViewBox {
-                    min: [side as f64 * 0.4 * (1.0 - share); 2],
-                    max: [side as f64 * 0.4 * (1.0 - share) + seen_px; 2],
-                    level0_per_px: seen_px / 1400.0,
-                };
-                let clock = Instant::now();
-                let answer = scene.look(&view, &filter).to_string();
-                let ms = clock.elapsed().as_secs_f64() * 1e3;
-                println!(
-                    "{share} of the side: {ms:.0} ms, {} bytes, {}",
-                    answer.len(),
-                    &answer[..40]
-                );
-                assert!(answer.len() < 4_000_000 && ms < 2000.0);
-            }
-            let clock = Instant::now();
-            let counts = scene.counts(&filter);
-            println!(
-                "counts {}: {:.0} ms",
-                counts["count"],
-                clock.elapsed().as_secs_f64() * 1e3
-            );
+            look_around(&scene, &filter);
         }
-        let peak = crate::output::run_json::peak_memory_bytes().unwrap_or(0) as f64 / 1e9;
+        let peak = run_json::peak_memory_bytes().unwrap() as f64 / 1e9;
         println!("peak memory {peak:.2} GB");
+    }
+
+    fn look_around(scene: &Scene, filter: &Filter) {
+        let [side, _] = scene.result.frames().level0_size_px.map(|px| px as f64);
+        for share in [1.0, 0.5, 0.13, 0.05, 0.02] {
+            let seen_px = side * share;
+            let min = [side * 0.4 * (1.0 - share); 2];
+            let view = ViewBox {
+                min,
+                max: min.map(|v| v + seen_px),
+                level0_per_px: seen_px / 1400.0,
+            };
+            let clock = Instant::now();
+            let answer = scene.look(&view, filter).to_string();
+            let ms = clock.elapsed().as_secs_f64() * 1e3;
+            let head = &answer[..40];
+            println!(
+                "{share} of the side: {ms:.0} ms, {} bytes, {head}",
+                answer.len()
+            );
+            assert!(answer.len() < 4_000_000 && ms < 2000.0);
+        }
+        let clock = Instant::now();
+        let count = scene.counts(filter)["count"].clone();
+        let ms = clock.elapsed().as_secs_f64() * 1e3;
+        println!("counts {count}: {ms:.0} ms");
     }
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 folder = Path(sys.argv[1])
@@ -33,6 +34,36 @@ group = pq.ParquetFile(parquet).metadata.row_group(0)
 chunk = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
 assert chunk["id"].statistics.has_min_max and chunk["y_px"].compression == "ZSTD"
 assert "RLE_DICTIONARY" in chunk["type_name"].encodings, chunk["type_name"].encodings
+
+# Categories, whoever reads them.
+dictionary = pa.dictionary(pa.int32(), pa.string())
+assert table.schema.field("type_name").type == dictionary, table.schema.field("type_name")
+categories = pd.read_parquet(parquet)["type_name"].dtype
+assert isinstance(categories, pd.CategoricalDtype), categories
+assert set(categories.categories) == {row["type_name"] for row in rows} - {""}
+
+
+def check_statistics():
+    """Every column of numbers says between which values each row group lies, and how much is missing."""
+    metadata, first = pq.ParquetFile(parquet).metadata, 0
+    for at in range(metadata.num_row_groups):
+        group = metadata.row_group(at)
+        part = rows[first : first + group.num_rows]
+        first += group.num_rows
+        for i, name in enumerate(names):
+            if name == "type_name":
+                continue
+            said = group.column(i).statistics
+            exact = float if group.column(i).physical_type in ("DOUBLE", "INT64") else np.float32
+            cells = [exact(row[name]) for row in part if row[name] != ""]
+            assert said is not None and said.null_count == len(part) - len(cells), name
+            if cells:
+                assert said.has_min_max, f"{name}: no least and greatest value"
+                assert (said.min, said.max) == (min(cells), max(cells)), (name, said)
+    print(f"statistics: {len(names) - 1} columns of {metadata.num_row_groups} row groups as in the CSV")
+
+
+check_statistics()
 
 
 def compare(reader, frame):

@@ -4,16 +4,7 @@
 set -euo pipefail
 binary=$1 slide=$2 work=$3
 here=$(cd "$(dirname "$0")" && pwd)
-CHROMIUM=$(command -v chromium-headless-shell || command -v chromium || true)
-if [ -z "$CHROMIUM" ] || ! command -v npm >/dev/null; then
-    echo "skipped: view in a browser: apt install chromium-headless-shell nodejs npm"
-    exit 0
-fi
-mkdir -p "$work/browser"
-PLAYWRIGHT=$(cd "$work/browser" && pwd)
-test -d "$PLAYWRIGHT/node_modules/playwright-core" ||
-    npm install --silent --no-audit --no-fund --prefix "$PLAYWRIGHT" playwright-core@1
-export CHROMIUM PLAYWRIGHT
+. "$here/browser.sh"
 
 "$binary" run "$slide" -o "$work" --model analytic --format csv --quiet
 folder=$work/$(basename "${slide%.*}")

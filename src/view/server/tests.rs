@@ -8,11 +8,11 @@ use std::sync::atomic::AtomicBool;
 use super::*;
 use crate::config::Units;
 use crate::output::{fixture, nuclei_csv};
-use crate::view::{Tiles, scene};
+use crate::view::{Tiles, open};
 
 fn scene() -> Scene {
     let result = fixture::result(1.996);
-    let rows = scene::table(&result).unwrap();
+    let rows = open::table(&result).unwrap();
     let thumb = image::RgbImage::from_pixel(30, 20, image::Rgb([200, 150, 180]));
     let tiles = Tiles::new(result.frames().level0_size_px, None, thumb);
     Scene::new(result, rows, tiles, Vec::new())
