@@ -57,17 +57,27 @@ impl<'a> Record<'a> {
     /// Centroid of the mask, proc px, edge frame.
     pub fn centroid_proc_px(&self) -> [f64; 2] {
         let bbox = self.nucleus.bbox;
+        let mask = &self.nucleus.mask;
         let [mut sum_x, mut sum_y, mut n] = [0i64; 3];
-        for y in bbox.y..bbox.bottom() {
-            for x in bbox.x..bbox.right() {
-                let inside = i64::from(self.nucleus.contains(x, y));
-                sum_x += inside * i64::from(x);
-                sum_y += inside * i64::from(y);
-                n += inside;
+        let mut bit = 0;
+        for y in 0..i64::from(bbox.h) {
+            let [mut in_row, mut sum] = [0i64; 2];
+            for x in 0..i64::from(bbox.w) {
+                let byte = mask.get(bit / 8).copied().unwrap_or(0);
+                let inside = i64::from(byte >> (bit % 8) & 1);
+                in_row += inside;
+                sum += inside * x;
+                bit += 1;
             }
+            sum_x += sum;
+            sum_y += in_row * y;
+            n += in_row;
         }
-        let n = n.max(1) as f64;
-        [sum_x as f64 / n + 0.5, sum_y as f64 / n + 0.5]
+        let [x, y] = [(bbox.x, sum_x), (bbox.y, sum_y)].map(|(first, sum)| {
+            let sum = sum + n * i64::from(first);
+            sum as f64 / n.max(1) as f64 + 0.5
+        });
+        [x, y]
     }
 
     /// A point of the proc edge frame in the level-0 edge frame, within [0, W] x [0, H].

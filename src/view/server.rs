@@ -6,7 +6,7 @@
 //! other sites.
 
 use std::io::{self, Cursor, Read};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -101,6 +101,12 @@ impl Server {
     /// Answers until `stop` is raised.
     pub fn serve(&self, stop: &AtomicBool) {
         std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::thread::sleep(PATIENCE);
+                    self.nudge();
+                }
+            });
             for _ in 0..WORKERS {
                 scope.spawn(|| {
                     while !stop.load(Ordering::Relaxed) {
@@ -111,6 +117,15 @@ impl Server {
                 });
             }
         });
+    }
+}
+
+impl Server {
+    /// Connects and hangs up. tiny_http 0.12 gives each connection a thread as long as it lasts, and may count a free
+    /// thread twice when several connections come at once, as a browser's do: the last then wait until another closes.
+    /// One more connection makes a thread, which takes those that wait when it is done with that one.
+    fn nudge(&self) {
+        let _ = TcpStream::connect_timeout(&self.address, PATIENCE);
     }
 }
 

@@ -18,8 +18,9 @@
   let about, viewer, canvas, context;
   let colours = new Map();
   let answer = null, chosen = null;
-  // Counts requests: an answer that was overtaken is dropped.
-  let asked = 0, timer = 0;
+  const layer = {canvas: document.createElement("canvas")};
+  // One question at a time: what moved meanwhile is asked for when the answer is there.
+  let asking = false, moved = false, timer = 0;
 
   async function get(path) {
     const response = await fetch(path);
@@ -90,11 +91,28 @@
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, w, h);
     const at = place();
-    context.globalAlpha = Number($("opacity").value);
-    if (answer) draw.nuclei(context, answer, colours, at);
-    context.globalAlpha = 1;
+    if (answer) paintNuclei(at, w, h, ratio);
     if (chosen) draw.chosen(context, chosen, at);
     scaleBar(at.scale);
+  }
+
+  // Nuclei are drawn when they come, once; until others come a move shifts and stretches that picture, because some
+  // thousand outlines take longer than a frame. w, h: CSS px of the slide; ratio: screen px a CSS px.
+  function paintNuclei(at, w, h, ratio) {
+    const [mx, my] = [w, h].map(side => Math.round(MARGIN * side));
+    const now = {answer, w, h, ratio, opacity: Number($("opacity").value)};
+    if (Object.entries(now).some(([name, value]) => layer[name] !== value)) {
+      layer.canvas.width = Math.round((w + 2 * mx) * ratio);
+      layer.canvas.height = Math.round((h + 2 * my) * ratio);
+      const on = layer.canvas.getContext("2d");
+      on.setTransform(ratio, 0, 0, ratio, mx * ratio, my * ratio);
+      on.globalAlpha = now.opacity;
+      draw.nuclei(on, answer, colours, at);
+      Object.assign(layer, now, {at});
+    }
+    const grown = at.scale / layer.at.scale;
+    const [x, y] = [at.x - (layer.at.x + mx) * grown, at.y - (layer.at.y + my) * grown];
+    context.drawImage(layer.canvas, x, y, (w + 2 * mx) * grown, (h + 2 * my) * grown);
   }
 
   function scaleBar(scale) {
@@ -127,17 +145,19 @@
     clearTimeout(timer);
     timer = 0;
     if (!viewer.world.getItemCount()) return;
-    const mine = ++asked;
+    moved = asking;
+    if (asking) return;
+    asking = true;
     const query = filter();
     for (const [name, value] of Object.entries(box(MARGIN))) query.append(name, value);
     try {
-      const got = await get(`/nuclei.json?${query}`);
-      if (mine !== asked) return;
-      answer = got;
-      $("detail").textContent = WORDS[got.detail];
-      document.body.dataset.detail = got.detail;
+      answer = await get(`/nuclei.json?${query}`);
+      $("detail").textContent = WORDS[answer.detail];
+      document.body.dataset.detail = answer.detail;
       paint();
     } catch (error) { say(error); }
+    asking = false;
+    if (moved) refresh();
   }
 
   // --- the filter

@@ -227,6 +227,29 @@ fn get_chunked(address: SocketAddr, path: &str) -> (u16, String) {
 }
 
 #[test]
+fn connections_that_come_at_once_and_stay_open_are_all_answered() {
+    with_server(|address| {
+        for _ in 0..10 {
+            let mut open: Vec<TcpStream> = (0..16)
+                .map(|_| TcpStream::connect(address).unwrap())
+                .collect();
+            for stream in &mut open {
+                stream
+                    .set_read_timeout(Some(Duration::from_secs(20)))
+                    .unwrap();
+                let words = b"GET /view.css HTTP/1.1\r\nHost: localhost\r\n\r\n";
+                stream.write_all(words).unwrap();
+            }
+            for stream in &mut open {
+                let mut start = [0; 12];
+                stream.read_exact(&mut start).unwrap();
+                assert_eq!(&start, b"HTTP/1.1 200");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_port_that_is_taken_is_said() {
     let first = Server::bind(scene(), 0).unwrap();
     let error = Server::bind(scene(), first.address().port()).err().unwrap();
