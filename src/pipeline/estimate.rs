@@ -50,7 +50,6 @@ pub struct Estimate {
 
 /// What a sample took, scaled to all tiles.
 struct Scaled {
-    tiles: usize,
     memory_bytes: u64,
     scratch_bytes: u64,
     seconds: f64,
@@ -71,12 +70,7 @@ pub fn estimate(
     let planned_mm2 = frames.mm2(plan.planned_px());
     let workers = prepared.budget.infer_workers;
     let seconds_a_patch = seconds_a_patch(&prepared, model)?;
-    let typical = Scaled {
-        tiles: 0,
-        memory_bytes: prepared.budget.expected_bytes,
-        scratch_bytes: (planned_mm2 * STORE_BYTES_A_MM2) as u64,
-        seconds: patches as f64 * seconds_a_patch / workers as f64,
-    };
+    // Typical figures, until a sample says better.
     let mut estimate = Estimate {
         tiles: plan.tiles.len(),
         sampled_tiles: 0,
@@ -86,21 +80,20 @@ pub fn estimate(
         tile_px: plan.tile_patches * plan.grid.patch_out_px,
         tissue_mm2: prepared.tissue_mm2,
         planned_mm2,
-        memory_bytes: 0,
-        scratch_bytes: 0,
+        memory_bytes: prepared.budget.expected_bytes,
+        scratch_bytes: (planned_mm2 * STORE_BYTES_A_MM2) as u64,
         infer_workers: workers,
         seconds_a_patch,
-        seconds: 0.0,
+        seconds: patches as f64 * seconds_a_patch / workers as f64,
     };
     let count = sample_size(plan, seconds_a_patch / workers as f64);
-    let scaled = match count {
-        0 => typical,
-        _ => sample(prepared, count, model, batch)?,
-    };
-    estimate.sampled_tiles = scaled.tiles;
-    estimate.memory_bytes = scaled.memory_bytes;
-    estimate.scratch_bytes = scaled.scratch_bytes;
-    estimate.seconds = scaled.seconds;
+    if count > 0 {
+        let scaled = sample(prepared, count, model, batch)?;
+        estimate.sampled_tiles = count;
+        estimate.memory_bytes = scaled.memory_bytes;
+        estimate.scratch_bytes = scaled.scratch_bytes;
+        estimate.seconds = scaled.seconds;
+    }
     Ok(estimate)
 }
 
@@ -148,7 +141,6 @@ fn sample(
         - cached(sampled_px);
     let at_the_end = budget::end_bytes(&whole, budget::result_bytes(nuclei));
     Ok(Scaled {
-        tiles: count,
         memory_bytes: running.max(at_the_end).min(budget.memory_bytes),
         scratch_bytes: before + ((bytes_of(&path) - before) as f64 / share) as u64,
         seconds: seconds / share + nuclei * SECONDS_A_NUCLEUS,

@@ -116,7 +116,7 @@ where
             self.open.extend(blob.parts.into_iter().zip(blob.tiles));
         }
         let (merge, segment) = (&self.merge, &self.segment);
-        let joined: Vec<(Vec<Nucleus>, [usize; 2])> = whole
+        let joined: Vec<(Vec<Nucleus>, usize, [usize; 2])> = whole
             .par_iter()
             .map(|blob| {
                 let nuclei = match &blob.parts[..] {
@@ -130,17 +130,14 @@ where
                         .filter(|nucleus| lies_over(nucleus, &tiles) >= n)
                         .count()
                 });
-                (nuclei, over)
+                (nuclei, tiles.len(), over)
             })
             .collect();
         let seams = &mut self.done.seams;
         seams.blobs += whole.len();
-        seams.blobs_over_2_tiles += whole
-            .iter()
-            .filter(|blob| blob.different_tiles().len() >= 2)
-            .count();
-        for (nuclei, [over_2, over_4]) in joined {
+        for (nuclei, tiles, [over_2, over_4]) in joined {
             self.done.nuclei.extend(nuclei);
+            seams.blobs_over_2_tiles += usize::from(tiles >= 2);
             seams.nuclei_over_2_tiles += over_2;
             seams.nuclei_over_4_tiles += over_4;
         }
