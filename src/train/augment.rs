@@ -9,14 +9,8 @@ use image::{RgbImage, imageops};
 /// Rows: optical density of hematoxylin, eosin, DAB in R, G, B (Ruifrok and Johnston 2001).
 const STAINS: [[f32; 3]; 3] = [[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]];
 
-/// Share of the crops that stay as they are: most slides are sharp and stained as the training images.
-const UNTOUCHED: f32 = 0.3;
-
 /// Varies `rgb` by numbers drawn from `rng`.
 pub fn vary(mut rgb: RgbImage, rng: &mut Rng) -> RgbImage {
-    if rng.f32() < UNTOUCHED {
-        return rgb;
-    }
     if rng.f32() < 0.25 {
         rgb = coarsen(&rgb, rng);
     }

@@ -21,9 +21,9 @@ pub fn draw(pool: &Pool, config: &TrainConfig, index: u64) -> Batch {
             config.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)
                 ^ index.wrapping_mul(1_000_003).wrapping_add(i as u64),
         );
-        let mut view = pool.draw(&mut rng, side, config.augment);
+        let mut view = pool.draw(&mut rng, side, config.augment.then_some(config.resampled));
         let t = targets::of(&view, side);
-        if config.augment {
+        if config.augment && rng.f64() < config.coloured {
             view.rgb = augment::vary(view.rgb, &mut rng);
         }
         for channel in 0..3 {

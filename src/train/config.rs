@@ -23,6 +23,8 @@ pub struct TrainConfig {
     /// Learning rate of the pre-trained encoder.
     pub encoder_lr: f64,
     pub weight_decay: f64,
+    #[serde(default)]
+    pub optimizer: Method,
     /// Decay a step of the averaged weights, which are the ones that ship.
     pub ema: f64,
     pub seed: u64,
@@ -35,6 +37,13 @@ pub struct TrainConfig {
     /// Whether crops are turned, scaled and coloured at random; without it they are cut out as they are.
     #[serde(default = "yes")]
     pub augment: bool,
+    /// Share of the crops that are scaled and turned by any angle. The others are copied px by px, turned by right angles
+    /// and mirrored: resampling blurs, and slides at the model's scale are not resampled.
+    #[serde(default = "six_tenths")]
+    pub resampled: f64,
+    /// Share of the crops whose colour and sharpness are varied.
+    #[serde(default = "seven_tenths")]
+    pub coloured: f64,
     /// Held-out images a set that validation looks at while the training goes on.
     #[serde(default = "some_images")]
     pub validation_images: usize,
@@ -58,8 +67,26 @@ const fn yes() -> bool {
     true
 }
 
+const fn six_tenths() -> f64 {
+    0.6
+}
+
+const fn seven_tenths() -> f64 {
+    0.7
+}
+
 const fn some_images() -> usize {
     8
+}
+
+/// How a gradient becomes a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    #[default]
+    Adamw,
+    /// Muon for convolutions, AdamW for the rest.
+    Muon,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -10,10 +10,7 @@ use super::data::{Dot, LabelledImage, LoadedSet, Truth};
 
 /// Share of the crops of typed sets that are centred on a nucleus of a uniformly drawn type.
 const TYPE_CENTRED: f64 = 0.4;
-/// Share of the crops that are copied px by px (turned by right angles and mirrored only): resampling blurs, and slides
-/// at the model's scale are not resampled.
-const COPIED: f64 = 0.4;
-/// Scale augmentation of the others: px of the image a px of the crop.
+/// Scale augmentation: px of the image a px of the crop.
 const STEP_RANGE: (f64, f64) = (1.0 / 1.4, 1.0 / 0.7);
 
 /// A dot this near to the crop may belong to a nucleus that reaches into it.
@@ -60,8 +57,9 @@ impl<'a> Pool<'a> {
         Self { sets }
     }
 
-    /// Draws one crop of `side` px; without `augment` it is neither turned nor scaled.
-    pub fn draw(&self, rng: &mut Rng, side: usize, augment: bool) -> View {
+    /// Draws one crop of `side` px, a share of `resampled` scaled and turned by any angle; without that number it is cut
+    /// out as it is.
+    pub fn draw(&self, rng: &mut Rng, side: usize, resampled: Option<f64>) -> View {
         let total: f64 = self.sets.iter().map(|s| s.0).sum();
         let mut at = rng.f64() * total;
         let mut chosen = self.sets.len() - 1;
@@ -83,11 +81,7 @@ impl<'a> Pool<'a> {
             let (w, h) = image.rgb.dimensions();
             (image, (rng.f64() * f64::from(w), rng.f64() * f64::from(h)))
         };
-        let pose = if augment {
-            Pose::draw(rng)
-        } else {
-            Pose::PLAIN
-        };
+        let pose = resampled.map_or(Pose::PLAIN, |share| Pose::draw(rng, share));
         sample(image, centre, pose, side)
     }
 }
@@ -135,8 +129,8 @@ impl Pose {
         mirror: 1.0,
     };
 
-    fn draw(rng: &mut Rng) -> Self {
-        let copied = rng.f64() < COPIED;
+    fn draw(rng: &mut Rng, resampled: f64) -> Self {
+        let copied = rng.f64() >= resampled;
         let (step, angle) = if copied {
             (1.0, f64::from(rng.u8(0..4)) * std::f64::consts::FRAC_PI_2)
         } else {

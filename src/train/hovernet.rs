@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use fastrand::Rng;
 use tch::{Kind, Tensor};
 
+use super::initial;
 use super::learner::Learner;
 use super::losses::{self, Batch, Loss};
 use crate::model::hovernet::{self, Mode};
@@ -30,7 +32,7 @@ pub struct HoverNet {
 impl HoverNet {
     /// Takes from `found` what fits by name and shape, and begins the rest anew. `types`: background not counted.
     pub fn new(mode: Mode, types: usize, found: &Tensors, seed: u64, frozen_steps: u64) -> Self {
-        tch::manual_seed(seed as i64);
+        let mut rng = Rng::with_seed(seed);
         let channels = if types == 0 { 0 } else { types as i64 + 1 };
         let width = hovernet::width_of(found);
         let tensors = hovernet::parameters(mode, channels, width)
@@ -39,7 +41,7 @@ impl HoverNet {
                 let given = found.get(&name).filter(|t| t.size() == shape);
                 let tensor = match given {
                     Some(tensor) => tensor.to_kind(Kind::Float),
-                    None => fresh(&name, &shape),
+                    None => fresh(&name, &shape, &mut rng),
                 };
                 (name, tensor)
             })
@@ -61,12 +63,12 @@ impl HoverNet {
 }
 
 /// Kaiming's weights (He et al. 2015) for convolutions, norms that change nothing.
-fn fresh(name: &str, shape: &[i64]) -> Tensor {
+fn fresh(name: &str, shape: &[i64], rng: &mut Rng) -> Tensor {
     let options = (Kind::Float, tch::Device::Cpu);
     match shape {
         [_, rest @ ..] if rest.len() == 3 => {
             let fan_in: i64 = rest.iter().product();
-            Tensor::randn(shape, options) * (2.0 / fan_in as f64).sqrt()
+            initial::normal(shape, (2.0 / fan_in as f64).sqrt(), rng)
         }
         _ if name.ends_with("running_var") || (name.ends_with("weight")) => {
             Tensor::ones(shape, options)
@@ -263,18 +265,19 @@ mod tests {
     fn thin(mode: Mode, types: usize) -> HoverNet {
         let width = BTreeMap::from([(
             "conv0./.weight".to_string(),
-            Tensor::randn([8, 3, 7, 7], (Kind::Float, tch::Device::Cpu)) * 0.1,
+            initial::normal(&[8, 3, 7, 7], 0.1, &mut Rng::with_seed(1)),
         )]);
         HoverNet::new(mode, types, &width, 7, 2)
     }
 
     fn patch(side: i64) -> Tensor {
-        Tensor::randint(255, [2, 3, side, side], (Kind::Uint8, tch::Device::Cpu))
+        let mut rng = Rng::with_seed(2);
+        let values: Vec<u8> = (0..2 * 3 * side * side).map(|_| rng.u8(..)).collect();
+        Tensor::from_slice(&values).view([2, 3, side, side])
     }
 
     #[test]
     fn what_is_exported_predicts_as_the_frozen_form() {
-        tch::manual_seed(1);
         for (mode, side) in [(Mode::Fast, 256), (Mode::Original, 270)] {
             let network = thin(mode, 2);
             let rgb = patch(side);

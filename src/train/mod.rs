@@ -13,6 +13,7 @@ pub mod crops;
 pub mod data;
 pub mod formats;
 pub mod hovernet;
+pub mod initial;
 pub mod learner;
 pub mod losses;
 pub mod optimizer;

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 
 use tch::Tensor;
 
-use super::config::TrainConfig;
+use super::config::{Method, TrainConfig};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPS: f64 = 1e-8;
+const MUON_BETA: f64 = 0.95;
+/// Root mean square of a step of AdamW's at a rate of 1.
+const MUON_RMS: f64 = 0.2;
 const WARM_UP_STEPS: f64 = 200.0;
 /// Part of the steps in which the rate falls.
 const FALLING: f64 = 0.4;
@@ -90,15 +93,19 @@ impl Optimizer {
                         config.lr
                     };
                 let grad = grad * shorten;
-                let v = self.v.entry(name.clone()).or_insert_with(|| m.zeros_like());
-                *m *= BETA1;
-                *m += &grad * (1.0 - BETA1);
-                *v *= BETA2;
-                *v += grad.square() * (1.0 - BETA2);
                 if name.ends_with(".weight") {
                     *tensor *= 1.0 - lr * config.weight_decay;
                 }
-                let change = (&*m / correct1) / ((&*v / correct2).sqrt() + EPS);
+                let change = if config.optimizer == Method::Muon && is_matrix(name, tensor) {
+                    muon(m, &grad)
+                } else {
+                    let v = self.v.entry(name.clone()).or_insert_with(|| m.zeros_like());
+                    *m *= BETA1;
+                    *m += &grad * (1.0 - BETA1);
+                    *v *= BETA2;
+                    *v += grad.square() * (1.0 - BETA2);
+                    (&*m / correct1) / ((&*v / correct2).sqrt() + EPS)
+                };
                 *tensor -= change * lr;
                 tensor.zero_grad();
             }
@@ -120,6 +127,46 @@ impl Optimizer {
             .sum();
         (MAX_NORM / (squared.sqrt() + 1e-12)).min(1.0)
     }
+}
+
+/// Whether Muon moves a tensor: the matrix of a convolution that mixes channels; heads, whose outputs mean something
+/// each, are AdamW's.
+fn is_matrix(name: &str, tensor: &Tensor) -> bool {
+    match tensor.size().as_slice() {
+        [out, input, ..] => *out > 1 && *input > 3 && !name.starts_with("head."),
+        _ => false,
+    }
+}
+
+/// The step's direction by Muon (Jordan et al. 2024): Nesterov's momentum with all singular values near 1, as large as
+/// AdamW's steps are (Liu et al. 2025, equation 4), so that both share a rate. Updates `momentum`.
+fn muon(momentum: &mut Tensor, grad: &Tensor) -> Tensor {
+    *momentum *= MUON_BETA;
+    *momentum += grad * (1.0 - MUON_BETA);
+    let ahead = &*momentum * MUON_BETA + grad * (1.0 - MUON_BETA);
+    let shape = ahead.size();
+    let matrix = ahead.view([shape[0], -1]);
+    let largest = matrix.size().into_iter().max().unwrap_or(1) as f64;
+    orthogonalised(&matrix).reshape(&shape) * (MUON_RMS * largest.sqrt())
+}
+
+/// `matrix` with singular values near 1, by five steps of a quintic Newton-Schulz iteration (Jordan et al. 2024).
+fn orthogonalised(matrix: &Tensor) -> Tensor {
+    let [rows, cols] = [matrix.size()[0], matrix.size()[1]];
+    let tall = rows > cols;
+    let mut x = if tall {
+        matrix.tr()
+    } else {
+        matrix.shallow_clone()
+    };
+    x = &x / (x.norm() + 1e-12);
+    let (a, b, c) = (3.4445, -4.7750, 2.0315);
+    for _ in 0..5 {
+        let gram = x.matmul(&x.tr());
+        let polynomial = &gram * b + gram.matmul(&gram) * c;
+        x = &x * a + polynomial.matmul(&x);
+    }
+    if tall { x.tr() } else { x }
 }
 
 /// Linear warm-up, the full rate, then over the last 40 % of the steps a cosine down to 1 % of it. The flat part does not

@@ -84,6 +84,9 @@ pub fn run(
     stop: &AtomicBool,
     tell: &mut dyn FnMut(&Progress),
 ) -> Result<Ended, TrainError> {
+    // Settles this thread's number of threads: asked for later, it would be what another thread has set since, and
+    // sums over another number of threads differ.
+    tch::get_num_threads();
     std::fs::create_dir_all(&job.out).map_err(|e| TrainError::file(&job.out, e))?;
     checkpoint::claim(&job.out, &job.config)?;
     let sets = data::load(&job.config, &job.data_root)?;
@@ -351,6 +354,7 @@ mod tests {
     use super::*;
     use crate::model::{Architecture, lite};
     use crate::train::checkpoint::write;
+    use crate::train::initial;
     use image::{GrayImage, Luma, Rgb, RgbImage};
     use tch::Kind;
 
@@ -381,13 +385,13 @@ mod tests {
             ids.save(root.join(format!("set/labels/{name}.png")))
                 .unwrap();
         }
-        tch::manual_seed(3);
+        let mut rng = fastrand::Rng::with_seed(3);
         let mut tensors = Vec::new();
         for l in lite::layers(0).iter().filter(|l| l.encoder) {
             let options = (Kind::Float, tch::Device::Cpu);
             tensors.push((
                 format!("{}.weight", l.name),
-                Tensor::randn(l.shape, options) * 0.1,
+                initial::normal(&l.shape, 0.1, &mut rng),
             ));
             for (part, value) in [("gain", 1.0), ("bias", 0.0), ("mean", 0.0), ("var", 1.0)] {
                 tensors.push((
@@ -474,8 +478,7 @@ mod tests {
         config.model.architecture = Architecture::HovernetFast;
         (config.model.patch_in_px, config.model.patch_out_px) = (256, 164);
         let thin = || {
-            tch::manual_seed(5);
-            let first = Tensor::randn([8, 3, 7, 7], (Kind::Float, Device::Cpu)) * 0.1;
+            let first = initial::normal(&[8, 3, 7, 7], 0.1, &mut fastrand::Rng::with_seed(5));
             Start::Model(
                 [("conv0./.weight".to_string(), first)]
                     .into_iter()

@@ -5,9 +5,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use fastrand::Rng;
 use tch::{Kind, Tensor};
 
-use super::TrainError;
+use super::{TrainError, initial};
 use crate::model::lite::{Activation, Convolve, Layer, convolve, layers, padding};
 use crate::model::weights::Tensors;
 
@@ -41,12 +42,12 @@ impl Weights {
             .map_err(|e| TrainError::file(encoder, e))?
             .into_iter()
             .collect();
-        tch::manual_seed(seed as i64);
+        let mut rng = Rng::with_seed(seed);
         let layers = layers(types);
         let mut tensors = BTreeMap::new();
         for l in &layers {
             if !l.encoder {
-                fresh(l, &mut tensors);
+                fresh(l, &mut tensors, &mut rng);
                 continue;
             }
             for part in ["weight", "gain", "bias", "mean", "var"] {
@@ -63,18 +64,18 @@ impl Weights {
     /// Weights of a model, whose batch norms are folded: the encoder's go on with norms that change nothing. A type head
     /// of another size begins anew.
     pub fn from_folded(found: &Tensors, types: i64, seed: u64) -> Result<Self, TrainError> {
-        tch::manual_seed(seed as i64);
+        let mut rng = Rng::with_seed(seed);
         let layers = layers(types);
         let mut tensors = BTreeMap::new();
         for l in &layers {
             let [weight, bias] = ["weight", "bias"].map(|part| format!("{}.{part}", l.name));
             let (Some(w), Some(b)) = (found.get(&weight), found.get(&bias)) else {
-                fresh(l, &mut tensors);
+                fresh(l, &mut tensors, &mut rng);
                 continue;
             };
             if w.size() != l.shape {
                 tracing::info!("{}: another size in the model, begun anew", l.name);
-                fresh(l, &mut tensors);
+                fresh(l, &mut tensors, &mut rng);
                 continue;
             }
             tensors.insert(weight, w.to_kind(Kind::Float));
@@ -212,7 +213,7 @@ impl Convolve for Weights {
 }
 
 /// Kaiming-initialised weight, zero bias; heads start small so that no type or direction is preferred.
-fn fresh(l: &Layer, tensors: &mut BTreeMap<String, Tensor>) {
+fn fresh(l: &Layer, tensors: &mut BTreeMap<String, Tensor>, rng: &mut Rng) {
     let fan_in = (l.shape[1] * l.shape[2] * l.shape[3]) as f64;
     let gain = if l.name.starts_with("head.") {
         0.1
@@ -221,11 +222,10 @@ fn fresh(l: &Layer, tensors: &mut BTreeMap<String, Tensor>) {
     } else {
         1.0
     };
-    let options = (Kind::Float, tch::Device::Cpu);
-    let weight = Tensor::randn(l.shape, options) * (gain / fan_in).sqrt();
+    let weight = initial::normal(&l.shape, (gain / fan_in).sqrt(), rng);
     tensors.insert(format!("{}.weight", l.name), weight);
     tensors.insert(
         format!("{}.bias", l.name),
-        Tensor::zeros([l.shape[0]], options),
+        Tensor::zeros([l.shape[0]], (Kind::Float, tch::Device::Cpu)),
     );
 }
