@@ -54,7 +54,7 @@ pub fn default_memory_bytes() -> u64 {
 /// docs/performance.md).
 fn activation_bytes(spec: &ModelSpec, patch_in_px: i32) -> u64 {
     let per_px = match spec.architecture {
-        Architecture::HovernetLite => 260,
+        Architecture::HovernetLite => 380,
         Architecture::HovernetFast | Architecture::HovernetOriginal => 8000,
         Architecture::Torchscript => 4000,
         Architecture::Analytic => 120,
@@ -142,7 +142,11 @@ pub fn divide(
         workers -= 1;
     }
     let (mut queue, mut tiles, mut cache) = (1, 1, least_cache);
-    let wanted = [(workers.max(2) + 2, 2), (2 * workers.max(4), 4)];
+    let wanted = [
+        (workers, 2),
+        (workers.max(2) + 2, 2),
+        (2 * workers.max(4), 4),
+    ];
     for (more_queue, more_tiles) in wanted {
         if need(workers, more_queue, more_tiles, least_cache) <= memory_bytes {
             (queue, tiles) = (more_queue, more_tiles);
