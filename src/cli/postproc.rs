@@ -89,6 +89,7 @@ pub fn main(args: &PostprocArgs) -> Result<(), Failure> {
         outside_px: 0,
         missing_tiles: 0,
         read_errors: Vec::new(),
+        rings: None,
         imported: None,
     };
     let frames = result.frames();

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use wsi_nuclei::config::{Format, Origin, PostprocRules, RunConfig, Settings, SlideConfig};
@@ -184,12 +185,13 @@ pub fn result_of(
             opened.frames,
             model,
         ),
-        nuclei,
         done_px,
         unreadable_px: 0,
         outside_px: 0,
         missing_tiles: 0,
         read_errors: Vec::new(),
+        rings: pipeline::rings::measure(&nuclei, &opened.proc, &AtomicBool::new(false)),
+        nuclei,
         imported: None,
     }
 }

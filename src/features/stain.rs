@@ -27,8 +27,9 @@ pub fn stain(nucleus: &Nucleus) -> Stain {
         return Stain::default();
     }
     let sums = &nucleus.stain;
-    let [hematoxylin_od_mean, hematoxylin_od_std] = od(n, sums.hematoxylin, sums.hematoxylin_sq);
-    let [eosin_od_mean, eosin_od_std] = od(n, sums.eosin, sums.eosin_sq);
+    let [hematoxylin_od_mean, hematoxylin_od_std] =
+        mean_and_std(n, sums.hematoxylin, sums.hematoxylin_sq);
+    let [eosin_od_mean, eosin_od_std] = mean_and_std(n, sums.eosin, sums.eosin_sq);
     Stain {
         rgb_mean: sums.rgb.map(|sum| sum as f64 / f64::from(n)),
         hematoxylin_od_mean,
@@ -38,8 +39,8 @@ pub fn stain(nucleus: &Nucleus) -> Stain {
     }
 }
 
-/// Mean and standard deviation from a sum and a sum of squares; the difference of squares in exact integers.
-fn od(n: u32, sum: i64, sum_sq: u64) -> [f64; 2] {
+/// Mean and standard deviation of `n` optical densities from their sum and sum of squares; the difference of squares in exact integers.
+pub(super) fn mean_and_std(n: u32, sum: i64, sum_sq: u64) -> [f64; 2] {
     let spread = i128::from(n) * i128::from(sum_sq) - i128::from(sum) * i128::from(sum);
     let n = f64::from(n);
     [

@@ -100,6 +100,7 @@ pub fn read(path: &Path, options: &Options) -> Result<SlideResult, ImportError> 
         outside_px: 0,
         missing_tiles: 0,
         read_errors: Vec::new(),
+        rings: None,
         imported: Some(Imported {
             said,
             scale_known: scale.mpp.is_some(),

@@ -72,6 +72,24 @@ impl Nucleus {
             .is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
     }
 
+    /// The pixels inside, row by row, as (y, first x, x after the last), proc px.
+    pub fn runs(&self) -> impl Iterator<Item = (i32, i32, i32)> + '_ {
+        let Rect {
+            x: first, y: top, ..
+        } = self.bbox;
+        let (right, bottom) = (self.bbox.right(), self.bbox.bottom());
+        (top..bottom).flat_map(move |y| {
+            let mut x = first;
+            std::iter::from_fn(move || {
+                let left = (x..right).find(|&x| self.contains(x, y))?;
+                x = (left..right)
+                    .find(|&x| !self.contains(x, y))
+                    .unwrap_or(right);
+                Some((y, left, x))
+            })
+        })
+    }
+
     /// (y, x) of the first pixel in raster order, proc px: nuclei are sorted by it.
     pub fn first_pixel(&self) -> (i32, i32) {
         let x = (self.bbox.x..self.bbox.right())

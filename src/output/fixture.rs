@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::SlideResult;
+use crate::features::Ring;
 use crate::geometry::Rect;
 use crate::model::{Architecture, ModelSpec, TypeInfo};
 use crate::nuclei::{Nucleus, PostprocParams, StainSums};
@@ -47,7 +48,21 @@ pub fn result(ratio: f64) -> SlideResult {
         outside_px: 400,
         missing_tiles: 0,
         read_errors: vec!["hand-made: level 0: no pixels".into()],
+        // Nothing but other nuclei around the first.
+        rings: Some([0, 40, 50, 60].map(ring).to_vec()),
         imported: None,
+    }
+}
+
+/// A ring of so many pixels, half of them of hematoxylin 0.1, half of 0.3, all of eosin 0.5.
+fn ring(area_px: u32) -> Ring {
+    let n = i64::from(area_px);
+    Ring {
+        area_px,
+        hematoxylin: 2000 * n,
+        hematoxylin_sq: ((1000 * 1000 + 3000 * 3000) / 2 * n) as u64,
+        eosin: 5000 * n,
+        eosin_sq: (5000 * 5000 * n) as u64,
     }
 }
 

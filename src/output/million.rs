@@ -53,6 +53,7 @@ pub(crate) fn result() -> SlideResult {
             nucleus
         })
         .collect();
+    result.rings = Some(vec![result.ring(1); result.nuclei.len()]);
     result
 }
 

@@ -35,6 +35,7 @@ use std::path::{Path, PathBuf};
 use image::{DynamicImage, RgbImage};
 
 use crate::config::{Format, GeojsonFrame, Units};
+use crate::features::Ring;
 use crate::nuclei::Nucleus;
 use crate::slide::frames::Frames;
 use crate::store::{StoreMeta, atomic};
@@ -61,6 +62,8 @@ pub struct SlideResult {
     pub meta: StoreMeta,
     /// Sorted by first pixel in raster order; a nucleus's id is its place, from 1.
     pub nuclei: Vec<Nucleus>,
+    /// One for each nucleus, in their order; none where the pixels around nuclei were not at hand.
+    pub rings: Option<Vec<Ring>>,
     pub done_px: u64,
     pub unreadable_px: u64,
     /// Planned tiles' proc px that no patch covers.
@@ -84,6 +87,12 @@ pub struct Imported {
 impl SlideResult {
     pub fn frames(&self) -> &Frames {
         &self.meta.frames
+    }
+
+    /// The ring of the nucleus at `place`; without pixels where it is not known.
+    pub fn ring(&self, place: usize) -> Ring {
+        let ring = self.rings.as_ref().and_then(|rings| rings.get(place));
+        ring.copied().unwrap_or_default()
     }
 
     /// Whether lengths can be given in µm.

@@ -123,8 +123,8 @@ mod tests {
         eccentricity,equivalent_diameter_um,euler_number,extent,filled_area_um2,inertia_eigval_x_um2,\
         inertia_eigval_y_um2,major_axis_length_um,minor_axis_length_um,orientation,perimeter_um,solidity,circularity,\
         feret_max_um,feret_min_um,roughness,hematoxylin_od_mean,hematoxylin_od_std,eosin_od_mean,eosin_od_std,\
-        red_mean,green_mean,blue_mean,nearest_um,neighbours_50um,nearest_tumour_um,neighbours_50um_tumour,\
-        nearest_lymphocyte_um,neighbours_50um_lymphocyte";
+        red_mean,green_mean,blue_mean,ring_hematoxylin_od_mean,ring_hematoxylin_od_std,ring_eosin_od_mean,\
+        ring_eosin_od_std,nearest_um,neighbours_50um,nearest_tumour_um,neighbours_50um_tumour,nearest_lymphocyte_um,neighbours_50um_lymphocyte";
 
     #[test]
     fn columns_are_the_contract() {
@@ -162,8 +162,13 @@ mod tests {
             ("hematoxylin_od_mean", "0.8"),
             ("hematoxylin_od_std", "0"),
             ("blue_mean", "140"),
+            ("ring_hematoxylin_od_mean", "0.2"),
+            ("ring_hematoxylin_od_std", "0.1"),
+            ("ring_eosin_od_mean", "0.5"),
+            ("ring_eosin_od_std", "0"),
             ("neighbours_50um", "3"),
         ];
+        assert_eq!(rows[0]["ring_eosin_od_mean"], "");
         for (name, value) in expected {
             assert_eq!(row[name], value, "{name}");
         }

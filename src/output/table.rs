@@ -11,7 +11,7 @@ use super::summary_json::Medians;
 use super::{Record, SlideResult, significant};
 use crate::config::Units;
 use crate::features::{
-    Neighbourhood, Shape, Stain, neighbours, neighbours_among, shape_of, shape_um, stain,
+    Neighbourhood, Ring, Shape, Stain, neighbours, neighbours_among, shape_of, shape_um, stain,
     type_entropy,
 };
 
@@ -23,6 +23,7 @@ struct Measured<'a> {
     /// In the chosen unit.
     shape: Shape,
     stain: &'a Stain,
+    ring: Ring,
     around: &'a Neighbourhood,
     /// µm a unit of length.
     um_a_unit: f64,
@@ -34,10 +35,12 @@ enum Needs {
     Mask,
     /// The slide's pixels: outlines from a file have none.
     Pixels,
+    /// The pixels around it.
+    Rings,
     /// µm/px.
     Scale,
 }
-use Needs::{Mask, Pixels, Scale};
+use Needs::{Mask, Pixels, Rings, Scale};
 
 /// One column: its name in µm, its name in px, what it needs, how it is taken. NaN: no value.
 type Feature = (&'static str, &'static str, Needs, fn(&Measured<'_>) -> f64);
@@ -71,6 +74,10 @@ const FEATURES: &[Feature] = &[
     ("red_mean", "red_mean", Pixels, |m| m.stain.rgb_mean[0]),
     ("green_mean", "green_mean", Pixels, |m| m.stain.rgb_mean[1]),
     ("blue_mean", "blue_mean", Pixels, |m| m.stain.rgb_mean[2]),
+    ("ring_hematoxylin_od_mean", "ring_hematoxylin_od_mean", Rings, |m| m.ring.hematoxylin_od()[0]),
+    ("ring_hematoxylin_od_std", "ring_hematoxylin_od_std", Rings, |m| m.ring.hematoxylin_od()[1]),
+    ("ring_eosin_od_mean", "ring_eosin_od_mean", Rings, |m| m.ring.eosin_od()[0]),
+    ("ring_eosin_od_std", "ring_eosin_od_std", Rings, |m| m.ring.eosin_od()[1]),
     ("nearest_um", "nearest", Mask, |m| m.around.nearest_um.unwrap_or(f64::NAN) / m.um_a_unit),
     ("neighbours_50um", "neighbours_50um", Scale, |m| f64::from(m.around.within_50um)),
 ];
@@ -137,6 +144,7 @@ fn features_of(result: &SlideResult) -> impl Iterator<Item = &'static Feature> {
     FEATURES.iter().filter(move |(_, _, needs, _)| match needs {
         Mask => true,
         Pixels => pixels,
+        Rings => result.rings.is_some(),
         Scale => scale,
     })
 }
@@ -368,6 +376,7 @@ fn row<'a>(
             Units::Px => shape_px,
         },
         stain: &stain,
+        ring: result.ring(place),
         around: &around.all[place],
         um_a_unit,
     };

@@ -9,6 +9,7 @@ pub mod estimate;
 pub mod events;
 pub mod image;
 pub mod prepare;
+pub mod rings;
 pub mod stages;
 pub mod telemetry;
 
@@ -141,6 +142,7 @@ pub fn run(
         mm2_done: mm2 - mm2_todo,
     });
     let count = todo.len();
+    let second_look = image.with_cache(rings::CACHE_BYTES);
     let work = Arc::new(Work {
         image,
         model,
@@ -180,8 +182,19 @@ pub fn run(
 
     events(Event::Stage("stitching"));
     let stitching = Stage::new("stitch", 1);
-    let loaded = stitching.busy(|| load(store))?;
+    let mut loaded = stitching.busy(|| load(store))?;
     stages.push(stitching.report());
+    if loaded.slide.rings.is_none() {
+        events(Event::Stage("rings"));
+        let measuring = Stage::new("rings", 1);
+        let nuclei = &loaded.slide.nuclei;
+        let rings = measuring
+            .busy(|| rings::measure(nuclei, &second_look, stop))
+            .ok_or(PipelineError::Stopped)?;
+        store.write_rings(nuclei, &rings)?;
+        loaded.slide.rings = Some(rings);
+        stages.push(measuring.report());
+    }
     if let Some(mixed) = mixed(&loaded.numerics) {
         events(Event::Warning(mixed));
     }
@@ -202,6 +215,7 @@ pub fn load(store: &Store) -> Result<Loaded, PipelineError> {
     })?;
     loaded.slide.meta.warnings.extend(mixed(&loaded.numerics));
     stitch::check_disjoint(&loaded.slide.nuclei)?;
+    loaded.slide.rings = store.read_rings(&loaded.slide.nuclei);
     Ok(loaded)
 }
 

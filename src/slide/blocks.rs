@@ -61,6 +61,11 @@ impl ProcImage {
         }
     }
 
+    /// The same slide with no block read yet, and a cache of its own.
+    pub fn with_cache(&self, cache_bytes: usize) -> Self {
+        Self::new(self.reader.clone(), self.frames, self.level, cache_bytes)
+    }
+
     pub fn frames(&self) -> &Frames {
         &self.frames
     }

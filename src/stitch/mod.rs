@@ -247,6 +247,7 @@ pub fn load(
             outside_px: all.outside_px,
             missing_tiles,
             read_errors: all.read_errors,
+            rings: None,
             imported: None,
         },
         seams: all.seams,

@@ -9,6 +9,7 @@ mod error;
 pub mod fs;
 pub mod identity;
 mod lock;
+mod rings;
 pub mod wire;
 mod zarr;
 

@@ -347,3 +347,51 @@ fn threads_write_different_tiles_at_once() {
     assert_eq!(store.finished_tiles().unwrap(), planned);
     assert_eq!(store.read_tile(7, 3).unwrap(), Some(tile(7, 3)));
 }
+
+#[test]
+fn rings_come_back_for_the_same_nuclei_alone() {
+    use crate::features::Ring;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.zarr");
+    let store = Store::create(&path, &meta(vec![[0, 0]], [1, 1]), &thumb(), &mask(true)).unwrap();
+    // More than a chunk of them.
+    let nuclei: Vec<Nucleus> = (0..9000)
+        .map(|x| Nucleus {
+            bbox: Rect::new(x, 2 * x, 1, 1),
+            mask: vec![1],
+            area_px: 1,
+            prob_sums: vec![],
+            type_counts: vec![],
+            np_sum: 0,
+            stain: StainSums::default(),
+            cut: false,
+        })
+        .collect();
+    let rings: Vec<Ring> = (0..9000)
+        .map(|i| Ring {
+            area_px: i,
+            hematoxylin: -7 * i64::from(i),
+            hematoxylin_sq: 1 << 60,
+            eosin: 3,
+            eosin_sq: 5,
+        })
+        .collect();
+    assert_eq!(store.read_rings(&nuclei), None);
+    store.write_rings(&nuclei, &rings).unwrap();
+    assert_eq!(store.read_rings(&nuclei).as_ref(), Some(&rings));
+    assert_eq!(Store::open(&path).unwrap().read_rings(&nuclei), Some(rings));
+    assert_eq!(store.read_rings(&nuclei[1..]), None);
+    let mut moved = nuclei.clone();
+    moved[3].bbox.x += 1;
+    assert_eq!(store.read_rings(&moved), None);
+
+    // A damaged chunk and an absent one are not taken for rings.
+    let chunk = path.join("rings/c/1/0");
+    let mut bytes = std::fs::read(&chunk).unwrap();
+    bytes[10] ^= 4;
+    std::fs::write(&chunk, bytes).unwrap();
+    assert_eq!(store.read_rings(&nuclei), None);
+    std::fs::remove_file(&chunk).unwrap();
+    assert_eq!(store.read_rings(&nuclei), None);
+    assert_eq!(store.read_rings(&[]), Some(vec![]));
+}

@@ -28,6 +28,8 @@ const ATTRIBUTE: &str = "wsi_nuclei";
 /// Raised whenever the hierarchy changes.
 const FORMAT: u64 = 1;
 const ARRAYS: [&str; 3] = ["tiles", "thumb", "mask"];
+/// An array that a finished slide may have beside them (see [`super::rings`]).
+pub(super) const RINGS: &str = "rings";
 const ZSTD_LEVEL: i32 = 3;
 
 /// A slide's checkpoint, open for reading and writing.
@@ -36,7 +38,7 @@ pub struct Store {
     meta: StoreMeta,
     key: ChunkKey,
     tiles: Array<AtomicStore>,
-    storage: Arc<AtomicStore>,
+    pub(super) storage: Arc<AtomicStore>,
     /// Held as long as the store is open for writing.
     lock: Option<Lock>,
 }
@@ -343,7 +345,7 @@ pub fn remove(path: &Path) -> Result<(), StoreError> {
 }
 
 fn remove_arrays(path: &Path) -> std::io::Result<()> {
-    for array in ARRAYS {
+    for array in ARRAYS.into_iter().chain([RINGS]) {
         match std::fs::remove_dir_all(path.join(array)) {
             Err(e) if e.kind() == NotFound => {}
             other => other?,
@@ -379,7 +381,7 @@ fn write_arrays(
 ) -> Result<(), String> {
     let no_bytes = Vec::<u8>::new();
     let tiles = ArrayBuilder::new(grid_shape(meta), vec![1, 1], "bytes", no_bytes);
-    write_metadata(tiles, storage.clone(), "/tiles")?;
+    write_metadata(&build(tiles, storage.clone(), "/tiles")?)?;
 
     let (width, height) = thumb.dimensions();
     let shape = vec![height.into(), width.into(), 3];
@@ -393,8 +395,8 @@ fn write_arrays(
     write_image(shape, attributes, cells, storage.clone(), "/mask")
 }
 
-/// Builds an array with the store's codecs and writes its `zarr.json`, without a word of this library's version.
-fn write_metadata(
+/// An array with the store's codecs; nothing of it is written yet.
+pub(super) fn build(
     mut builder: ArrayBuilder,
     storage: Arc<AtomicStore>,
     path: &str,
@@ -403,9 +405,11 @@ fn write_metadata(
         Arc::new(ZstdCodec::new(ZSTD_LEVEL, false)),
         Arc::new(Crc32cCodec::new()),
     ]);
-    let array = builder
-        .build(storage.clone(), path)
-        .map_err(|e| e.to_string())?;
+    builder.build(storage, path).map_err(|e| e.to_string())
+}
+
+/// Writes an array's `zarr.json`, without a word of this library's version.
+pub(super) fn write_metadata(array: &Array<AtomicStore>) -> Result<(), String> {
     let options = ArrayMetadataOptions::default().with_include_zarrs_metadata(false);
     let mut metadata =
         serde_json::to_value(array.metadata_opt(&options)).map_err(|e| e.to_string())?;
@@ -416,10 +420,10 @@ fn write_metadata(
         *value = json!("");
     }
     let text = serde_json::to_vec_pretty(&metadata).map_err(|e| e.to_string())?;
-    let key = StoreKey::new(format!("{}/zarr.json", path.trim_start_matches('/')))
-        .map_err(|e| e.to_string())?;
-    storage.set(&key, text.into()).map_err(|e| e.to_string())?;
-    Ok(array)
+    let path = array.path().as_str().trim_start_matches('/');
+    let key = StoreKey::new(format!("{path}/zarr.json")).map_err(|e| e.to_string())?;
+    let storage = array.storage();
+    storage.set(&key, text.into()).map_err(|e| e.to_string())
 }
 
 /// A `u8` array of one chunk.
@@ -432,7 +436,8 @@ fn write_image(
 ) -> Result<(), String> {
     let mut builder = ArrayBuilder::new(shape.clone(), shape, "uint8", 0u8);
     builder.attributes(attributes);
-    let array = write_metadata(builder, storage, path)?;
+    let array = build(builder, storage, path)?;
+    write_metadata(&array)?;
     let options = zarrs::array::CodecOptions::default().with_store_empty_chunks(true);
     array
         .store_chunk_opt(&vec![0; array.dimensionality()], values, &options)

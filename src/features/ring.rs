@@ -1,0 +1,241 @@
+//! The tissue right around a nucleus: its stain over a ring of [`RING_UM`].
+//!
+//! In: nuclei, and the pixels of any box. Out: one [`Ring`] each, in their order. A ring is every pixel of the slide that is at most the ring's width from a pixel of the nucleus (centre to centre) and
+//! in no nucleus at all. Exact sums: neither threads nor the order of reading can change them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use image::RgbImage;
+use rayon::prelude::*;
+
+use super::stain::mean_and_std;
+use crate::geometry::Rect;
+use crate::nuclei::{Nucleus, StainSums};
+
+/// Width of a ring.
+pub const RING_UM: f64 = 2.0;
+/// Nuclei that begin in so many rows are measured by one thread.
+const BAND_PX: i32 = 512;
+/// Width of the strips in which neighbours are looked up.
+const STRIP_PX: i32 = 64;
+
+/// Sums over the pixels of one ring. Optical densities in 1/10000.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ring {
+    /// 0: nothing but other nuclei around it, or pixels that cannot be read.
+    pub area_px: u32,
+    pub hematoxylin: i64,
+    pub hematoxylin_sq: u64,
+    pub eosin: i64,
+    pub eosin_sq: u64,
+}
+
+impl Ring {
+    /// Mean and population standard deviation of hematoxylin's optical density; NaN without pixels.
+    pub fn hematoxylin_od(&self) -> [f64; 2] {
+        self.od(self.hematoxylin, self.hematoxylin_sq)
+    }
+
+    /// The same of eosin.
+    pub fn eosin_od(&self) -> [f64; 2] {
+        self.od(self.eosin, self.eosin_sq)
+    }
+
+    fn od(&self, sum: i64, sum_sq: u64) -> [f64; 2] {
+        match self.area_px {
+            0 => [f64::NAN; 2],
+            n => mean_and_std(n, sum, sum_sq),
+        }
+    }
+}
+
+/// The slide as far as rings need it.
+pub struct Around<P> {
+    /// Proc px.
+    pub slide: Rect,
+    pub mpp: [f64; 2],
+    /// RGB of a box inside the slide, proc px; `None` where it cannot be read.
+    pub pixels: P,
+}
+
+/// The rings of `nuclei`; `None` if `stop` was set meanwhile.
+pub fn rings<P>(nuclei: &[Nucleus], around: &Around<P>, stop: &AtomicBool) -> Option<Vec<Ring>>
+where
+    P: Fn(Rect) -> Option<RgbImage> + Sync,
+{
+    let reach = Reach::new(around.mpp);
+    let mut sorted: Vec<(usize, &Nucleus)> = nuclei.iter().enumerate().collect();
+    sorted.sort_by_key(|(_, nucleus)| nucleus.bbox.y);
+    let tallest_px = nuclei.iter().map(|n| n.bbox.h).max().unwrap_or(0);
+    let band_of = |nucleus: &Nucleus| nucleus.bbox.y.div_euclid(BAND_PX);
+    let bands: Vec<&[(usize, &Nucleus)]> = sorted
+        .chunk_by(|(_, a), (_, b)| band_of(a) == band_of(b))
+        .collect();
+    let measured: Vec<Vec<(usize, Ring)>> = bands
+        .par_iter()
+        .with_max_len(1)
+        .map(|band| {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            let near = Near::of(&sorted, band, &reach, tallest_px);
+            Some(of_band(band, &near, around, &reach))
+        })
+        .collect::<Option<_>>()?;
+    let mut rings = vec![Ring::default(); nuclei.len()];
+    for (place, ring) in measured.into_iter().flatten() {
+        rings[place] = ring;
+    }
+    Some(rings)
+}
+
+/// Rings of one band, from left to right, so that a block of the slide is read once.
+fn of_band<P>(
+    band: &[(usize, &Nucleus)],
+    near: &Near<'_>,
+    around: &Around<P>,
+    reach: &Reach,
+) -> Vec<(usize, Ring)>
+where
+    P: Fn(Rect) -> Option<RgbImage>,
+{
+    let mut band = band.to_vec();
+    band.sort_by_key(|(_, nucleus)| nucleus.bbox.x);
+    band.into_iter()
+        .filter_map(|(place, nucleus)| {
+            let field = reach.around(nucleus.bbox).intersect(&around.slide);
+            let pixels = (around.pixels)(field)?;
+            let ring = of_one(nucleus, near.meeting(field), field, &pixels, reach);
+            Some((place, ring))
+        })
+        .collect()
+}
+
+fn of_one<'a>(
+    nucleus: &Nucleus,
+    others: impl Iterator<Item = &'a Nucleus>,
+    field: Rect,
+    pixels: &RgbImage,
+    reach: &Reach,
+) -> Ring {
+    let width = field.w.max(0) as usize;
+    let mut inside = vec![false; field.area() as usize];
+    let mut paint = |y: i32, left: i32, right: i32, value: bool| {
+        let (left, right) = (left.max(field.x), right.min(field.right()));
+        if y >= field.y && y < field.bottom() && left < right {
+            let row = (y - field.y) as usize * width;
+            let span = (left - field.x) as usize..(right - field.x) as usize;
+            inside[row + span.start..row + span.end].fill(value);
+        }
+    };
+    for (y, left, right) in nucleus.runs() {
+        for (dy, dx) in reach.spans() {
+            paint(y + dy, left - dx, right + dx, true);
+        }
+    }
+    for (y, left, right) in others.flat_map(Nucleus::runs) {
+        paint(y, left, right, false);
+    }
+    let mut sums = StainSums::default();
+    let mut area_px = 0;
+    for (row, colours) in inside
+        .chunks_exact(width.max(1))
+        .zip(pixels.as_raw().chunks_exact(3 * width.max(1)))
+    {
+        let mut at = 0;
+        for run in row.chunk_by(|a, b| a == b) {
+            if run[0] {
+                sums.add(&colours[3 * at..3 * (at + run.len())]);
+                area_px += run.len() as u32;
+            }
+            at += run.len();
+        }
+    }
+    Ring {
+        area_px,
+        hematoxylin: sums.hematoxylin,
+        hematoxylin_sq: sums.hematoxylin_sq,
+        eosin: sums.eosin,
+        eosin_sq: sums.eosin_sq,
+    }
+}
+
+/// How far a ring goes, as pixels to either side in each row above and below.
+struct Reach {
+    rows_px: i32,
+    /// From `-rows_px` to `rows_px`.
+    to_the_side_px: Vec<i32>,
+}
+
+impl Reach {
+    fn new(mpp: [f64; 2]) -> Self {
+        // A distance that is the width but for the last bit is within.
+        let [x_px, y_px] = mpp.map(|mpp| RING_UM / mpp + 1e-9);
+        let rows_px = y_px as i32;
+        let at = |row: i32| {
+            let part = 1.0 - (f64::from(row) / y_px).powi(2);
+            (x_px * part.max(0.0).sqrt() + 1e-9) as i32
+        };
+        Self {
+            rows_px,
+            to_the_side_px: (-rows_px..=rows_px).map(at).collect(),
+        }
+    }
+
+    /// (rows down, pixels to either side).
+    fn spans(&self) -> impl Iterator<Item = (i32, i32)> + '_ {
+        (-self.rows_px..).zip(self.to_the_side_px.iter().copied())
+    }
+
+    fn around(&self, bbox: Rect) -> Rect {
+        let dx = self.to_the_side_px.iter().max().copied().unwrap_or(0);
+        let dy = self.rows_px;
+        Rect::new(bbox.x - dx, bbox.y - dy, bbox.w + 2 * dx, bbox.h + 2 * dy)
+    }
+}
+
+/// The nuclei whose pixels may lie in a ring of one band, by strips of columns.
+struct Near<'a> {
+    strips: HashMap<i32, Vec<&'a Nucleus>>,
+}
+
+impl<'a> Near<'a> {
+    /// `all` and `band` are sorted by the upper side of their boxes.
+    fn of(
+        all: &[(usize, &'a Nucleus)],
+        band: &[(usize, &Nucleus)],
+        reach: &Reach,
+        tallest_px: i32,
+    ) -> Self {
+        let boxes = || band.iter().map(|(_, nucleus)| nucleus.bbox);
+        let top = boxes().map(|bbox| bbox.y).min().unwrap_or(0) - reach.rows_px;
+        let bottom = boxes().map(|bbox| bbox.bottom()).max().unwrap_or(0) + reach.rows_px;
+        let from = all.partition_point(|(_, n)| n.bbox.y < top - tallest_px);
+        let to = all.partition_point(|(_, n)| n.bbox.y < bottom);
+        let mut strips: HashMap<i32, Vec<&Nucleus>> = HashMap::new();
+        let near = all[from..to].iter().map(|(_, nucleus)| *nucleus);
+        for nucleus in near.filter(|n| n.bbox.bottom() > top) {
+            for strip in strips_of(nucleus.bbox) {
+                strips.entry(strip).or_default().push(nucleus);
+            }
+        }
+        Self { strips }
+    }
+
+    /// Those that meet `field`, some of them more than once.
+    fn meeting(&self, field: Rect) -> impl Iterator<Item = &'a Nucleus> {
+        let lists = strips_of(field).filter_map(|strip| self.strips.get(&strip));
+        lists
+            .flatten()
+            .copied()
+            .filter(move |n| n.bbox.meets(&field))
+    }
+}
+
+fn strips_of(rect: Rect) -> std::ops::RangeInclusive<i32> {
+    rect.x.div_euclid(STRIP_PX)..=(rect.right() - 1).div_euclid(STRIP_PX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Against SciPy and scikit-image (tests/fixtures/make_ring.py, whose formulas these are).
+
+use image::{Rgb, RgbImage, imageops};
+
+use super::*;
+
+const WIDTH: i32 = 90;
+const HEIGHT: i32 = 1100;
+const SLIDE: Rect = Rect::new(0, 0, WIDTH, HEIGHT);
+
+fn picture() -> RgbImage {
+    RgbImage::from_fn(WIDTH as u32, HEIGHT as u32, |x, y| {
+        Rgb([
+            ((x * 37 + y * 91) % 256) as u8,
+            ((x * x + y * 13) % 256) as u8,
+            ((x * 5 + y * y) % 251) as u8,
+        ])
+    })
+}
+
+/// The ellipses as nuclei; each pixel is the first one's that has it. `None`: nothing is left of it.
+fn nuclei(ellipses: &[[i32; 4]]) -> Vec<Option<Nucleus>> {
+    let mut taken = vec![false; SLIDE.area() as usize];
+    let mut nuclei = Vec::new();
+    for &[cx, cy, a, b] in ellipses {
+        let bbox = Rect::new(cx - a, cy - b, 2 * a + 1, 2 * b + 1).intersect(&SLIDE);
+        let mut mask = vec![0u8; (bbox.area() as usize).div_ceil(8)];
+        let mut area_px = 0;
+        for y in bbox.y..bbox.bottom() {
+            for x in bbox.x..bbox.right() {
+                let inside = ((x - cx) * b).pow(2) + ((y - cy) * a).pow(2) <= (a * b).pow(2);
+                let place = (y * WIDTH + x) as usize;
+                if inside && !std::mem::replace(&mut taken[place], true) {
+                    let bit = ((y - bbox.y) * bbox.w + x - bbox.x) as usize;
+                    mask[bit / 8] |= 1 << (bit % 8);
+                    area_px += 1;
+                }
+            }
+        }
+        nuclei.push((area_px > 0).then(|| Nucleus {
+            bbox,
+            mask,
+            area_px,
+            prob_sums: Vec::new(),
+            type_counts: Vec::new(),
+            np_sum: 0,
+            stain: StainSums::default(),
+            cut: false,
+        }));
+    }
+    nuclei
+}
+
+fn measured(nuclei: &[Nucleus], mpp: [f64; 2]) -> Option<Vec<Ring>> {
+    let picture = picture();
+    let around = Around {
+        slide: SLIDE,
+        mpp,
+        pixels: |field: Rect| {
+            let [x, y, w, h] = [field.x, field.y, field.w, field.h].map(|v| v as u32);
+            Some(imageops::crop_imm(&picture, x, y, w, h).to_image())
+        },
+    };
+    rings(nuclei, &around, &AtomicBool::new(false))
+}
+
+#[test]
+fn rings_are_those_of_scipy_and_scikit_image() {
+    let text = include_str!("../../../tests/fixtures/ring.json");
+    let fixture: serde_json::Value = serde_json::from_str(text).unwrap();
+    let ellipses: Vec<[i32; 4]> = serde_json::from_value(fixture["ellipses"].clone()).unwrap();
+    let all = nuclei(&ellipses);
+    let there: Vec<Nucleus> = all.iter().flatten().cloned().collect();
+    let mut compared = 0;
+    for case in fixture["cases"].as_array().unwrap() {
+        let mpp: [f64; 2] = serde_json::from_value(case["mpp"].clone()).unwrap();
+        let expected = case["rings"].as_array().unwrap();
+        assert_eq!(expected.len(), all.len());
+        let expected = expected.iter().filter(|row| !row.is_null());
+        let found = measured(&there, mpp).unwrap();
+        assert_eq!(expected.clone().count(), found.len());
+        for (row, ring) in expected.zip(&found) {
+            let row: [f64; 5] = serde_json::from_value(row.clone()).unwrap();
+            assert_eq!(f64::from(ring.area_px), row[0], "{mpp:?}: {row:?}");
+            let [h, e] = [ring.hematoxylin_od(), ring.eosin_od()];
+            for (found, expected) in h.into_iter().chain(e).zip(&row[1..]) {
+                // Each pixel's density is rounded to 1/10000.
+                assert!((found - expected).abs() < 1e-4, "{found} for {expected}");
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared > 120, "{compared}");
+}
+
+#[test]
+fn neither_order_nor_company_far_away_changes_a_ring() {
+    let all: Vec<Nucleus> = nuclei(&[[20, 30, 6, 6], [33, 30, 6, 6], [60, 900, 9, 5]])
+        .into_iter()
+        .flatten()
+        .collect();
+    let rings = measured(&all, [0.25; 2]).unwrap();
+    let turned: Vec<Nucleus> = all.iter().rev().cloned().collect();
+    let mut of_turned = measured(&turned, [0.25; 2]).unwrap();
+    of_turned.reverse();
+    assert_eq!(rings, of_turned);
+    let alone = measured(&all[2..], [0.25; 2]).unwrap();
+    assert_eq!(alone, rings[2..]);
+    // The neighbour takes a part of the first one's ring.
+    let first_alone = measured(&all[..1], [0.25; 2]).unwrap();
+    assert!(first_alone[0].area_px > rings[0].area_px);
+}
+
+#[test]
+fn a_ring_that_cannot_be_read_has_no_pixels_and_a_stop_is_heard() {
+    let all: Vec<Nucleus> = nuclei(&[[20, 30, 6, 6]]).into_iter().flatten().collect();
+    let around = Around {
+        slide: SLIDE,
+        mpp: [0.25; 2],
+        pixels: |_| None,
+    };
+    let unread = rings(&all, &around, &AtomicBool::new(false)).unwrap();
+    assert_eq!(unread, [Ring::default()]);
+    assert!(unread[0].hematoxylin_od().iter().all(|v| v.is_nan()));
+    assert_eq!(rings(&all, &around, &AtomicBool::new(true)), None);
+}

@@ -1,0 +1,23 @@
+//! The rings of a slide's nuclei: a second look at its pixels, when all nuclei are known.
+//!
+//! In: the joined nuclei, the slide. Out: one [`Ring`] each. Never reads a file but the slide, and never writes one.
+
+use std::sync::atomic::AtomicBool;
+
+use crate::features::ring::{self, Around, Ring};
+use crate::nuclei::Nucleus;
+use crate::slide::blocks::ProcImage;
+
+/// Blocks that are kept: two threads go through a row of blocks each.
+pub const CACHE_BYTES: usize = 32 << 20;
+
+/// The rings of `nuclei` on `image`; `None` if `stop` was set meanwhile.
+pub fn measure(nuclei: &[Nucleus], image: &ProcImage, stop: &AtomicBool) -> Option<Vec<Ring>> {
+    let around = Around {
+        slide: image.frames().proc_rect(),
+        mpp: image.frames().proc_mpp(),
+        // What cannot be read was reported when the tiles were.
+        pixels: |field| image.region(field).ok(),
+    };
+    ring::rings(nuclei, &around, stop)
+}
