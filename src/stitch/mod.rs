@@ -37,7 +37,7 @@ pub struct Seams {
 /// All nuclei of a slide and the sums of its tiles' accounts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stitched {
-    /// Sorted by [`first_pixel`].
+    /// Sorted by [`Nucleus::first_pixel`].
     pub nuclei: Vec<Nucleus>,
     pub seams: Seams,
     pub done_px: u64,
@@ -45,13 +45,6 @@ pub struct Stitched {
     pub outside_px: u64,
     /// Each once, sorted.
     pub read_errors: Vec<String>,
-}
-
-/// (y, x) of a nucleus's first pixel in raster order: the upper one, then the left one. No two nuclei share it.
-pub fn first_pixel(nucleus: &Nucleus) -> (i32, i32) {
-    let bbox = nucleus.bbox;
-    let first = (0..bbox.w.max(0)).find(|&x| overlap::bit(nucleus, bbox.x + x, bbox.y));
-    (bbox.y, bbox.x + first.unwrap_or(0))
 }
 
 /// Joins the tiles of one slide.
@@ -148,7 +141,7 @@ where
         let mut done = self.done;
         done.read_errors.sort();
         done.read_errors.dedup();
-        done.nuclei.par_sort_by_cached_key(first_pixel);
+        done.nuclei.par_sort_by_cached_key(Nucleus::first_pixel);
         done
     }
 }
@@ -186,7 +179,7 @@ fn gather(fragments: Vec<Foreground>, from_tile: &[Rect]) -> Vec<Blob> {
 fn lies_over(nucleus: &Nucleus, tiles: &[Rect]) -> usize {
     let has_pixel = |tile: &&Rect| {
         let part = nucleus.bbox.intersect(tile);
-        (part.y..part.bottom()).any(|y| (part.x..part.right()).any(|x| overlap::bit(nucleus, x, y)))
+        (part.y..part.bottom()).any(|y| (part.x..part.right()).any(|x| nucleus.contains(x, y)))
     };
     tiles.iter().filter(has_pixel).count()
 }

@@ -10,8 +10,6 @@ use rstar::{AABB, RTree};
 
 use crate::nuclei::Nucleus;
 
-use super::first_pixel;
-
 /// Two nuclei with common pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -28,19 +26,6 @@ pub struct Overlap {
     pub y_px: i32,
 }
 
-/// Whether the nucleus has the pixel (`x`, `y`), proc px.
-pub(super) fn bit(nucleus: &Nucleus, x: i32, y: i32) -> bool {
-    let bbox = nucleus.bbox;
-    if !bbox.contains(x, y) {
-        return false;
-    }
-    let at = (y - bbox.y) as usize * bbox.w as usize + (x - bbox.x) as usize;
-    nucleus
-        .mask
-        .get(at / 8)
-        .is_some_and(|byte| byte >> (at % 8) & 1 == 1)
-}
-
 /// Common pixels of two nuclei: how many, and the first (x, y).
 fn shared(a: &Nucleus, b: &Nucleus) -> (u64, Option<[i32; 2]>) {
     let common = a.bbox.intersect(&b.bbox);
@@ -48,7 +33,7 @@ fn shared(a: &Nucleus, b: &Nucleus) -> (u64, Option<[i32; 2]>) {
     let mut first = None;
     for y in common.y..common.bottom() {
         for x in common.x..common.right() {
-            if bit(a, x, y) && bit(b, x, y) {
+            if a.contains(x, y) && b.contains(x, y) {
                 pixels += 1;
                 first.get_or_insert([x, y]);
             }
@@ -129,7 +114,7 @@ pub fn dedupe(nuclei: Vec<Nucleus>) -> Vec<Nucleus> {
         let nucleus = &nuclei[i];
         (
             std::cmp::Reverse(nucleus.area_px),
-            first_pixel(nucleus),
+            nucleus.first_pixel(),
             nucleus.bbox,
             nucleus.mask.clone(),
             (nucleus.np_sum, nucleus.prob_sums.clone()),
@@ -144,7 +129,8 @@ pub fn dedupe(nuclei: Vec<Nucleus>) -> Vec<Nucleus> {
         .zip(kept)
         .filter_map(|(nucleus, keep)| keep.then_some(nucleus))
         .collect();
-    result.sort_by_cached_key(|nucleus| (first_pixel(nucleus), nucleus.bbox, nucleus.mask.clone()));
+    result
+        .sort_by_cached_key(|nucleus| (nucleus.first_pixel(), nucleus.bbox, nucleus.mask.clone()));
     result
 }
 

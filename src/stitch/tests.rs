@@ -121,7 +121,7 @@ impl Picture {
             .iter()
             .flat_map(segment)
             .collect();
-        nuclei.sort_by_key(first_pixel);
+        nuclei.sort_by_key(Nucleus::first_pixel);
         nuclei
     }
 }

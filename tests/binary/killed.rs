@@ -24,12 +24,13 @@ const FILES: [&str; 6] = [
 ];
 const RUN: &str = "run a.png --mpp 0.5 --mask none --threads 2 --tile-size 256";
 /// Where a kill may fall, in the order of a run.
-const STAGES: [&str; 6] = [
+const STAGES: [&str; 7] = [
     "before the store",
     "making the store",
     "between tiles",
     "within a chunk's write",
     "stitching",
+    "rings",
     "within an output's write",
 ];
 
@@ -78,6 +79,7 @@ fn wait_for(
         "between tiles" => at("planned") || at("progress"),
         "within a chunk's write" => partial(&store.join("tiles")),
         "stitching" => at("stitching"),
+        "rings" => at("rings"),
         _ => partial(slide),
     };
     while !is_there() {
@@ -103,7 +105,7 @@ fn wait_for(
 fn fell(last: &str, slide: &Path) -> &'static str {
     let store = slide.join("store.zarr");
     if partial(slide) {
-        STAGES[5]
+        STAGES[6]
     } else if !store.join("zarr.json").exists() {
         if store.exists() { STAGES[1] } else { STAGES[0] }
     } else if partial(&store.join("tiles")) {
@@ -111,7 +113,8 @@ fn fell(last: &str, slide: &Path) -> &'static str {
     } else {
         match last {
             "stitching" => STAGES[4],
-            "writing" => STAGES[5],
+            "rings" => STAGES[5],
+            "writing" => STAGES[6],
             "" => STAGES[0],
             _ => STAGES[2],
         }
