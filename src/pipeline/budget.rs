@@ -54,7 +54,7 @@ pub fn default_memory_bytes() -> u64 {
 /// docs/performance.md).
 fn activation_bytes(spec: &ModelSpec, patch_in_px: i32) -> u64 {
     let per_px = match spec.architecture {
-        Architecture::HovernetLite => 380,
+        Architecture::HovernetLite => 400,
         Architecture::HovernetFast | Architecture::HovernetOriginal => 8000,
         Architecture::Torchscript => 4000,
         Architecture::Analytic => 120,

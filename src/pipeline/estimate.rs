@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::{PipelineError, Prepared, budget, run};
-use crate::model::Model;
+use crate::model::{Model, device};
 use crate::output::run_json::peak_memory_bytes;
 use crate::plan::Plan;
 use crate::store::StoreError;
@@ -70,6 +70,8 @@ pub fn estimate(
     let planned_mm2 = frames.mm2(plan.planned_px());
     let workers = prepared.budget.infer_workers;
     let seconds_a_patch = seconds_a_patch(&prepared, model)?;
+    // The sample's workers allocate on threads of their own: what this one keeps would come on top.
+    device::release_freed_memory();
     // Typical figures, until a sample says better.
     let mut estimate = Estimate {
         tiles: plan.tiles.len(),

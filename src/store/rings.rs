@@ -30,7 +30,11 @@ impl Store {
         }
         let array = Array::open(self.storage.clone(), &format!("/{RINGS}")).ok()?;
         let of = array.attributes().get(OF_NUCLEI).and_then(Value::as_str);
-        if of != Some(&hash_hex(nuclei)) || array.shape() != [nuclei.len() as u64, FIELDS as u64] {
+        let chunk_shape = array.chunk_shape_usize(&[0, 0]).ok()?;
+        if of != Some(&hash_hex(nuclei))
+            || array.shape() != [nuclei.len() as u64, FIELDS as u64]
+            || chunk_shape != [CHUNK, FIELDS]
+        {
             return None;
         }
         let mut rings = Vec::with_capacity(nuclei.len());

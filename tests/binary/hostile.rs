@@ -13,11 +13,13 @@ use wsi_nuclei::geometry::Rect;
 use wsi_nuclei::model::{ModelSpec, PredictionMap, pickle, torch_file, weights};
 use wsi_nuclei::nuclei::{Foreground, Nucleus, Run, StainSums};
 use wsi_nuclei::output::raw_map;
-use wsi_nuclei::store::TileResult;
+use wsi_nuclei::pipeline;
 use wsi_nuclei::store::chunk::{self, ChunkKey};
+use wsi_nuclei::store::{Store, TileResult};
 use wsi_nuclei::tissue::{Regions, TissueMask};
 use wsi_nuclei::train::formats::mat5;
 
+use crate::crowd::crowd;
 use crate::harness::Dir;
 
 thread_local! {
@@ -320,6 +322,29 @@ fn chunks() {
     fuzz("store chunk", &seeds, LARGEST_REQUEST, |b| {
         chunk::decode(b, &key, [1, 0]).is_ok()
     });
+}
+
+/// The rings of a finished slide, beside its chunks in the store.
+#[test]
+fn store_rings() {
+    let dir = Dir::new();
+    crowd(300, 200, 3).save(dir.path("a.png")).unwrap();
+    dir.ok("run a.png --mpp 0.5 --mask none --model analytic -o out --format csv --quiet");
+    let path = dir.path("out/a/store.zarr");
+    let store = Store::open(&path).unwrap();
+    let nuclei = pipeline::load(&store).unwrap().slide.nuclei;
+    let rings = store.read_rings(&nuclei).expect("a finished run has them");
+    assert!(rings.len() > 10 && rings.iter().all(|ring| ring.area_px > 0));
+    for name in ["rings/zarr.json", "rings/c/0/0"] {
+        let file = path.join(name);
+        let seed = std::fs::read(&file).unwrap();
+        fuzz(name, std::slice::from_ref(&seed), LARGEST_REQUEST, |b| {
+            std::fs::write(&file, b).unwrap();
+            store.read_rings(&nuclei).is_some()
+        });
+        std::fs::write(&file, seed).unwrap();
+    }
+    assert_eq!(store.read_rings(&nuclei), Some(rings));
 }
 
 #[test]
