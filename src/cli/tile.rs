@@ -190,7 +190,8 @@ pub fn result_of(
         outside_px: 0,
         missing_tiles: 0,
         read_errors: Vec::new(),
-        rings: pipeline::rings::measure(&nuclei, &opened.proc, &AtomicBool::new(false)),
+        rings: pipeline::rings::measure(&nuclei, &opened.proc, &AtomicBool::new(false))
+            .map(|(rings, _)| rings),
         nuclei,
         imported: None,
     }

@@ -188,9 +188,14 @@ pub fn run(
         events(Event::Stage("rings"));
         let measuring = Stage::new("rings", 1);
         let nuclei = &loaded.slide.nuclei;
-        let rings = measuring
+        let (rings, unread) = measuring
             .busy(|| rings::measure(nuclei, &second_look, stop))
             .ok_or(PipelineError::Stopped)?;
+        if unread > 0 {
+            events(Event::Warning(format!(
+                "the tissue around {unread} nuclei could not be read: their ring columns are empty"
+            )));
+        }
         store.write_rings(nuclei, &rings)?;
         loaded.slide.rings = Some(rings);
         stages.push(measuring.report());

@@ -2,7 +2,7 @@
 //!
 //! In: the joined nuclei, the slide. Out: one [`Ring`] each. Never reads a file but the slide, and never writes one.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::features::ring::{self, Around, Ring};
 use crate::nuclei::Nucleus;
@@ -11,13 +11,22 @@ use crate::slide::blocks::ProcImage;
 /// Blocks that are kept: two threads go through a row of blocks each.
 pub const CACHE_BYTES: usize = 32 << 20;
 
-/// The rings of `nuclei` on `image`; `None` if `stop` was set meanwhile.
-pub fn measure(nuclei: &[Nucleus], image: &ProcImage, stop: &AtomicBool) -> Option<Vec<Ring>> {
+/// The rings of `nuclei` on `image`, and how many of them could not be read; `None` if `stop` was set meanwhile.
+pub fn measure(
+    nuclei: &[Nucleus],
+    image: &ProcImage,
+    stop: &AtomicBool,
+) -> Option<(Vec<Ring>, usize)> {
+    let unread = AtomicUsize::new(0);
     let around = Around {
         slide: image.frames().proc_rect(),
         mpp: image.frames().proc_mpp(),
-        // What cannot be read was reported when the tiles were.
-        pixels: |field| image.region(field).ok(),
+        pixels: |field| {
+            let pixels = image.region(field).ok();
+            unread.fetch_add(usize::from(pixels.is_none()), Ordering::Relaxed);
+            pixels
+        },
     };
-    ring::rings(nuclei, &around, stop)
+    let rings = ring::rings(nuclei, &around, stop)?;
+    Some((rings, unread.into_inner()))
 }
