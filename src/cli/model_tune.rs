@@ -16,12 +16,15 @@ pub struct TuneArgs {
     /// Model folder; its model.toml and weights are rewritten
     #[arg(value_name = "FOLDER")]
     model: PathBuf,
-    /// Training configuration: its held-out images are used
+    /// Training configuration: its held-out images are used, and the others for which nuclei to keep
     #[arg(long, value_name = "TOML", default_value = "config/train-default.toml")]
     config: PathBuf,
     /// Folder below which the data sets of the configuration lie
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
+    /// Keep the constants; fit only the temperature and which nuclei are dropped as too unsure
+    #[arg(long)]
+    keep_constants: bool,
     /// Only say what would change
     #[arg(long)]
     dry_run: bool,
@@ -33,7 +36,7 @@ pub fn main(args: &TuneArgs) -> Result<(), Failure> {
     tch::set_num_threads(1);
     let model = folder.load(tch::Device::Cpu).map_err(Failure::usage)?;
     let sets = data::load(&config, &args.data).map_err(Failure::slides)?;
-    let tuned = tune::tune(&model, &sets).map_err(Failure::slides)?;
+    let tuned = tune::tune(&model, &sets, args.keep_constants).map_err(Failure::slides)?;
     print(&page(&tuned)?)?;
     if args.dry_run {
         return Ok(());

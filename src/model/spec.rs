@@ -310,6 +310,15 @@ fn postproc_complaint(params: &PostprocParams) -> Option<(&'static str, String)>
             format!("is {}, must be 0 to 1000000", params.min_area_um2),
         ));
     }
+    if let Some(rule) = &params.confidence {
+        let mut all = rule.weights.iter().chain([&rule.least, &rule.bias]);
+        if let Some(odd) = all.find(|x| x.is_nan() || x.abs() > 1e6) {
+            return Some((
+                "postproc.confidence",
+                format!("has {odd}, must be -1000000 to 1000000"),
+            ));
+        }
+    }
     None
 }
 

@@ -13,21 +13,35 @@ pub(super) struct Piece {
     pub run: Run,
     /// Index of its first pixel in the blob's planes.
     pub at: usize,
-    /// `1..=labels`.
+    /// From 1.
     pub label: u32,
 }
 
-/// The nuclei of `pieces`, which come in raster order; labels that no piece has give no nucleus.
-pub(super) fn gather(blob: &Foreground, pieces: &[Piece], labels: u32) -> Vec<Nucleus> {
-    let mut slot_of_label = vec![usize::MAX; labels as usize + 1];
-    let mut nuclei: Vec<Nucleus> = Vec::with_capacity(labels as usize);
+/// Which nucleus each label becomes: they are numbered from 0 by their first piece.
+pub(super) fn slots(pieces: &[Piece]) -> Vec<usize> {
+    let labels = pieces.iter().map(|p| p.label).max().unwrap_or(0);
+    let mut slots = vec![usize::MAX; labels as usize + 1];
+    let mut next = 0;
     for piece in pieces {
-        let slot = &mut slot_of_label[piece.label as usize];
+        let slot = &mut slots[piece.label as usize];
         if *slot == usize::MAX {
-            *slot = nuclei.len();
+            *slot = next;
+            next += 1;
+        }
+    }
+    slots
+}
+
+/// The nuclei of `pieces`, which come in raster order; labels that no piece has give no nucleus.
+pub(super) fn gather(blob: &Foreground, pieces: &[Piece]) -> Vec<Nucleus> {
+    let slot_of_label = slots(pieces);
+    let mut nuclei: Vec<Nucleus> = Vec::with_capacity(slot_of_label.len() - 1);
+    for piece in pieces {
+        let slot = slot_of_label[piece.label as usize];
+        if slot == nuclei.len() {
             nuclei.push(Nucleus::empty(blob.types, piece.run));
         }
-        nuclei[*slot].widen(piece.run);
+        nuclei[slot].widen(piece.run);
     }
     for nucleus in &mut nuclei {
         nucleus.mask = vec![0; (nucleus.bbox.area() as usize).div_ceil(8)];

@@ -5,6 +5,7 @@
 //! depend on tile, batch or thread. Never reads a slide, a file or a clock.
 
 pub mod blobs;
+pub mod confidence;
 pub mod contour;
 mod energy;
 mod filter;
@@ -22,10 +23,11 @@ pub mod types;
 mod watershed;
 
 pub use blobs::components;
+pub use confidence::{Confidence, Traits};
 pub use contour::{Polygon, outline_on_edges, outline_through_centres};
 pub use foreground::{Foreground, HV_SCALE, Run};
 pub use params::{EnergyRule, PostprocParams};
-pub use segment::segment;
+pub use segment::{segment, segment_with_traits};
 
 use crate::geometry::Rect;
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::confidence::Confidence;
+
 /// Which response of the h and v maps tells nuclei apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -31,6 +33,9 @@ pub struct PostprocParams {
     pub open_px: u32,
     /// Markers and nuclei smaller than this are dropped or merged into their neighbour, µm².
     pub min_area_um2: f32,
+    /// Which nuclei are sure enough to be kept; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Confidence>,
 }
 
 impl Default for PostprocParams {
@@ -45,6 +50,7 @@ impl Default for PostprocParams {
             energy_threshold: 0.4,
             open_px: 5,
             min_area_um2: 2.0,
+            confidence: None,
         }
     }
 }

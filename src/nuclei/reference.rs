@@ -302,7 +302,7 @@ fn nuclei_of(
             }
         });
     }
-    let nuclei = gather(&fg, &pieces, labels);
+    let nuclei = gather(&fg, &pieces);
     let mut instances = vec![0; map.width * map.height];
     let mut number_of_label = vec![0; labels as usize + 1];
     let mut next = 1;

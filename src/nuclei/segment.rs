@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::Nucleus;
 use super::blobs::components;
+use super::confidence::{self, Traits};
 use super::energy::ridge_energy;
 use super::foreground::{Foreground, Run};
 use super::gather::{Piece, gather};
@@ -29,10 +30,24 @@ thread_local! {
 
 /// The nuclei of one blob, ordered by first pixel; `mpp` is µm a proc px, (x, y).
 ///
-/// Nuclei are disjoint and inside the blob. A blob above [`CUT_PX`] is cut along the [`CUT_GRID_PX`] grid of absolute
-/// proc coordinates and each component of each cell is segmented alone, with [`Nucleus::cut`] set.
+/// Nuclei are disjoint and inside the blob; those that `params.confidence` finds too unsure are left out. A blob above
+/// [`CUT_PX`] is cut along the [`CUT_GRID_PX`] grid of absolute proc coordinates and each component of each cell is
+/// segmented alone, with [`Nucleus::cut`] set.
 pub fn segment(blob: &Foreground, params: &PostprocParams, mpp: [f64; 2]) -> Vec<Nucleus> {
     segment_or_cut(blob, params, mpp, CUT_PX, CUT_GRID_PX)
+}
+
+/// All nuclei of one blob with the traits by which [`Confidence`] would judge them; for blobs under [`CUT_PX`].
+pub fn segment_with_traits(
+    blob: &Foreground,
+    params: &PostprocParams,
+    mpp: [f64; 2],
+) -> Vec<(Nucleus, Traits)> {
+    let min_px = min_area_px(params.min_area_um2, mpp);
+    let pieces = SCRATCH.with_borrow_mut(|scratch| labelled_pieces(blob, params, min_px, scratch));
+    let nuclei = gather(blob, &pieces);
+    let traits = confidence::traits(blob, &pieces, &nuclei, mpp);
+    nuclei.into_iter().zip(traits).collect()
 }
 
 pub(super) fn segment_or_cut(
@@ -42,15 +57,14 @@ pub(super) fn segment_or_cut(
     cut_px: u64,
     grid_px: i32,
 ) -> Vec<Nucleus> {
-    let min_px = min_area_px(params.min_area_um2, mpp);
     SCRATCH.with_borrow_mut(|scratch| {
         if blob.bounds().area() <= cut_px {
-            return segment_whole(blob, params, min_px, scratch);
+            return segment_whole(blob, params, mpp, scratch);
         }
         let mut nuclei: Vec<Nucleus> = cells(blob, grid_px)
             .values()
             .flat_map(components)
-            .flat_map(|part| segment_whole(&part, params, min_px, scratch))
+            .flat_map(|part| segment_whole(&part, params, mpp, scratch))
             .collect();
         for nucleus in &mut nuclei {
             nucleus.cut = true;
@@ -89,37 +103,56 @@ fn cells(blob: &Foreground, grid_px: i32) -> BTreeMap<(i32, i32), Foreground> {
 fn segment_whole(
     blob: &Foreground,
     params: &PostprocParams,
-    min_px: u64,
+    mpp: [f64; 2],
     scratch: &mut Scratch,
 ) -> Vec<Nucleus> {
+    let min_px = min_area_px(params.min_area_um2, mpp);
+    let pieces = labelled_pieces(blob, params, min_px, scratch);
+    let nuclei = gather(blob, &pieces);
+    let Some(rule) = &params.confidence else {
+        return nuclei;
+    };
+    let traits = confidence::traits(blob, &pieces, &nuclei, mpp);
+    let sure = nuclei
+        .into_iter()
+        .zip(traits)
+        .filter(|(_, t)| rule.keeps(t));
+    sure.map(|(nucleus, _)| nucleus).collect()
+}
+
+/// The blob's runs, each with the label of its nucleus, in raster order; none where the blob is too small.
+fn labelled_pieces(
+    blob: &Foreground,
+    params: &PostprocParams,
+    min_px: u64,
+    scratch: &mut Scratch,
+) -> Vec<Piece> {
     if blob.is_empty() || (blob.len() as u64) < min_px {
         return Vec::new();
     }
     // Two nuclei need two markers.
     if (blob.len() as u64) < 2 * min_px {
-        return vec![whole(blob)];
+        return whole(blob);
     }
     scratch.kernel.set_side(params.sobel_px);
     let margin = scratch.kernel.radius().max(params.open_px as usize / 2 + 1);
     let grid = Grid::new(blob.bounds(), margin);
     ridge_energy(blob, params, &grid, scratch);
     let markers = find_markers(blob, params, min_px, &grid, scratch);
-    let nuclei = if markers < 2 {
-        vec![whole(blob)]
+    let pieces = if markers < 2 {
+        whole(blob)
     } else {
         label_pixels(blob, &grid, scratch);
-        gather(blob, &pieces(blob, &grid, &scratch.label), markers)
+        pieces(blob, &grid, &scratch.label)
     };
     scratch.trim();
-    nuclei
+    pieces
 }
 
-fn whole(blob: &Foreground) -> Nucleus {
-    let pieces: Vec<Piece> = blob
-        .runs_with_offsets()
-        .map(|(run, at)| Piece { run, at, label: 1 })
-        .collect();
-    gather(blob, &pieces, 1).swap_remove(0)
+/// The blob as one nucleus.
+fn whole(blob: &Foreground) -> Vec<Piece> {
+    let runs = blob.runs_with_offsets();
+    runs.map(|(run, at)| Piece { run, at, label: 1 }).collect()
 }
 
 /// Watershed from the markers that `scratch` holds into `scratch.label`.

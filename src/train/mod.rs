@@ -8,6 +8,7 @@ pub mod augment;
 pub mod batch;
 pub mod check;
 pub mod checkpoint;
+pub mod confidence;
 pub mod config;
 pub mod crops;
 pub mod data;

@@ -1,13 +1,16 @@
-//! What no gradient reaches: the constants of post-processing, and how sure the type probabilities may be.
+//! What no gradient reaches: the constants of post-processing, which nuclei to keep, and how sure the type probabilities
+//! may be.
 //!
-//! In: a model and labelled images that its training never saw. Out: the constants with the best PQ, and the temperature
-//! with which the probabilities of the types are most likely. Never changes a model by itself.
+//! In: a model and labelled images. Out: the constants with the best PQ and the temperature with which the probabilities
+//! of the types are most likely, both on images that its training never saw; and the rule by which unsure nuclei are
+//! dropped, from the others. Never changes a model by itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::confidence;
 use super::data::{LabelledImage, LoadedSet, Truth};
 use crate::eval::segmentation;
 use crate::geometry::Rect;
@@ -37,17 +40,18 @@ pub struct Tuned {
     pub nll: [f64; 2],
 }
 
-/// One held-out image as the network sees it.
-struct Predicted<'a> {
+/// One labelled image as the network sees it.
+pub(super) struct Predicted<'a> {
     set: &'a str,
     image: &'a LabelledImage,
-    map: PredictionMap,
+    pub map: PredictionMap,
     grid: PatchGrid,
-    mpp: [f64; 2],
+    pub mpp: [f64; 2],
 }
 
-/// Fits constants and temperature on the held-out images of `sets`.
-pub fn tune(model: &Model, sets: &[LoadedSet]) -> Result<Tuned, PipelineError> {
+/// Fits constants (unless they shall be `kept`) and temperature on the held-out images of `sets`, and on the others
+/// which nuclei to keep.
+pub fn tune(model: &Model, sets: &[LoadedSet], kept: bool) -> Result<Tuned, PipelineError> {
     let images: Vec<Predicted> = sets
         .iter()
         .flat_map(|set| {
@@ -57,7 +61,17 @@ pub fn tune(model: &Model, sets: &[LoadedSet]) -> Result<Tuned, PipelineError> {
         .map(|(set, image)| predict(model, set, image))
         .collect::<Result<_, _>>()?;
     let before = pq_by_set(&images, &model.spec.postproc);
-    let postproc = search(&images, &model.spec.postproc);
+    let own = &model.spec.postproc;
+    // All nuclei first: what is dropped depends on how they come apart.
+    let all = PostprocParams {
+        confidence: None,
+        ..own.clone()
+    };
+    let found = if kept { all } else { search(&images, &all) };
+    let postproc = PostprocParams {
+        confidence: confidence::fit(model, sets, &found)?,
+        ..found
+    };
     let after = pq_by_set(&images, &postproc);
     let typed = typed_nuclei(&images, &postproc);
     let (temperature, nll) = match typed.is_empty() {
@@ -80,7 +94,7 @@ pub fn tune(model: &Model, sets: &[LoadedSet]) -> Result<Tuned, PipelineError> {
     })
 }
 
-fn predict<'a>(
+pub(super) fn predict<'a>(
     model: &Model,
     set: &'a str,
     labelled: &'a LabelledImage,
@@ -103,16 +117,14 @@ fn predict<'a>(
 }
 
 impl Predicted<'_> {
-    fn nuclei(&self, params: &PostprocParams) -> Vec<Nucleus> {
+    pub fn foreground(&self, params: &PostprocParams) -> Foreground {
         let whole = Rect::new(0, 0, self.map.width as i32, self.map.height as i32);
-        let foreground = Foreground::from_patch(
-            &self.map,
-            &self.image.rgb,
-            (0, 0),
-            whole,
-            params.np_threshold,
-        );
-        image::nuclei(&foreground, params, self.mpp)
+        let threshold = params.np_threshold;
+        Foreground::from_patch(&self.map, &self.image.rgb, (0, 0), whole, threshold)
+    }
+
+    fn nuclei(&self, params: &PostprocParams) -> Vec<Nucleus> {
+        image::nuclei(&self.foreground(params), params, self.mpp)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the path from maps to nuclei, and the random maps they share.
 
 mod against_oracles;
+mod confidence;
 mod contours;
 mod plain;
 mod properties;
@@ -117,6 +118,12 @@ pub fn nucleus_pixels(nucleus: &Nucleus) -> Vec<(i32, i32)> {
 
 /// A nucleus drawn with `#`.
 pub fn drawn(rows: &[&str]) -> Nucleus {
+    let (blob, pieces) = drawn_pieces(rows);
+    gather::gather(&blob, &pieces).swap_remove(0)
+}
+
+/// A blob drawn with `#`, all of it one nucleus.
+pub fn drawn_pieces(rows: &[&str]) -> (Foreground, Vec<gather::Piece>) {
     let runs: Vec<Run> = rows
         .iter()
         .zip(0..)
@@ -140,11 +147,11 @@ pub fn drawn(rows: &[&str]) -> Nucleus {
         runs,
         ..Foreground::default()
     };
-    let pieces: Vec<gather::Piece> = blob
+    let pieces = blob
         .runs_with_offsets()
         .map(|(run, at)| gather::Piece { run, at, label: 1 })
         .collect();
-    gather::gather(&blob, &pieces, 1).swap_remove(0)
+    (blob, pieces)
 }
 
 pub fn fixture(name: &str) -> PathBuf {
