@@ -1,4 +1,4 @@
-//! `model list`, `model info`, `model verify`, `model convert`, `model tune`.
+//! `model list`, `model info`, `model verify`, `model convert`, `model average`, `model tune`.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use tch::Kind;
 use wsi_nuclei::config::DeviceChoice;
 use wsi_nuclei::model::convert;
 use wsi_nuclei::model::library::{Library, Listed, ModelInfo};
-use wsi_nuclei::train::package;
+use wsi_nuclei::train::{average, package};
 
 use super::model_tune::{self, TuneArgs};
 use super::models::first_device;
@@ -52,6 +52,20 @@ enum ModelCommand {
         /// Licence of the weights; published ones are known by their file names
         #[arg(long, value_name = "TEXT")]
         licence: Option<String>,
+    },
+    /// Mean of the weights of two trainings, where one began from the other or both from a third
+    Average {
+        #[arg(value_name = "NAME|FOLDER")]
+        first: String,
+        /// Its model.toml becomes the mean's, without the scores
+        #[arg(value_name = "NAME|FOLDER")]
+        second: String,
+        /// Weight of the second, 0 to 1
+        #[arg(long, default_value_t = 0.5, value_name = "SHARE", value_parser = share)]
+        share: f64,
+        /// Model folder to write
+        #[arg(short, long, value_name = "FOLDER")]
+        output: PathBuf,
     },
     /// Fit post-processing and the temperature of type probabilities on images that the training never saw
     Tune(TuneArgs),
@@ -103,7 +117,29 @@ pub fn main(args: &ModelArgs) -> Result<(), Failure> {
             }
             print(&page(&info))
         }
+        ModelCommand::Average {
+            first,
+            second,
+            share,
+            output,
+        } => {
+            let first = library.open(first).map_err(Failure::usage)?;
+            let second = library.open(second).map_err(Failure::usage)?;
+            let tensors = average::mean(&first, &second, *share).map_err(Failure::usage)?;
+            package::write_mean(output, second.spec, &tensors).map_err(Failure::slides)?;
+            print(&format!(
+                "{}: next, `model tune` and `eval`\n",
+                output.display()
+            ))
+        }
         ModelCommand::Tune(args) => model_tune::main(args),
+    }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("must be a number from 0 to 1".into()),
     }
 }
 

@@ -5,6 +5,7 @@
 //! from its last checkpoint as if it had not been. Never reads a held-out image.
 
 pub mod augment;
+pub mod average;
 pub mod batch;
 pub mod check;
 pub mod checkpoint;

@@ -53,12 +53,26 @@ pub fn write_model(
     config: &TrainConfig,
     tensors: &[(String, Tensor)],
 ) -> Result<(), TrainError> {
-    // Half the size for the same scores, measured for hovernet-lite; others keep what hover_net stores.
-    let kind = match config.model.architecture {
+    write_folder(out, spec(config), tensors, kind(config.model.architecture))
+}
+
+/// Writes a mean of models as the model folder `out`; scores of one of them would be wrong.
+pub fn write_mean(
+    out: &Path,
+    mut spec: ModelSpec,
+    tensors: &[(String, Tensor)],
+) -> Result<(), TrainError> {
+    spec.scores = toml::Table::new();
+    let kind = kind(spec.architecture);
+    write_folder(out, spec, tensors, kind)
+}
+
+/// Half the size for the same scores, measured for hovernet-lite; others keep what hover_net stores.
+fn kind(architecture: Architecture) -> Kind {
+    match architecture {
         Architecture::HovernetLite => Kind::Half,
         _ => Kind::Float,
-    };
-    write_folder(out, spec(config), tensors, kind)
+    }
 }
 
 /// Writes a model folder of `spec` (its `weights` and `sha256` are set here) with tensors of `kind`.

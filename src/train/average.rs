@@ -1,0 +1,99 @@
+//! Two trainings of one line as one model: the mean of their weights.
+//!
+//! In: two model folders of one architecture with the same types. Out: the tensors of the mean. Where the second training
+//! began from the first, or both from a third, the mean errs less than either (Wortsman et al. 2022, model soups).
+//! Never averages models of different shapes, and says nothing of how good the mean is: `eval` does.
+
+use tch::Tensor;
+
+use super::TrainError;
+use crate::model::ModelFolder;
+
+/// `(1 - share) * first + share * second` of every tensor, in f32.
+///
+/// Errors: architectures, scales, types or tensors that differ.
+pub fn mean(
+    first: &ModelFolder,
+    second: &ModelFolder,
+    share: f64,
+) -> Result<Vec<(String, Tensor)>, TrainError> {
+    let differs = |what: &str| TrainError::Config(format!("the two models differ in their {what}"));
+    let (a, b) = (&first.spec, &second.spec);
+    if a.architecture != b.architecture {
+        return Err(differs("architectures"));
+    }
+    if a.mpp != b.mpp {
+        return Err(differs("mpp"));
+    }
+    if a.types
+        .iter()
+        .map(|t| &t.name)
+        .ne(b.types.iter().map(|t| &t.name))
+    {
+        return Err(differs("types"));
+    }
+    let (Some(a), Some(b)) = (first.tensors(), second.tensors()) else {
+        return Err(TrainError::Config("a model has no weights".into()));
+    };
+    if a.keys().ne(b.keys()) {
+        return Err(differs("tensors"));
+    }
+    let of = |((name, a), b): ((&String, &Tensor), &Tensor)| {
+        (name.clone(), a * (1.0 - share) + b * share)
+    };
+    Ok(a.iter().zip(b.values()).map(of).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::folder::ModelFolder;
+    use crate::model::lite;
+
+    fn lite_model(value: f32, types: &[&str]) -> ModelFolder {
+        let all = lite::parameters(types.len() as i64);
+        let named = |(name, shape): (String, Vec<i64>)| {
+            (
+                name,
+                Tensor::full(
+                    &shape[..],
+                    f64::from(value),
+                    (tch::Kind::Float, tch::Device::Cpu),
+                ),
+            )
+        };
+        let tensors: Vec<_> = all.into_iter().map(named).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let listed: String = ["background"]
+            .iter()
+            .chain(types)
+            .map(|name| format!("[[types]]\nname = \"{name}\"\ncolor = [1, 2, 3]\n"))
+            .collect();
+        let text = format!(
+            "name = \"m\"\narchitecture = \"hovernet-lite\"\nmpp = 0.25\npatch_in_px = 768\npatch_out_px = 704\n\
+             sha256 = \"{}\"\nlicence = \"\"\ncitation = \"\"\ntraining_data = \"\"\n{listed}",
+            "0".repeat(64)
+        );
+        let spec = crate::model::ModelSpec::parse(&text, folder.path()).unwrap();
+        crate::train::package::write_folder(folder.path(), spec, &tensors, tch::Kind::Half)
+            .unwrap();
+        ModelFolder::open(folder.path()).unwrap()
+    }
+
+    #[test]
+    fn the_mean_lies_between() {
+        let (first, second) = (lite_model(1.0, &["a", "b"]), lite_model(3.0, &["a", "b"]));
+        let found = mean(&first, &second, 0.75).unwrap();
+        assert_eq!(found.len(), first.tensors().unwrap().len());
+        for (name, t) in found {
+            assert_eq!(t.min().double_value(&[]), 2.5, "{name}");
+            assert_eq!(t.max().double_value(&[]), 2.5, "{name}");
+        }
+    }
+
+    #[test]
+    fn other_types_are_refused() {
+        let error = mean(&lite_model(1.0, &["a"]), &lite_model(1.0, &["b"]), 0.5).unwrap_err();
+        assert!(error.to_string().contains("types"), "{error}");
+    }
+}
