@@ -71,7 +71,7 @@ mod tests {
             .collect();
         let text = format!(
             "name = \"m\"\narchitecture = \"hovernet-lite\"\nmpp = 0.25\npatch_in_px = 768\npatch_out_px = 704\n\
-             sha256 = \"{}\"\nlicence = \"\"\ncitation = \"\"\ntraining_data = \"\"\n{listed}",
+             weights = \"model.safetensors\"\nsha256 = \"{}\"\nlicence = \"\"\ncitation = \"\"\ntraining_data = \"\"\n{listed}",
             "0".repeat(64)
         );
         let spec = crate::model::ModelSpec::parse(&text, folder.path()).unwrap();
