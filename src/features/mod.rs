@@ -12,6 +12,6 @@ pub mod shape;
 pub mod stain;
 
 pub use neighbours::{NEIGHBOURHOOD_UM, Neighbourhood, neighbours, neighbours_among};
-pub use ring::{RING_UM, Ring, rings};
+pub use ring::Ring;
 pub use shape::{Shape, shape, shape_of, shape_um};
 pub use stain::{Stain, stain, type_entropy, type_probabilities};
