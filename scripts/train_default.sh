@@ -25,9 +25,9 @@ fi
 
 train() { "$binary" train --data "$data" --checkpoint-every 200 --validate-every 1000 --threads "$(nproc)" "${bf16[@]}" "$@"; }
 
-# The shipped weights: three rounds in bf16. All were planned longer (7,000, 6,000 and 4,200 steps) and cut, the second when
-# its rate had begun to fall, so this repeats them but for the order of sums on other cores and some rates. The second
-# round's constants of post-processing were kept: the third's own cost CoNSeP 0.005 of PQ.
+# The shipped weights: four rounds in bf16. The first three were planned longer (7,000, 6,000 and 4,200 steps) and cut, the
+# second when its rate had begun to fall, so this repeats them but for the order of sums on other cores and some rates. The
+# constants of config/train-default.toml are kept: the third round's own cost CoNSeP 0.005 of PQ.
 say "5600 steps into $out/first (stop it at any time: the same command goes on)"
 mkdir -p "$out"
 train --config config/train-default.toml --encoder "$encoder/lite0.safetensors" -o "$out/first" --steps 5600

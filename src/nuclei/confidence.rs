@@ -75,7 +75,7 @@ fn traits_of(nucleus: &Nucleus, blob: &Foreground, pieces: &[Piece], px_um2: f64
         mean_np / 255.0,
         np_variance.sqrt() / 255.0,
         (n * px_um2).ln(),
-        f64::from(outline_px(nucleus)) / n.sqrt(),
+        f64::from(outline_px(nucleus, pieces)) / n.sqrt(),
         shape.ln_axis_ratio,
         ramp.difference,
         ramp.size,
@@ -183,24 +183,12 @@ impl Ramp {
     }
 }
 
-/// Pixel edges between the nucleus and what is not, holes included.
-fn outline_px(nucleus: &Nucleus) -> u32 {
-    let (w, h) = (nucleus.bbox.w as usize, nucleus.bbox.h as usize);
-    let mut above = vec![0u8; w];
-    let mut row = vec![0u8; w];
-    let mut edges = 0u32;
-    for y in 0..=h {
-        for (x, pixel) in row.iter_mut().enumerate() {
-            let bit = y * w + x;
-            *pixel = match nucleus.mask.get(bit / 8) {
-                Some(byte) if y < h => byte >> (bit % 8) & 1,
-                _ => 0,
-            };
-        }
-        let down: u32 = row.iter().zip(&above).map(|(a, b)| u32::from(a ^ b)).sum();
-        let across: u32 = row.windows(2).map(|p| u32::from(p[0] ^ p[1])).sum();
-        edges += down + across + u32::from(row[0]) + u32::from(row[w - 1]);
-        std::mem::swap(&mut row, &mut above);
-    }
-    edges
+/// Pixel edges between the nucleus and what is not, holes included: four a pixel, less both sides of each inner one.
+fn outline_px(nucleus: &Nucleus, pieces: &[Piece]) -> u32 {
+    let inner: u32 = pixels(pieces)
+        .map(|(_, x, y)| {
+            u32::from(nucleus.contains(x - 1, y)) + u32::from(nucleus.contains(x, y - 1))
+        })
+        .sum();
+    4 * nucleus.area_px - 2 * inner
 }

@@ -37,17 +37,13 @@ pub fn segment(blob: &Foreground, params: &PostprocParams, mpp: [f64; 2]) -> Vec
     segment_or_cut(blob, params, mpp, CUT_PX, CUT_GRID_PX)
 }
 
-/// All nuclei of one blob with the traits by which [`Confidence`] would judge them; for blobs under [`CUT_PX`].
+/// All nuclei of one blob with the traits by which `params.confidence` would judge them; for blobs under [`CUT_PX`].
 pub fn segment_with_traits(
     blob: &Foreground,
     params: &PostprocParams,
     mpp: [f64; 2],
 ) -> Vec<(Nucleus, Traits)> {
-    let min_px = min_area_px(params.min_area_um2, mpp);
-    let pieces = SCRATCH.with_borrow_mut(|scratch| labelled_pieces(blob, params, min_px, scratch));
-    let nuclei = gather(blob, &pieces);
-    let traits = confidence::traits(blob, &pieces, &nuclei, mpp);
-    nuclei.into_iter().zip(traits).collect()
+    SCRATCH.with_borrow_mut(|scratch| described(blob, params, mpp, scratch).collect())
 }
 
 pub(super) fn segment_or_cut(
@@ -106,27 +102,33 @@ fn segment_whole(
     mpp: [f64; 2],
     scratch: &mut Scratch,
 ) -> Vec<Nucleus> {
-    let min_px = min_area_px(params.min_area_um2, mpp);
-    let pieces = labelled_pieces(blob, params, min_px, scratch);
-    let nuclei = gather(blob, &pieces);
     let Some(rule) = &params.confidence else {
-        return nuclei;
+        return gather(blob, &labelled_pieces(blob, params, mpp, scratch));
     };
-    let traits = confidence::traits(blob, &pieces, &nuclei, mpp);
-    let sure = nuclei
-        .into_iter()
-        .zip(traits)
-        .filter(|(_, t)| rule.keeps(t));
+    let sure = described(blob, params, mpp, scratch).filter(|(_, traits)| rule.keeps(traits));
     sure.map(|(nucleus, _)| nucleus).collect()
+}
+
+fn described(
+    blob: &Foreground,
+    params: &PostprocParams,
+    mpp: [f64; 2],
+    scratch: &mut Scratch,
+) -> impl Iterator<Item = (Nucleus, Traits)> + use<> {
+    let pieces = labelled_pieces(blob, params, mpp, scratch);
+    let nuclei = gather(blob, &pieces);
+    let traits = confidence::traits(blob, &pieces, &nuclei, mpp);
+    nuclei.into_iter().zip(traits)
 }
 
 /// The blob's runs, each with the label of its nucleus, in raster order; none where the blob is too small.
 fn labelled_pieces(
     blob: &Foreground,
     params: &PostprocParams,
-    min_px: u64,
+    mpp: [f64; 2],
     scratch: &mut Scratch,
 ) -> Vec<Piece> {
+    let min_px = min_area_px(params.min_area_um2, mpp);
     if blob.is_empty() || (blob.len() as u64) < min_px {
         return Vec::new();
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
 use super::data::{LabelledImage, LoadedSet, Truth};
-use super::tune::predict;
+use super::tune::{pixels_of, predict, shares};
 use crate::model::Model;
 use crate::nuclei::confidence::TRAITS;
 use crate::nuclei::{Confidence, PostprocParams, Traits, components, segment_with_traits};
@@ -66,25 +66,19 @@ fn examples_of(
     let mut examples = Vec::new();
     for blob in components(&predicted.foreground(params)) {
         for (nucleus, traits) in segment_with_traits(&blob, params, predicted.mpp) {
-            let row = |(y, x0, x1): (i32, i32, i32)| {
-                let start = y as usize * width;
-                &ids[start + x0 as usize..start + x1 as usize]
-            };
-            let under = nucleus.runs().flat_map(row).copied();
-            examples.push((traits, overlap(under, nucleus.area_px as usize, &areas)));
+            let shares = shares(ids, &pixels_of(&nucleus, width));
+            examples.push((traits, overlap(&shares, nucleus.area_px as usize, &areas)));
         }
     }
     Ok(examples)
 }
 
-/// The largest intersection over union with a true nucleus. `under`: true ids of the pixels; `areas`: pixels of each id.
-fn overlap(under: impl Iterator<Item = u32>, area: usize, areas: &[usize]) -> f64 {
-    let mut shared: BTreeMap<u32, usize> = BTreeMap::new();
-    under
-        .filter(|&id| id > 0)
-        .for_each(|id| *shared.entry(id).or_default() += 1);
+/// The largest intersection over union with a true nucleus. `shares`: pixels of each true id under the nucleus, `area` its
+/// own pixels, `areas` those of each id.
+fn overlap(shares: &BTreeMap<u32, usize>, area: usize, areas: &[usize]) -> f64 {
     let of = |(&id, &n): (&u32, &usize)| n as f64 / (area + areas[id as usize] - n) as f64;
-    shared.iter().map(of).fold(0.0, f64::max)
+    let true_ones = shares.iter().filter(|(id, _)| **id > 0);
+    true_ones.map(of).fold(0.0, f64::max)
 }
 
 /// Bias and weights with the least squared error, every set with the same say.
@@ -123,9 +117,9 @@ mod tests {
     #[test]
     fn overlap_is_that_of_the_nucleus_that_fits_best() {
         // 4 of 6 px lie in nucleus 1 (10 px), 1 in nucleus 2 (1 px): 4 / 12 and 1 / 6.
-        let under = [1, 1, 1, 1, 2, 0];
-        assert_eq!(overlap(under.into_iter(), 6, &[50, 10, 1]), 4.0 / 12.0);
-        assert_eq!(overlap([0, 0].into_iter(), 2, &[50, 10]), 0.0);
+        let under = shares(&[0, 1, 1, 1, 1, 2, 0], &[1, 2, 3, 4, 5, 6]);
+        assert_eq!(overlap(&under, 6, &[50, 10, 1]), 4.0 / 12.0);
+        assert_eq!(overlap(&shares(&[0, 0], &[0, 1]), 2, &[50, 10]), 0.0);
     }
 
     #[test]

@@ -236,22 +236,28 @@ fn typed_nuclei(images: &[Predicted], params: &PostprocParams) -> Vec<Typed> {
     images.par_iter().enumerate().flat_map_iter(of).collect()
 }
 
-fn pixels_of(nucleus: &Nucleus, width: usize) -> Vec<usize> {
-    let b = nucleus.bbox;
-    (b.y..b.bottom())
-        .flat_map(|y| (b.x..b.right()).map(move |x| (x, y)))
-        .filter(|&(x, y)| nucleus.contains(x, y))
-        .map(|(x, y)| y as usize * width + x as usize)
-        .collect()
+/// Indices of a nucleus's pixels in a map `width` px wide.
+pub(super) fn pixels_of(nucleus: &Nucleus, width: usize) -> Vec<usize> {
+    let row = |(y, x0, x1): (i32, i32, i32)| {
+        let start = y as usize * width;
+        start + x0 as usize..start + x1 as usize
+    };
+    nucleus.runs().flat_map(row).collect()
+}
+
+/// How many of `pixels` each true id has, 0 for none.
+pub(super) fn shares(ids: &[u32], pixels: &[usize]) -> BTreeMap<u32, usize> {
+    let mut shares = BTreeMap::new();
+    for &i in pixels {
+        *shares.entry(ids[i]).or_default() += 1;
+    }
+    shares
 }
 
 fn true_type(p: &Predicted, nucleus: &Nucleus, pixels: &[usize]) -> Option<usize> {
     match &p.image.truth {
         Truth::Instances { ids, types } => {
-            let mut shares: BTreeMap<u32, usize> = BTreeMap::new();
-            for &i in pixels {
-                *shares.entry(ids[i]).or_default() += 1;
-            }
+            let shares = shares(ids, pixels);
             let (&id, &most) = shares.iter().max_by_key(|(_, n)| **n)?;
             (id > 0 && 2 * most > pixels.len()).then(|| usize::from(types[id as usize]))
         }
