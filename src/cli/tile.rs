@@ -177,21 +177,27 @@ pub fn result_of(
     nuclei: Vec<Nucleus>,
     done_px: u64,
 ) -> SlideResult {
+    let mut meta = meta(
+        image,
+        opened.reader.info(),
+        &opened.mpp,
+        opened.frames,
+        model,
+    );
+    let rings = pipeline::rings::measure(&nuclei, &opened.proc, &AtomicBool::new(false));
+    let rings = rings.map(|(rings, unread)| {
+        meta.warnings
+            .extend(pipeline::rings::unread_warning(unread));
+        rings
+    });
     SlideResult {
-        meta: meta(
-            image,
-            opened.reader.info(),
-            &opened.mpp,
-            opened.frames,
-            model,
-        ),
+        meta,
         done_px,
         unreadable_px: 0,
         outside_px: 0,
         missing_tiles: 0,
         read_errors: Vec::new(),
-        rings: pipeline::rings::measure(&nuclei, &opened.proc, &AtomicBool::new(false))
-            .map(|(rings, _)| rings),
+        rings,
         nuclei,
         imported: None,
     }

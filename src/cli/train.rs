@@ -55,6 +55,9 @@ pub struct TrainArgs {
     /// Model folder to write; holds the checkpoint, train.jsonl and train.html too
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
+    /// Learn from this share of the images only (0.25: a quarter), for learning curves
+    #[arg(long, value_name = "SHARE")]
+    data_part: Option<f64>,
     /// Optimisation steps in all
     #[arg(long, default_value_t = 5000)]
     steps: u64,

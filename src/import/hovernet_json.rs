@@ -14,6 +14,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 use sha2::{Digest, Sha256};
 
 use super::{ImportError, type_info};
+use crate::digest::hex;
 use crate::model::TypeInfo;
 
 const BUFFER_BYTES: usize = 1 << 18;
@@ -184,10 +185,6 @@ fn parse(path: &Path, taker: &mut impl Taker) -> Result<String, ImportError> {
             reason: reason(&error),
         }),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The byte, from 0, at which reading stopped: serde_json counts lines and columns.

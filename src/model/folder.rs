@@ -19,6 +19,7 @@ use super::spec::{Architecture, ModelSpec};
 use super::torchscript::TorchScript;
 use super::tta::Tta;
 use super::weights::{self, Tensors};
+use crate::digest::sha256_hex;
 
 /// Name of the description in a model folder.
 pub const SPEC_FILE: &str = "model.toml";
@@ -63,7 +64,7 @@ impl ModelFolder {
         Ok(Self {
             spec,
             path: path.to_path_buf(),
-            weights_sha256: weights::sha256_hex(&read(path)?),
+            weights_sha256: sha256_hex(&read(path)?),
             weights: Weights::Tensors(tensors),
         })
     }
@@ -82,7 +83,7 @@ impl ModelFolder {
         Self {
             spec: analytic::spec(),
             path: PathBuf::from("<built in>"),
-            weights_sha256: weights::sha256_hex(analytic::RULE.as_bytes()),
+            weights_sha256: sha256_hex(analytic::RULE.as_bytes()),
             weights: Weights::Rule(delay),
         }
     }
@@ -96,7 +97,7 @@ impl ModelFolder {
                 ..Self::analytic(Duration::ZERO)
             });
         }
-        let actual = weights::sha256_hex(&bytes);
+        let actual = sha256_hex(&bytes);
         let stated = spec.sha256.clone().unwrap_or_default().to_ascii_lowercase();
         if actual != stated {
             return Err(ModelError::Hash {

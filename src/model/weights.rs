@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
-use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
 use super::error::ModelError;
@@ -18,14 +17,6 @@ pub type Tensors = BTreeMap<String, Tensor>;
 
 /// Most names listed for one kind of problem.
 const LISTED: usize = 5;
-
-/// SHA-256 as lower-case hex.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
 
 /// Reads a safetensors file into f32 tensors sorted by name.
 ///

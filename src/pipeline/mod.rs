@@ -191,10 +191,8 @@ pub fn run(
         let (rings, unread) = measuring
             .busy(|| rings::measure(nuclei, &second_look, stop))
             .ok_or(PipelineError::Stopped)?;
-        if unread > 0 {
-            events(Event::Warning(format!(
-                "the tissue around {unread} nuclei could not be read: their ring columns are empty"
-            )));
+        if let Some(warning) = rings::unread_warning(unread) {
+            events(Event::Warning(warning));
         }
         store.write_rings(nuclei, &rings)?;
         loaded.slide.rings = Some(rings);

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use super::PipelineError;
 use super::budget::{self, Budget, Resources};
 use crate::config::{MaskChoice, RunConfig, Shard, SlideConfig};
+use crate::digest::hex;
 use crate::model::{Model, ModelSpec};
 use crate::nuclei::PostprocParams;
 use crate::plan::{PatchGrid, Plan};
@@ -24,8 +25,9 @@ use crate::tissue::{self, Area, Regions, TissueMask};
 
 /// Raised whenever the same input gives another result.
 pub const ALGORITHM: u32 = 1;
-/// Longest side of the thumbnail, px.
-const THUMB_PX: u32 = 2048;
+/// Longest side of the thumbnail, px, and its finest scale: a small slide's would else be the most of its store.
+const THUMB_PX: f64 = 2048.0;
+const THUMB_UM_PER_PX: f64 = 1.0;
 
 /// A slide that is ready to run.
 pub struct Prepared {
@@ -146,7 +148,8 @@ impl Prepared {
         // Without its zarr.json a folder is what --restart or a kill while it was made left behind.
         let make = || -> Result<(), PipelineError> {
             if !path.join("zarr.json").exists() {
-                let thumb = slide::thumb::thumb(self.image.reader(), THUMB_PX)?;
+                let thumb =
+                    slide::thumb::thumb(self.image.reader(), thumb_side_px(&self.meta.frames))?;
                 let mut meta = self.meta.clone();
                 meta.warnings
                     .extend(tissue::stain_warning(&thumb, self.area.mask()));
@@ -191,6 +194,13 @@ impl Prepared {
     }
 }
 
+/// Longest side of a slide's thumbnail, px.
+fn thumb_side_px(frames: &Frames) -> u32 {
+    let sides = frames.level0_size_px.iter().zip(frames.level0_mpp);
+    let longer_um = sides.map(|(&px, mpp)| px as f64 * mpp).fold(0.0, f64::max);
+    (longer_um / THUMB_UM_PER_PX).clamp(1.0, THUMB_PX).ceil() as u32
+}
+
 /// Where to look (mask and region and box, all that are given), and a hash of it for the identity.
 fn area_of(
     slide: &SlideConfig,
@@ -218,12 +228,7 @@ fn area_of(
         area = area.within_box([x, y, x + w, y + h]);
         hash.update(format!("{x},{y},{w},{h}"));
     }
-    let hex = hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Ok((area, hex))
+    Ok((area, hex(&hash.finalize())))
 }
 
 /// Every setting that a result depends on, by name (DESIGN.md).

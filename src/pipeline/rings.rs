@@ -11,6 +11,13 @@ use crate::slide::blocks::ProcImage;
 /// Blocks that are kept: two threads go through a row of blocks each.
 pub const CACHE_BYTES: usize = 32 << 20;
 
+/// What the user should know where rings are empty for want of pixels.
+pub fn unread_warning(unread: usize) -> Option<String> {
+    (unread > 0).then(|| {
+        format!("the tissue around {unread} nuclei could not be read: their ring columns are empty")
+    })
+}
+
 /// The rings of `nuclei` on `image`, and how many of them could not be read; `None` if `stop` was set meanwhile.
 pub fn measure(
     nuclei: &[Nucleus],

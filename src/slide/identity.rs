@@ -6,6 +6,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::digest::hex;
+
 const MIB: u64 = 1 << 20;
 
 /// SHA-256 of the file's size (8 bytes, little-endian), its first and its last MiB: cheap for a slide of gigabytes
@@ -23,15 +25,6 @@ pub fn size_and_ends_sha256(path: &Path) -> io::Result<String> {
     file.take(MIB).read_to_end(&mut part)?;
     hash.update(&part);
     Ok(hex(&hash.finalize()))
-}
-
-/// SHA-256 of `bytes`.
-pub fn bytes_sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -60,7 +53,7 @@ mod tests {
     fn sha256_of_abc_is_the_published_one() {
         // FIPS 180-4, example "abc".
         assert_eq!(
-            bytes_sha256(b"abc"),
+            crate::digest::sha256_hex(b"abc"),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
     }

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use image::{DynamicImage, ImageReader, Limits, RgbImage};
 
-use super::{Level, SlideError, SlideInfo, SlideReader, identity};
+use super::{Level, SlideError, SlideInfo, SlideReader};
+use crate::digest::sha256_hex;
 
 /// Longest side of a plain image, px.
 const MAX_SIDE_PX: u32 = 100_000;
@@ -72,7 +73,7 @@ impl PlainReader {
             associated: Vec::new(),
             properties: BTreeMap::new(),
             file_bytes: bytes.len() as u64,
-            quickhash: identity::bytes_sha256(bytes),
+            quickhash: sha256_hex(bytes),
         };
         Self { info, pixels }
     }

@@ -9,6 +9,8 @@ use std::fmt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::digest::sha256_hex;
+
 /// SHA-256 of the canonical JSON of `identity`: keys sorted at every depth, no blanks.
 pub fn hash(identity: &BTreeMap<String, Value>) -> [u8; 32] {
     let mut text = String::new();
@@ -20,8 +22,7 @@ pub fn hash(identity: &BTreeMap<String, Value>) -> [u8; 32] {
 pub(crate) fn hash_hex(value: &Value) -> String {
     let mut text = String::new();
     canonical(value, &mut text);
-    let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256_hex(text.as_bytes())
 }
 
 fn canonical(value: &Value, out: &mut String) {

@@ -9,6 +9,7 @@ use zarrs::array::{Array, ArrayBuilder};
 
 use super::zarr::{RINGS, build, write_metadata};
 use super::{Store, StoreError};
+use crate::digest::hex;
 use crate::features::Ring;
 use crate::nuclei::Nucleus;
 
@@ -109,6 +110,5 @@ fn hash_hex(nuclei: &[Nucleus]) -> String {
         }
         hash.update(&nucleus.mask);
     }
-    let digest: [u8; 32] = hash.finalize().into();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }

@@ -44,6 +44,10 @@ pub struct TrainConfig {
     /// Share of the crops whose colour and sharpness are varied.
     #[serde(default = "seven_tenths")]
     pub coloured: f64,
+    /// Share of each set's images that training learns from, for learning curves. Which ones is fixed: a smaller share's are
+    /// among a larger one's. Held-out images are not touched.
+    #[serde(default = "all_of_it")]
+    pub data_part: f64,
     /// Held-out images a set that validation looks at while the training goes on.
     #[serde(default = "some_images")]
     pub validation_images: usize,
@@ -73,6 +77,10 @@ const fn six_tenths() -> f64 {
 
 const fn seven_tenths() -> f64 {
     0.7
+}
+
+const fn all_of_it() -> f64 {
+    1.0
 }
 
 const fn some_images() -> usize {
@@ -179,6 +187,12 @@ impl TrainConfig {
         }
         if !(self.mpp > 0.0 && self.lr > 0.0 && (0.0..1.0).contains(&self.ema)) {
             return Err("mpp and lr must be positive, ema in 0..1".into());
+        }
+        if !(self.data_part > 0.0 && self.data_part <= 1.0) {
+            return Err(format!(
+                "data_part = {}: more than 0, at most 1 (all images)",
+                self.data_part
+            ));
         }
         for set in &self.data {
             let ids = set.type_ids.iter().chain(set.types.values());

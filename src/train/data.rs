@@ -10,6 +10,7 @@ use image::RgbImage;
 use super::TrainError;
 use super::config::{DataSet, TrainConfig};
 use super::formats;
+use crate::digest::sha256_hex;
 
 /// What is known about an image's nuclei.
 #[derive(Debug, Clone)]
@@ -79,7 +80,7 @@ pub fn load(config: &TrainConfig, root: &Path) -> Result<Vec<LoadedSet>, TrainEr
         .data
         .iter()
         .map(|set| {
-            let images = load_set(set, root)?
+            let images = part_of(load_set(set, root)?, config.data_part)
                 .into_iter()
                 .map(|image| rescale(image, set.mpp / config.mpp))
                 .collect();
@@ -123,6 +124,24 @@ fn load_set(set: &DataSet, root: &Path) -> Result<Vec<LabelledImage>, TrainError
         tracing::warn!("{}: {empty} images have no nuclei", set.name);
     }
     Ok(images)
+}
+
+/// The held-out images and `part` of the others, at least one: those whose names hash lowest, so that a smaller part lies
+/// within a larger one.
+fn part_of(mut images: Vec<LabelledImage>, part: f64) -> Vec<LabelledImage> {
+    if part >= 1.0 {
+        return images;
+    }
+    let mut hashes: Vec<String> = images
+        .iter()
+        .filter(|i| !i.held_out)
+        .map(|i| sha256_hex(i.name.as_bytes()))
+        .collect();
+    hashes.sort_unstable();
+    let kept = ((hashes.len() as f64 * part).round() as usize).max(1);
+    hashes.truncate(kept);
+    images.retain(|i| i.held_out || hashes.contains(&sha256_hex(i.name.as_bytes())));
+    images
 }
 
 /// Resamples image (anti-aliased) and truth (nearest) by `factor`; within 5 % the pixels stay as they are, as on slides.
@@ -169,5 +188,38 @@ pub(super) fn rescale(image: LabelledImage, factor: f64) -> LabelledImage {
         rgb,
         truth,
         ..image
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn images() -> Vec<LabelledImage> {
+        let image = |i: usize| LabelledImage {
+            name: format!("set/image_{i}.png"),
+            held_out: i.is_multiple_of(5),
+            rgb: RgbImage::new(1, 1),
+            truth: Truth::Dots(Vec::new()),
+        };
+        (0..100).map(image).collect()
+    }
+
+    fn names(part: f64) -> Vec<String> {
+        part_of(images(), part)
+            .into_iter()
+            .map(|i| i.name)
+            .collect()
+    }
+
+    #[test]
+    fn a_part_keeps_what_is_held_out_and_lies_within_a_larger_part() {
+        let (quarter, half, all) = (names(0.25), names(0.5), names(1.0));
+        assert_eq!((quarter.len(), half.len(), all.len()), (40, 60, 100));
+        assert!(quarter.iter().all(|n| half.contains(n)));
+        for image in images().iter().filter(|i| i.held_out) {
+            assert!(quarter.contains(&image.name), "{}", image.name);
+        }
+        assert_eq!(names(1e-6).len(), 21);
     }
 }

@@ -11,7 +11,7 @@ use super::TrainError;
 use super::checkpoint::write;
 use super::config::TrainConfig;
 use super::tune::Tuned;
-use crate::model::weights::sha256_hex;
+use crate::digest::sha256_hex;
 use crate::model::{Architecture, ModelSpec, TypeInfo};
 use crate::store::atomic;
 

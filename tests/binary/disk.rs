@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::crowd::crowd;
-use crate::harness::{Dir, Run};
+use crate::harness::{Dir, Run, signal};
 use crate::invariance::rounds;
 use crate::killed::start;
 
@@ -295,5 +295,64 @@ fn permission_lost_in_the_middle_is_told_and_the_run_goes_on() {
         dir.ok(&format!("{RUN} -o out --model analytic --quiet"));
         assert!(finished() == whole, "other bytes");
         assert_eq!(dir.json("out/a/run.json")["tiles_reused"], tiles(&left));
+    }
+}
+
+/// tests/fixtures/slow_disk.c as a library to preload.
+fn slow_disk(dir: &Dir) -> PathBuf {
+    let (source, library) = (
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/slow_disk.c"),
+        dir.path("slow_disk.so"),
+    );
+    let mut compile = std::process::Command::new("cc");
+    compile.args(["-shared", "-fPIC", "-O1", "-o"]);
+    let done = compile.arg(&library).arg(source).arg("-ldl").status();
+    assert!(done.unwrap().success(), "cc");
+    library
+}
+
+#[test]
+fn a_slow_disk_costs_time_alone() {
+    let (dir, whole) = undisturbed();
+    let mut run = dir.command(&format!("{RUN} -o out --model analytic --progress none"));
+    run.env("LD_PRELOAD", slow_disk(&dir))
+        .env("SLOW_DISK_MS", "10");
+    let run = Run::of("slow disk", run.output().unwrap());
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let waits = run.stderr.split("slow disk: ").nth(1);
+    let waits = waits.and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+    assert!(waits.is_some_and(|n| n > 100), "{}", run.stderr);
+    assert!(files(&dir.path("out")) == whole, "other bytes");
+    eprintln!("slow disk: equal bytes after {} waits", waits.unwrap());
+}
+
+#[test]
+fn a_stop_on_a_slow_disk_is_heard_in_time() {
+    let (dir, whole) = undisturbed();
+    let library = slow_disk(&dir);
+    for enough in [1, tiles(&whole)] {
+        let _ = std::fs::remove_dir_all(dir.path("out"));
+        let mut run = dir.command(&format!("{RUN} -o out --model analytic --progress none"));
+        run.env("LD_PRELOAD", &library).env("SLOW_DISK_MS", "100");
+        let mut child = run.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let begun = Instant::now();
+        while tiles(&files(&dir.path("out"))) < enough {
+            assert!(
+                begun.elapsed() < Duration::from_secs(120),
+                "no tile is done"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let asked = Instant::now();
+        signal(&child, libc::SIGTERM);
+        assert_eq!(child.wait().unwrap().code(), Some(75), "{enough} tiles");
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(10), "{enough} tiles: {took:?}");
+        let left = files(&dir.path("out"));
+        nothing_is_half_written(&left, &whole, "stopped on a slow disk");
+        dir.ok(&format!("{RUN} -o out --model analytic --quiet"));
+        assert!(files(&dir.path("out")) == whole, "other bytes");
+        assert_eq!(dir.json("out/a/run.json")["tiles_reused"], tiles(&left));
+        eprintln!("slow disk: stopped with {} tiles in {took:?}", tiles(&left));
     }
 }

@@ -31,7 +31,7 @@ impl Folder {
              [[types]]\nname = \"background\"\ncolor = [0, 0, 0]\n\
              [[types]]\nname = \"a\"\ncolor = [255, 0, 0]\n\
              [[types]]\nname = \"b\"\ncolor = [0, 0, 255]\n",
-            weights::sha256_hex(&bytes)
+            sha256_hex(&bytes)
         );
         std::fs::write(self.path().join(SPEC_FILE), edit(text)).unwrap();
     }
@@ -110,13 +110,13 @@ fn a_wrong_hash_names_both_and_the_cure() {
     let folder = Folder::new(&thin_tensors());
     let file = folder.path().join("model.safetensors");
     let mut bytes = std::fs::read(&file).unwrap();
-    let stated = weights::sha256_hex(&bytes);
+    let stated = sha256_hex(&bytes);
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&file, &bytes).unwrap();
     let message = folder.error();
     for part in [
         stated.as_str(),
-        &weights::sha256_hex(&bytes),
+        &sha256_hex(&bytes),
         "model.safetensors",
         "copy the folder again",
     ] {
@@ -311,7 +311,7 @@ fn a_torchscript_module_runs() {
     let module = include_bytes!("../../../tests/fixtures/torchscript_tuple.pt");
     let scratch = tempfile::tempdir().unwrap();
     let write = |weights: &[u8]| {
-        let hash = weights::sha256_hex(weights);
+        let hash = sha256_hex(weights);
         let types: String = ["background", "a", "b"]
             .map(|name| format!("[[types]]\nname = \"{name}\"\ncolor = [0, 0, 0]\n"))
             .concat();
