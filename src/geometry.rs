@@ -49,6 +49,15 @@ impl Rect {
         Rect::new(x, y, (right - x).max(0), (bottom - y).max(0))
     }
 
+    /// The smallest box around both, neither of them empty.
+    pub fn hull(&self, other: &Rect) -> Rect {
+        let x = self.x.min(other.x);
+        let y = self.y.min(other.y);
+        let right = self.right().max(other.right());
+        let bottom = self.bottom().max(other.bottom());
+        Rect::new(x, y, right - x, bottom - y)
+    }
+
     /// Whether at least one pixel is in both.
     pub fn meets(&self, other: &Rect) -> bool {
         !self.intersect(other).is_empty()

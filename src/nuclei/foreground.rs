@@ -209,6 +209,22 @@ impl Foreground {
         merged
     }
 
+    /// The part above proc row `y`, and the part from there on.
+    pub fn split_at_row(mut self, y: i32) -> (Foreground, Foreground) {
+        let runs = self.runs.partition_point(|run| run.y < y);
+        let pixels: usize = self.runs[..runs].iter().map(Run::len).sum();
+        let below = Foreground {
+            runs: self.runs.split_off(runs),
+            np: self.np.split_off(pixels),
+            h: self.h.split_off(pixels),
+            v: self.v.split_off(pixels),
+            types: self.types,
+            tp: self.tp.split_off(self.types * pixels),
+            rgb: self.rgb.split_off(3 * pixels),
+        };
+        (self, below)
+    }
+
     /// Room for `pixels` pixels.
     pub(super) fn with_capacity(types: usize, pixels: usize) -> Foreground {
         Foreground {

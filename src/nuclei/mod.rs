@@ -27,7 +27,7 @@ pub use confidence::{Confidence, Traits};
 pub use contour::{Polygon, outline_on_edges, outline_through_centres};
 pub use foreground::{Foreground, HV_SCALE, Run};
 pub use params::{EnergyRule, PostprocParams};
-pub use segment::{segment, segment_with_traits};
+pub use segment::{CUT, CutRule, Extent, segment, segment_extent, segment_with_traits};
 
 use crate::geometry::Rect;
 

@@ -18,11 +18,28 @@ use super::params::PostprocParams;
 use super::plane::{Grid, Scratch, reset};
 use super::watershed::{OUTSIDE, UNLABELLED, flood};
 
-/// Side of the fixed grid along which giant blobs are cut, proc px.
-pub const CUT_GRID_PX: i32 = 4096;
+/// Which blobs are cut, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct CutRule {
+    /// A blob whose box has more pixels than this is cut: what bounds memory is the box, not the pixels inside.
+    pub over_px: u64,
+    /// Side of the fixed grid of absolute proc coordinates along which it is cut, proc px.
+    pub grid_px: i32,
+}
 
-/// A blob whose box has more pixels than this is cut: what bounds memory is the box, not the pixels inside.
-pub const CUT_PX: u64 = CUT_GRID_PX as u64 * CUT_GRID_PX as u64;
+/// The rule of every run.
+pub const CUT: CutRule = CutRule {
+    over_px: 4096 * 4096,
+    grid_px: 4096,
+};
+
+/// How much of a blob there is to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    Whole,
+    /// All that a larger blob, which [`CutRule`] cuts, has in some cells of the grid.
+    Cells,
+}
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
@@ -31,13 +48,22 @@ thread_local! {
 /// The nuclei of one blob, ordered by first pixel; `mpp` is µm a proc px, (x, y).
 ///
 /// Nuclei are disjoint and inside the blob; those that `params.confidence` finds too unsure are left out. A blob above
-/// [`CUT_PX`] is cut along the [`CUT_GRID_PX`] grid of absolute proc coordinates and each component of each cell is
-/// segmented alone, with [`Nucleus::cut`] set.
+/// [`CUT`]'s size is cut along its grid and each component of each cell is segmented alone, with [`Nucleus::cut`] set.
 pub fn segment(blob: &Foreground, params: &PostprocParams, mpp: [f64; 2]) -> Vec<Nucleus> {
-    segment_or_cut(blob, params, mpp, CUT_PX, CUT_GRID_PX)
+    segment_extent(blob, Extent::Whole, params, mpp)
 }
 
-/// All nuclei of one blob with the traits by which `params.confidence` would judge them; for blobs under [`CUT_PX`].
+/// [`segment`] of a blob, or of some cells of one that is cut.
+pub fn segment_extent(
+    blob: &Foreground,
+    extent: Extent,
+    params: &PostprocParams,
+    mpp: [f64; 2],
+) -> Vec<Nucleus> {
+    segment_or_cut(blob, extent, params, mpp, CUT)
+}
+
+/// All nuclei of one blob with the traits by which `params.confidence` would judge them; for blobs that are not cut.
 pub fn segment_with_traits(
     blob: &Foreground,
     params: &PostprocParams,
@@ -48,16 +74,16 @@ pub fn segment_with_traits(
 
 pub(super) fn segment_or_cut(
     blob: &Foreground,
+    extent: Extent,
     params: &PostprocParams,
     mpp: [f64; 2],
-    cut_px: u64,
-    grid_px: i32,
+    cut: CutRule,
 ) -> Vec<Nucleus> {
     SCRATCH.with_borrow_mut(|scratch| {
-        if blob.bounds().area() <= cut_px {
+        if extent == Extent::Whole && blob.bounds().area() <= cut.over_px {
             return segment_whole(blob, params, mpp, scratch);
         }
-        let mut nuclei: Vec<Nucleus> = cells(blob, grid_px)
+        let mut nuclei: Vec<Nucleus> = cells(blob, cut.grid_px)
             .values()
             .flat_map(components)
             .flat_map(|part| segment_whole(&part, params, mpp, scratch))
@@ -78,7 +104,7 @@ pub fn min_area_px(min_area_um2: f32, mpp: [f64; 2]) -> u64 {
 }
 
 /// The parts of a blob in the cells of a fixed grid, by (row, column) of the cell.
-fn cells(blob: &Foreground, grid_px: i32) -> BTreeMap<(i32, i32), Foreground> {
+pub fn cells(blob: &Foreground, grid_px: i32) -> BTreeMap<(i32, i32), Foreground> {
     let mut cells: BTreeMap<(i32, i32), Foreground> = BTreeMap::new();
     for (run, at) in blob.runs_with_offsets() {
         let row = run.y.div_euclid(grid_px);

@@ -23,7 +23,7 @@ use crossbeam_channel::RecvTimeoutError;
 pub use prepare::{Prepared, grid_of, prepare};
 
 use crate::model::{Model, ModelError, device};
-use crate::nuclei::{Foreground, segment};
+use crate::nuclei::{Foreground, segment_extent};
 use crate::output::SlideResult;
 use crate::output::run_json::StageReport;
 use crate::plan::{Plan, Tile};
@@ -213,8 +213,8 @@ pub fn run(
 pub fn load(store: &Store) -> Result<Loaded, PipelineError> {
     let meta = store.meta();
     let (postproc, mpp) = (meta.model.postproc.clone(), meta.frames.proc_mpp());
-    let mut loaded = stitch::load(store, Foreground::merge, |blob| {
-        segment(blob, &postproc, mpp)
+    let mut loaded = stitch::load(store, Foreground::merge, |blob, extent| {
+        segment_extent(blob, extent, &postproc, mpp)
     })?;
     loaded.slide.meta.warnings.extend(mixed(&loaded.numerics));
     stitch::check_disjoint(&loaded.slide.nuclei)?;

@@ -2,7 +2,8 @@
 //!
 //! In: [`TileResult`]s in any order. Out: all nuclei of the slide, sorted by first pixel in raster order. Fragments that
 //! touch across tiles become the blob they were cut from, and the whole blob goes through post-processing once: so the
-//! answer is that of one tile that holds the slide. Never moves, merges or drops a finished nucleus.
+//! answer is that of one tile that holds the slide. A blob so large that post-processing cuts it goes there row by row of
+//! the cut's grid, and only its last rows are held. Never moves, merges or drops a finished nucleus.
 
 pub mod join;
 pub mod overlap;
@@ -15,7 +16,8 @@ pub use join::join;
 pub use overlap::{Overlap, check_disjoint, dedupe};
 
 use crate::geometry::Rect;
-use crate::nuclei::{Foreground, Nucleus};
+use crate::nuclei::segment;
+use crate::nuclei::{CUT, CutRule, Extent, Foreground, Nucleus};
 use crate::output::SlideResult;
 use crate::store::{Store, StoreError, TileResult, TileState};
 
@@ -24,7 +26,7 @@ use crate::store::{Store, StoreError, TileResult, TileState};
 pub struct Seams {
     /// Open fragments in all tiles.
     pub fragments: usize,
-    /// Blobs that they were joined to.
+    /// Blobs that they were joined to; one that is cut counts for every leg that its last rows have.
     pub blobs: usize,
     /// Blobs with fragments of two or more tiles.
     pub blobs_over_2_tiles: usize,
@@ -49,14 +51,14 @@ pub struct Stitched {
 
 /// Joins the tiles of one slide.
 ///
-/// `merge` makes one blob of its parts (`Foreground::merge`), `segment` makes nuclei of one blob (`nuclei::segment`);
-/// both must be pure. Blobs run in parallel; neither threads nor the tiles' order or size can change the result.
+/// `merge` makes one blob of its parts (`Foreground::merge`), `segment` makes nuclei of one blob or of cells of one
+/// (`nuclei::segment_extent`); both must be pure. Blobs run in parallel; neither threads nor the tiles' order or size can change the result.
 pub fn stitch(
     tiles: impl IntoIterator<Item = TileResult>,
     merge: impl Fn(&[Foreground]) -> Foreground + Sync,
-    segment: impl Fn(&Foreground) -> Vec<Nucleus> + Sync,
+    segment: impl Fn(&Foreground, Extent) -> Vec<Nucleus> + Sync,
 ) -> Stitched {
-    let mut stitcher = Stitcher::new(merge, segment);
+    let mut stitcher = Stitcher::new(CUT, merge, segment);
     for tile in tiles {
         stitcher.add(tile);
     }
@@ -65,20 +67,45 @@ pub fn stitch(
 
 /// Joins tiles as they come, so that only blobs that may still grow are held.
 struct Stitcher<M, S> {
+    cut: CutRule,
     merge: M,
     segment: S,
     done: Stitched,
-    /// Fragments of blobs that may still grow, and the tile of each.
-    open: Vec<(Foreground, Rect)>,
+    /// Fragments of blobs that may still grow.
+    open: Vec<Fragment>,
+}
+
+/// What a tile, or a row of the cut's grid, left of a blob.
+struct Fragment {
+    part: Foreground,
+    tile: Rect,
+    /// Its blob is known to be cut, and what lay above has gone.
+    cut: bool,
+}
+
+/// What one blob gave.
+struct Segmented {
+    nuclei: Vec<Nucleus>,
+    over_2_tiles: usize,
+    over_4_tiles: usize,
+}
+
+impl Stitched {
+    fn add(&mut self, blob: Segmented) {
+        self.nuclei.extend(blob.nuclei);
+        self.seams.nuclei_over_2_tiles += blob.over_2_tiles;
+        self.seams.nuclei_over_4_tiles += blob.over_4_tiles;
+    }
 }
 
 impl<M, S> Stitcher<M, S>
 where
     M: Fn(&[Foreground]) -> Foreground + Sync,
-    S: Fn(&Foreground) -> Vec<Nucleus> + Sync,
+    S: Fn(&Foreground, Extent) -> Vec<Nucleus> + Sync,
 {
-    fn new(merge: M, segment: S) -> Self {
+    fn new(cut: CutRule, merge: M, segment: S) -> Self {
         Self {
+            cut,
             merge,
             segment,
             done: Stitched::default(),
@@ -94,45 +121,68 @@ where
         done.read_errors.extend(tile.read_errors);
         done.nuclei.extend(tile.nuclei);
         done.seams.fragments += tile.fragments.len();
-        let fragments = tile.fragments.into_iter();
-        self.open.extend(fragments.map(|f| (f, tile.rect)));
+        let fragments = tile.fragments.into_iter().map(|part| Fragment {
+            part,
+            tile: tile.rect,
+            cut: false,
+        });
+        self.open.extend(fragments);
     }
 
-    /// Every tile above proc row `y` has been added: blobs that end before it become nuclei.
+    /// Every tile above proc row `y` has been added: blobs that end before it become nuclei, and so do those cells of a
+    /// blob that is cut which end before it.
     fn close_above(&mut self, y: i32) {
-        let (fragments, from_tile): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.open).into_iter().unzip();
-        let (grow, whole): (Vec<Blob>, Vec<Blob>) = gather(fragments, &from_tile)
-            .into_iter()
-            .partition(|blob| blob.parts.iter().any(|part| part.bounds().bottom() >= y));
-        for blob in grow {
-            self.open.extend(blob.parts.into_iter().zip(blob.tiles));
-        }
-        let (merge, segment) = (&self.merge, &self.segment);
-        let joined: Vec<(Vec<Nucleus>, usize, [usize; 2])> = whole
-            .par_iter()
-            .map(|blob| {
-                let nuclei = match &blob.parts[..] {
-                    [whole] => segment(whole),
-                    parts => segment(&merge(parts)),
+        let (mut ready, mut cells) = (Vec::new(), Vec::new());
+        for blob in gather(std::mem::take(&mut self.open)) {
+            let grows = blob.parts.iter().any(|part| part.bounds().bottom() >= y);
+            if !grows {
+                self.done.seams.blobs += 1;
+                // A blob whose upper cells have gone has been in two rows of tiles.
+                let over_2 = blob.cut || blob.different_tiles().len() >= 2;
+                self.done.seams.blobs_over_2_tiles += usize::from(over_2);
+            }
+            if blob.is_above(self.cut) {
+                let line = match grows {
+                    // What touches row `y` must stay: what comes below finds its blob by it.
+                    true => (y - 1).div_euclid(self.cut.grid_px) * self.cut.grid_px,
+                    false => i32::MAX,
                 };
-                let tiles = blob.different_tiles();
-                let over = [2, 4].map(|n| {
-                    nuclei
-                        .iter()
-                        .filter(|nucleus| lies_over(nucleus, &tiles) >= n)
-                        .count()
-                });
-                (nuclei, tiles.len(), over)
-            })
-            .collect();
-        let seams = &mut self.done.seams;
-        seams.blobs += whole.len();
-        for (nuclei, tiles, [over_2, over_4]) in joined {
-            self.done.nuclei.extend(nuclei);
-            seams.blobs_over_2_tiles += usize::from(tiles >= 2);
-            seams.nuclei_over_2_tiles += over_2;
-            seams.nuclei_over_4_tiles += over_4;
+                let (above, rest) = blob.split(self.cut.grid_px, line);
+                cells.extend(above);
+                self.open.extend(rest);
+            } else if grows {
+                self.open.extend(blob.fragments());
+            } else {
+                ready.push(blob);
+            }
+        }
+        let segmented: Vec<Segmented> = ready.par_iter().map(|b| self.segmented(b)).collect();
+        segmented.into_iter().for_each(|blob| self.done.add(blob));
+        // One after the other: each takes memory for its whole box.
+        for cell in cells {
+            let segmented = self.segmented(&cell);
+            self.done.add(segmented);
+        }
+    }
+
+    fn segmented(&self, blob: &Blob) -> Segmented {
+        let extent = match blob.cut {
+            true => Extent::Cells,
+            false => Extent::Whole,
+        };
+        let nuclei = match &blob.parts[..] {
+            [whole] => (self.segment)(whole, extent),
+            parts => (self.segment)(&(self.merge)(parts), extent),
+        };
+        let tiles = blob.different_tiles();
+        let over = |n| {
+            let many = |nucleus: &&Nucleus| lies_over(nucleus, &tiles) >= n;
+            nuclei.iter().filter(many).count()
+        };
+        Segmented {
+            over_2_tiles: over(2),
+            over_4_tiles: over(4),
+            nuclei,
         }
     }
 
@@ -151,6 +201,7 @@ struct Blob {
     parts: Vec<Foreground>,
     /// The tile of each part.
     tiles: Vec<Rect>,
+    cut: bool,
 }
 
 impl Blob {
@@ -160,17 +211,61 @@ impl Blob {
         tiles.dedup();
         tiles
     }
+
+    /// Whether it is cut, whatever else may come to it.
+    fn is_above(&self, rule: CutRule) -> bool {
+        let boxes = self.parts.iter().map(Foreground::bounds);
+        let bounds = boxes.reduce(|a, b| a.hull(&b));
+        self.cut || bounds.is_some_and(|bounds| bounds.area() > rule.over_px)
+    }
+
+    /// What it has above row `line` of the grid by cells, and the rest, which is known to be cut.
+    fn split(self, grid_px: i32, line: i32) -> (Vec<Blob>, Vec<Fragment>) {
+        let mut cells: BTreeMap<(i32, i32), Blob> = BTreeMap::new();
+        let mut rest = Vec::new();
+        for (part, tile) in self.parts.into_iter().zip(self.tiles) {
+            let (above, below) = part.split_at_row(line);
+            for (place, part) in segment::cells(&above, grid_px) {
+                let cell = cells.entry(place).or_insert_with(|| Blob {
+                    parts: Vec::new(),
+                    tiles: Vec::new(),
+                    cut: true,
+                });
+                cell.parts.push(part);
+                cell.tiles.push(tile);
+            }
+            if !below.is_empty() {
+                rest.push(Fragment {
+                    part: below,
+                    tile,
+                    cut: true,
+                });
+            }
+        }
+        (cells.into_values().collect(), rest)
+    }
+
+    fn fragments(self) -> impl Iterator<Item = Fragment> {
+        let cut = self.cut;
+        let parts = self.parts.into_iter().zip(self.tiles);
+        parts.map(move |(part, tile)| Fragment { part, tile, cut })
+    }
 }
 
-fn gather(fragments: Vec<Foreground>, from_tile: &[Rect]) -> Vec<Blob> {
-    let groups = join(&fragments);
-    let mut fragments: Vec<Option<Foreground>> = fragments.into_iter().map(Some).collect();
+fn gather(fragments: Vec<Fragment>) -> Vec<Blob> {
+    let (parts, from): (Vec<_>, Vec<_>) = fragments
+        .into_iter()
+        .map(|f| (f.part, (f.tile, f.cut)))
+        .unzip();
+    let groups = join(&parts);
+    let mut parts: Vec<Option<Foreground>> = parts.into_iter().map(Some).collect();
     groups
         .into_iter()
         .map(|group| Blob {
-            tiles: group.iter().map(|&i| from_tile[i]).collect(),
+            tiles: group.iter().map(|&i| from[i].0).collect(),
+            cut: group.iter().any(|&i| from[i].1),
             // Every fragment is in exactly one group.
-            parts: group.iter().filter_map(|&i| fragments[i].take()).collect(),
+            parts: group.iter().filter_map(|&i| parts[i].take()).collect(),
         })
         .collect()
 }
@@ -200,11 +295,11 @@ pub struct Loaded {
 pub fn load(
     store: &Store,
     merge: impl Fn(&[Foreground]) -> Foreground + Sync,
-    segment: impl Fn(&Foreground) -> Vec<Nucleus> + Sync,
+    segment: impl Fn(&Foreground, Extent) -> Vec<Nucleus> + Sync,
 ) -> Result<Loaded, StoreError> {
     let mut planned = store.meta().planned_tiles.clone();
     planned.sort_unstable_by_key(|&[col, row]| (row, col));
-    let mut stitcher = Stitcher::new(merge, segment);
+    let mut stitcher = Stitcher::new(CUT, merge, segment);
     let (mut tiles, mut damaged, mut kinds) = (0, Vec::new(), BTreeMap::new());
     // After each row of tiles, what ends within it is whole.
     for row in planned.chunk_by(|a, b| a[1] == b[1]) {

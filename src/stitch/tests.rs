@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::nuclei::{Run, StainSums};
+use crate::nuclei::segment::cells;
+use crate::nuclei::{Run, StainSums, components};
 use crate::store::tests::{mask, meta, thumb};
 
 /// A picture of nuclei and its place on the slide.
@@ -74,6 +75,19 @@ impl Picture {
 
     /// Cut along a grid of tiles of `tile_px`, as the pipeline would commit it.
     fn tiles(&self, tile_px: [i32; 2]) -> Vec<TileResult> {
+        self.tiles_of(tile_px, segment)
+    }
+
+    /// [`Picture::tiles`] where closed blobs may be above [`SMALL_CUT`].
+    fn cut_tiles(&self, tile_px: [i32; 2]) -> Vec<TileResult> {
+        self.tiles_of(tile_px, segment_cut)
+    }
+
+    fn tiles_of(
+        &self,
+        tile_px: [i32; 2],
+        segment: impl Fn(&Foreground, Extent) -> Vec<Nucleus>,
+    ) -> Vec<TileResult> {
         let mut tiles = Vec::new();
         for (row, y) in (self.rect.y..self.rect.bottom())
             .step_by(tile_px[1] as usize)
@@ -96,7 +110,10 @@ impl Picture {
                     unreadable_px: 1,
                     outside_px: 2,
                     read_errors: vec![format!("row {row}")],
-                    nuclei: closed.iter().flat_map(segment).collect(),
+                    nuclei: closed
+                        .iter()
+                        .flat_map(|b| segment(b, Extent::Whole))
+                        .collect(),
                     fragments,
                 });
             }
@@ -116,11 +133,12 @@ impl Picture {
     }
 
     fn uncut(&self) -> Vec<Nucleus> {
-        let mut nuclei: Vec<Nucleus> = self
-            .components(self.rect)
-            .iter()
-            .flat_map(segment)
-            .collect();
+        self.nuclei(|blob| segment(blob, Extent::Whole))
+    }
+
+    fn nuclei(&self, segment: impl Fn(&Foreground) -> Vec<Nucleus>) -> Vec<Nucleus> {
+        let blobs = self.components(self.rect);
+        let mut nuclei: Vec<Nucleus> = blobs.iter().flat_map(segment).collect();
         nuclei.sort_by_key(Nucleus::first_pixel);
         nuclei
     }
@@ -169,7 +187,7 @@ fn merge(parts: &[Foreground]) -> Foreground {
 }
 
 /// A pure function of one blob that may give several nuclei: one for every six rows, counted from its first.
-fn segment(blob: &Foreground) -> Vec<Nucleus> {
+fn segment(blob: &Foreground, _: Extent) -> Vec<Nucleus> {
     let top = blob.runs[0].y;
     let bands = blob
         .runs
@@ -201,6 +219,24 @@ fn segment(blob: &Foreground) -> Vec<Nucleus> {
         .collect()
 }
 
+/// A rule that these pictures' larger blobs are above.
+const SMALL_CUT: CutRule = CutRule {
+    over_px: 120,
+    grid_px: 8,
+};
+
+/// [`segment`] of the components of each cell of a blob above [`SMALL_CUT`].
+fn segment_cut(blob: &Foreground, extent: Extent) -> Vec<Nucleus> {
+    if extent == Extent::Whole && blob.bounds().area() <= SMALL_CUT.over_px {
+        return segment(blob, extent);
+    }
+    cells(blob, SMALL_CUT.grid_px)
+        .values()
+        .flat_map(components)
+        .flat_map(|part| segment(&part, extent))
+        .collect()
+}
+
 fn stitched(tiles: Vec<TileResult>) -> Stitched {
     stitch(tiles, merge, segment)
 }
@@ -219,7 +255,7 @@ proptest! {
         let in_order = stitched(tiles.clone());
         prop_assert_eq!(&in_order.nuclei, &picture.uncut());
         prop_assert_eq!(in_order.done_px, picture.rect.area());
-        let mut by_rows = Stitcher::new(merge, segment);
+        let mut by_rows = Stitcher::new(CUT, merge, segment);
         for row in tiles.chunk_by(|a, b| a.row == b.row) {
             row.iter().for_each(|tile| by_rows.add(tile.clone()));
             by_rows.close_above(row[0].rect.bottom());
@@ -232,6 +268,49 @@ proptest! {
         }
         prop_assert_eq!(stitched(tiles), in_order);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn blobs_that_are_cut_give_the_same_by_rows_of_tiles(
+        seed: u64,
+        w in 1i32..70, h in 1i32..70,
+        tile_w in 1i32..40, tile_h in 1i32..40,
+    ) {
+        let picture = Picture::random(seed, w, h);
+        let whole = picture.nuclei(|blob| segment_cut(blob, Extent::Whole));
+        let mut by_rows = Stitcher::new(SMALL_CUT, merge, segment_cut);
+        for row in picture.cut_tiles([tile_w, tile_h]).chunk_by(|a, b| a.row == b.row) {
+            row.iter().for_each(|tile| by_rows.add(tile.clone()));
+            by_rows.close_above(row[0].rect.bottom());
+        }
+        prop_assert_eq!(by_rows.finish().nuclei, whole);
+    }
+}
+
+#[test]
+fn of_a_blob_that_is_cut_only_the_last_rows_are_held() {
+    // A comb: legs that only its back, long gone, holds together.
+    let row = |y: i32| match y {
+        0 => "#".repeat(40),
+        _ => "####.".repeat(8),
+    };
+    let rows: Vec<String> = (0..200).map(row).collect();
+    let picture = Picture::drawn(&rows.iter().map(String::as_str).collect::<Vec<_>>());
+    let whole = picture.nuclei(|blob| segment_cut(blob, Extent::Whole));
+    let mut by_rows = Stitcher::new(SMALL_CUT, merge, segment_cut);
+    for row in picture.cut_tiles([13, 11]).chunk_by(|a, b| a.row == b.row) {
+        row.iter().for_each(|tile| by_rows.add(tile.clone()));
+        let bottom = row[0].rect.bottom();
+        by_rows.close_above(bottom);
+        let tops = by_rows.open.iter().map(|f| f.part.bounds().y);
+        assert!(
+            tops.min()
+                .is_none_or(|top| top >= bottom - SMALL_CUT.grid_px)
+        );
+    }
+    assert_eq!(by_rows.finish().nuclei, whole);
 }
 
 #[test]

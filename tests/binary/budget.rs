@@ -8,6 +8,7 @@ use image::RgbImage;
 use image::imageops;
 
 use crate::harness::{Dir, Run, shared};
+use crate::invariance::net;
 use crate::pyramid::Pyramid;
 
 /// A 40x scan's.
@@ -71,9 +72,15 @@ fn bytes_of(folder: &Path) -> u64 {
         .sum()
 }
 
-/// Plans and runs a pyramid of `side_px` by `model` with each of `budgets_mib`.
-fn hold(model: &str, side_px: u32, is_tissue: &dyn Fn(u32, u32) -> bool, budgets_mib: &[u64]) {
-    let Some(field) = field() else {
+/// Plans and runs a pyramid of `side_px` by `model` with each of `budgets_mib`; repeats of `field` where tissue is.
+fn hold(
+    model: &str,
+    side_px: u32,
+    field: Option<RgbImage>,
+    is_tissue: &dyn Fn(u32, u32) -> bool,
+    budgets_mib: &[u64],
+) {
+    let Some(field) = field else {
         return;
     };
     let dir = Dir::new();
@@ -140,7 +147,7 @@ fn hold(model: &str, side_px: u32, is_tissue: &dyn Fn(u32, u32) -> bool, budgets
 
 #[test]
 fn a_slide_stays_within_its_budget() {
-    hold("analytic", 12_000, &chequers, &[600, 1024]);
+    hold("analytic", 12_000, field(), &chequers, &[600, 1024]);
 }
 
 fn chequers(column: u32, row: u32) -> bool {
@@ -165,6 +172,7 @@ fn a_huge_slide_stays_within_its_budget() {
     hold(
         "analytic",
         side_px,
+        field(),
         &|column, row| pieces(fields, column, row),
         &[1024, 4096],
     );
@@ -173,5 +181,13 @@ fn a_huge_slide_stays_within_its_budget() {
 #[test]
 #[ignore = "minutes: make budget"]
 fn a_huge_slide_by_the_default_model() {
-    hold("default", 16_000, &chequers, &[1024, 4096]);
+    hold("default", 16_000, field(), &chequers, &[1024, 4096]);
+}
+
+/// Bars join all discs of the tissue to one blob over many rows of tiles.
+#[test]
+#[ignore = "minutes: make budget"]
+fn a_huge_blob_stays_within_its_budget() {
+    let field = Some(net(FIELD_PX, FIELD_PX));
+    hold("analytic", 24_000, field, &|_, _| true, &[2048]);
 }

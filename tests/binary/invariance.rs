@@ -154,7 +154,7 @@ fn a_lost_shard_is_run_again_or_taken_over() {
 }
 
 /// Discs that narrow bars join to one blob, whose box is above the cut constant (4096 x 4096 px).
-fn net(width: u32, height: u32) -> image::RgbImage {
+pub fn net(width: u32, height: u32) -> image::RgbImage {
     const CELL_PX: u32 = 32;
     image::RgbImage::from_fn(width, height, |x, y| {
         let [dx, dy] = [x, y].map(|at| (at % CELL_PX) as i32 - CELL_PX as i32 / 2);

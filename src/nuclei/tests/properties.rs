@@ -6,6 +6,7 @@ use super::*;
 use crate::nuclei::foreground::{quantise_distance, quantise_probability};
 use crate::nuclei::segment::{min_area_px, segment_or_cut};
 use crate::nuclei::stain::hematoxylin_eosin;
+use crate::nuclei::{CutRule, Extent};
 
 #[test]
 fn quantisation_rounds_and_saturates() {
@@ -201,6 +202,13 @@ fn buffers_carry_nothing_from_blob_to_blob() {
     }
 }
 
+fn cut(over_px: u64) -> CutRule {
+    CutRule {
+        over_px,
+        grid_px: 32,
+    }
+}
+
 #[test]
 fn giant_blobs_are_cut_along_the_fixed_grid() {
     let blob = components(&foreground(7, 130, 130, (-61, 35)))
@@ -209,7 +217,7 @@ fn giant_blobs_are_cut_along_the_fixed_grid() {
         .unwrap();
     assert!(blob.bounds().w > 64 && blob.bounds().h > 64);
     let params = constants(EnergyRule::Eigen);
-    let nuclei = segment_or_cut(&blob, &params, MPP, 2000, 32);
+    let nuclei = segment_or_cut(&blob, Extent::Whole, &params, MPP, cut(2000));
     let taken = assert_sound(&nuclei, &blob, 8);
     // Only scraps under the least area may be lost at the grid.
     assert!(taken.len() * 100 >= blob.len() * 97);
@@ -221,7 +229,7 @@ fn giant_blobs_are_cut_along_the_fixed_grid() {
     }
     let limit = blob.bounds().area();
     assert_eq!(
-        segment_or_cut(&blob, &params, MPP, limit, 32),
+        segment_or_cut(&blob, Extent::Whole, &params, MPP, cut(limit)),
         segment(&blob, &params, MPP)
     );
 }
