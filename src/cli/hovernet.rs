@@ -16,7 +16,7 @@ use wsi_nuclei::config::{
 };
 use wsi_nuclei::import::type_info;
 use wsi_nuclei::model::library::Library;
-use wsi_nuclei::model::{Architecture, Model, TypeInfo, device};
+use wsi_nuclei::model::{Architecture, Model, ModelFolder, TypeInfo, device};
 use wsi_nuclei::nuclei::Nucleus;
 
 use super::Failure;
@@ -118,11 +118,14 @@ pub struct HovernetArgs {
     /// µm a pixel of the images or slides, where their files do not say it
     #[arg(long, value_name = "UM")]
     mpp: Option<Mpp>,
+    /// The one slide, by its stem, that this process runs for a parent
+    #[arg(long, value_name = "STEM", hide = true)]
+    only: Option<String>,
 }
 
 pub fn main(args: &HovernetArgs) -> Result<(), Failure> {
     for flag in args.without_effect() {
-        note(&format!("--{flag} has no effect here"));
+        args.note(&format!("--{flag} has no effect here"));
     }
     if !args.input_dir.is_dir() {
         return Err(Failure::usage(format!(
@@ -142,12 +145,14 @@ pub fn main(args: &HovernetArgs) -> Result<(), Failure> {
     }
 }
 
-/// A remark on standard error: results do not depend on it.
-fn note(text: &str) {
-    eprintln!("hovernet: {text}");
-}
-
 impl HovernetArgs {
+    /// A remark on standard error, once for all slides: results do not depend on it.
+    fn note(&self, text: &str) {
+        if self.only.is_none() {
+            eprintln!("hovernet: {text}");
+        }
+    }
+
     /// Flags that were given and change nothing.
     fn without_effect(&self) -> Vec<&'static str> {
         let tile = self.word == Word::Tile;
@@ -196,30 +201,35 @@ impl HovernetArgs {
             )));
         };
         if ids.len() > 1 {
-            note("one GPU works on a slide: the first of --gpu; split the cohort for more");
+            self.note("one GPU works on a slide: the first of --gpu; split the cohort for more");
         }
         match device::resolve(&DeviceChoice::Cuda(ids[..1].to_vec())) {
             Ok(found) => Ok(found.first().copied().unwrap_or(Device::Cpu)),
             Err(_) => {
-                note("no such GPU here: the CPU works");
+                self.note("no such GPU here: the CPU works");
                 Ok(Device::Cpu)
             }
         }
     }
 
-    /// The model, checked against --model_mode and --nr_types, with the names and colours of --type_info_path.
+    /// The model on its device, and the names and colours of its types; `mpp` is what a HoVer-Net is to see.
     fn model(&self, mpp: Option<f64>) -> Result<(Arc<Model>, Vec<TypeInfo>), Failure> {
+        let (folder, types) = self.checked_model()?;
+        let mut model = folder.load(self.device()?).map_err(Failure::usage)?;
+        if let (Some(mpp), Some(_)) = (mpp, mode_of(model.spec.architecture)) {
+            model.spec.mpp = mpp;
+        }
+        Ok((Arc::new(model), types))
+    }
+
+    /// The model, checked against --model_mode and --nr_types, with the names and colours of --type_info_path.
+    fn checked_model(&self) -> Result<(ModelFolder, Vec<TypeInfo>), Failure> {
         let folder = Library::from_env()
             .open(&self.model_path)
             .map_err(Failure::usage)?;
-        let mut model = folder.load(self.device()?).map_err(Failure::usage)?;
-        let has = model.spec.types.len();
+        let has = folder.spec.types.len();
         let wrong = |reason: String| Failure::usage(format!("{}: {reason}", self.model_path));
-        let mode = match model.spec.architecture {
-            Architecture::HovernetFast => Some(ModeFlag::Fast),
-            Architecture::HovernetOriginal => Some(ModeFlag::Original),
-            _ => None,
-        };
+        let mode = mode_of(folder.spec.architecture);
         if let (Some(asked), Some(found)) = (self.model_mode, mode)
             && asked != found
         {
@@ -246,12 +256,18 @@ impl HovernetArgs {
                 .map_err(|reason| {
                     Failure::usage(format!("--type_info_path {}: {reason}", path.display()))
                 })?,
-            None => model.spec.types.clone(),
+            None => folder.spec.types.clone(),
         };
-        if let (Some(mpp), true) = (mpp, mode.is_some()) {
-            model.spec.mpp = mpp;
-        }
-        Ok((Arc::new(model), types))
+        Ok((folder, types))
+    }
+}
+
+/// hover_net's name of an architecture, if it is one of its own.
+fn mode_of(architecture: Architecture) -> Option<ModeFlag> {
+    match architecture {
+        Architecture::HovernetFast => Some(ModeFlag::Fast),
+        Architecture::HovernetOriginal => Some(ModeFlag::Original),
+        _ => None,
     }
 }
 

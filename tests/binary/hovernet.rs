@@ -1,6 +1,10 @@
 //! hover_net's command line: every flag, before and after the command word, the same files out.
 
+use std::io::Read;
+
 use crate::harness::Dir;
+#[cfg(target_os = "linux")]
+use crate::killed::child_of;
 
 /// Two images of different sizes in `in/`.
 fn images() -> Dir {
@@ -101,6 +105,40 @@ fn wsi_counts_in_px_of_proc_mag() {
     // Without thumbs and masks JSON lies at the top, and the checkpoint is used again.
     dir.ok("hovernet --model_path=analytic wsi --input_dir=in --output_dir=out --input_mask_dir=masks --mpp=0.3 --mpp=0.5");
     assert_eq!(dir.json("out/a.json")["nuc"], json["nuc"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_dies_costs_wsi_one_slide() {
+    let dir = images();
+    let line = "hovernet --model_path=analytic:300 wsi --input_dir=in --output_dir=out --mpp=0.5";
+    let mut command = dir.command(line);
+    let mut parent = command
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begun = std::time::Instant::now();
+    // A store is there: the child is beyond its start.
+    while !dir.path("out/store/a/store.zarr").exists() {
+        assert!(begun.elapsed().as_secs() < 60, "no store");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    // SAFETY: kill(2) takes plain numbers; the process is a child of ours.
+    assert_eq!(unsafe { libc::kill(child_of(&parent), libc::SIGABRT) }, 0);
+    let mut said = String::new();
+    parent
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert_eq!(parent.wait().unwrap().code(), Some(1), "{said}");
+    assert!(
+        said.contains("a.png: the process that worked on it died (signal 6"),
+        "{said}"
+    );
+    assert!(!dir.path("out/a.json").exists());
+    assert!(dir.path("out/b.json").exists());
 }
 
 #[test]

@@ -386,7 +386,7 @@ fn every_stop_signal_ends_one_slide_or_many_with_75() {
 
 /// The process that `parent` runs a slide in.
 #[cfg(target_os = "linux")]
-fn child_of(parent: &Child) -> i32 {
+pub fn child_of(parent: &Child) -> i32 {
     let id = parent.id();
     let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
     list.split_whitespace()

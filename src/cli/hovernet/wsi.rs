@@ -1,4 +1,5 @@
-//! `hovernet wsi`: slides to JSON at --proc_mag and, asked, thumb/ and mask/. Checkpoints lie in OUT/store.
+//! `hovernet wsi`: slides to JSON at --proc_mag and, asked, thumb/ and mask/. Checkpoints lie in OUT/store. Several slides
+//! run in processes of their own, as `run`'s do.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use wsi_nuclei::tissue::TissueMask;
 
 use super::super::progress::Progress;
 use super::super::run::{Ending, SlideFailure, each, ending_of, exit_code, writable};
-use super::super::{Failure, inputs, signals};
-use super::{HovernetArgs, UM_AT_1X, note, typed_by_pixels};
+use super::super::{Failure, children, inputs, signals};
+use super::{HovernetArgs, UM_AT_1X, typed_by_pixels};
 
 /// hover_net's thumbnails and masks are at this power.
 const THUMB_POWER: f64 = 1.25;
@@ -31,25 +32,42 @@ pub fn main(args: &HovernetArgs) -> Result<(), Failure> {
     let config = args.settings()?;
     let folder = std::slice::from_ref(&args.input_dir);
     let mut slides = inputs::from_paths(folder, false, inputs::SLIDE_EXTENSIONS, &config)?;
+    if let Some(stem) = &args.only {
+        children::die_with_parent();
+        slides.retain(|slide| &slide.stem == stem);
+        if slides.is_empty() {
+            return Err(Failure::slides(format!(
+                "{stem}: is no longer in {}",
+                args.input_dir.display()
+            )));
+        }
+    }
     for slide in &mut slides {
         slide.folder = args.output_dir.join("store").join(&slide.stem);
         if let Some(masks) = &args.input_mask_dir {
-            slide.mask = mask_of(masks, &slide.stem);
+            slide.mask = mask_of(args, masks, &slide.stem);
         }
     }
     writable(&config.output)?;
-    let (model, types) = args.model(Some(UM_AT_1X / args.proc_mag))?;
     let progress = Progress::new(&config)?;
     let stop = signals::stop_flag()?;
-    let job = Job {
-        args,
-        config: &config,
-        model,
-        types,
+    let endings = if slides.len() > 1 {
+        // What is wrong with all slides is said once.
+        args.checked_model()?;
+        args.device()?;
+        children::each(&slides, &progress, &stop)?
+    } else {
+        let (model, types) = args.model(Some(UM_AT_1X / args.proc_mag))?;
+        let job = Job {
+            args,
+            config: &config,
+            model,
+            types,
+        };
+        each(&slides, &progress, &stop, |slide| {
+            one(&job, slide, &progress, &stop).unwrap_or_else(Ending::from)
+        })
     };
-    let endings = each(&slides, &progress, &stop, |slide| {
-        one(&job, slide, &progress, &stop).unwrap_or_else(Ending::from)
-    });
     match exit_code(&endings) {
         0 => Ok(()),
         code => Err(Failure::silent(code)),
@@ -57,12 +75,12 @@ pub fn main(args: &HovernetArgs) -> Result<(), Failure> {
 }
 
 /// The slide's mask, or our own search for tissue where there is none.
-fn mask_of(masks: &Path, stem: &str) -> MaskChoice {
+fn mask_of(args: &HovernetArgs, masks: &Path, stem: &str) -> MaskChoice {
     let path = masks.join(format!("{stem}.png"));
     if path.is_file() {
         return MaskChoice::File(path);
     }
-    note(&format!("no {}: tissue is searched for", path.display()));
+    args.note(&format!("no {}: tissue is searched for", path.display()));
     MaskChoice::Otsu
 }
 
