@@ -162,6 +162,7 @@ fn job(args: &TrainArgs) -> Result<TrainJob, Failure> {
     config.batch = args.batch.unwrap_or(config.batch);
     config.accumulate = args.accumulate.unwrap_or(config.accumulate);
     config.seed = args.seed.unwrap_or(config.seed);
+    config.data_part = args.data_part.unwrap_or(config.data_part);
     if let Some(lr) = args.lr {
         config.encoder_lr *= lr / config.lr;
         config.lr = lr;

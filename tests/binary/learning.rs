@@ -122,6 +122,24 @@ fn training_learns_four_images_by_heart_and_survives_a_kill() {
 }
 
 #[test]
+fn a_part_of_the_images_is_another_training() {
+    let dir = Dir::new();
+    four_images(&dir);
+    let train = "train --config config.toml --data . --from default --steps 1";
+    dir.ok(&format!("{train} -o all"));
+    dir.ok(&format!("{train} -o whole --data-part 1"));
+    dir.ok(&format!("{train} -o quarter --data-part 0.25"));
+    let weights = |of: &str| dir.read(&format!("{of}/model.safetensors"));
+    assert!(weights("all") == weights("whole"));
+    assert!(weights("all") != weights("quarter"));
+    dir.fails(
+        &format!("{train} -o no --data-part 0"),
+        2,
+        &["data_part = 0"],
+    );
+}
+
+#[test]
 fn wrong_training_data_is_named() {
     let dir = Dir::new();
     four_images(&dir);
