@@ -41,8 +41,10 @@ soak: setup ## killed, damaged, shared and cut differently, many times (a quarte
 	$(ENV) WSI_NUCLEI_SOAK=1 cargo test --locked --test binary -- --nocapture killed:: invariance::
 
 FUZZ_SECONDS ?= 600
-fuzz: setup ## damaged files for every reader, FUZZ_SECONDS each
-	$(ENV) WSI_NUCLEI_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --test binary -- --nocapture hostile
+FUZZ_SEED := $(or $(FUZZ_SEED),$(shell date +%s))
+fuzz: setup ## damaged files for every reader, FUZZ_SECONDS each; other files every time
+	@echo "fuzz: again with the same files: make fuzz FUZZ_SEED=$(FUZZ_SEED)"
+	$(ENV) WSI_NUCLEI_FUZZ_SECONDS=$(FUZZ_SECONDS) WSI_NUCLEI_FUZZ_SEED=$(FUZZ_SEED) cargo test --locked --test binary -- --nocapture hostile
 
 BUDGET_PX ?= 100000
 budget: setup ## peak memory and scratch on a slide of BUDGET_PX a side, against --memory and plan (a quarter of an hour)

@@ -291,7 +291,7 @@ pub struct Loaded {
 }
 
 /// Reads every planned tile of a store and joins them: all that the outputs need. Holds one row of tiles at a time,
-/// beside finished nuclei and what crosses the row's lower border.
+/// beside finished nuclei and blobs that cross the row's lower border: whole, or their last cells if they are cut.
 pub fn load(
     store: &Store,
     merge: impl Fn(&[Foreground]) -> Foreground + Sync,
