@@ -37,8 +37,8 @@ pub const CUT: CutRule = CutRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
     Whole,
-    /// All that a larger blob, which [`CutRule`] cuts, has in some cells of the grid.
-    Cells,
+    /// All that a larger blob, which [`CutRule`] cuts, has in one cell of the grid.
+    Cell,
 }
 
 thread_local! {
@@ -53,7 +53,7 @@ pub fn segment(blob: &Foreground, params: &PostprocParams, mpp: [f64; 2]) -> Vec
     segment_extent(blob, Extent::Whole, params, mpp)
 }
 
-/// [`segment`] of a blob, or of some cells of one that is cut.
+/// [`segment`] of a blob, or of one cell of one that is cut.
 pub fn segment_extent(
     blob: &Foreground,
     extent: Extent,
@@ -83,11 +83,18 @@ pub(super) fn segment_or_cut(
         if extent == Extent::Whole && blob.bounds().area() <= cut.over_px {
             return segment_whole(blob, params, mpp, scratch);
         }
-        let mut nuclei: Vec<Nucleus> = cells(blob, cut.grid_px)
-            .values()
-            .flat_map(components)
-            .flat_map(|part| segment_whole(&part, params, mpp, scratch))
-            .collect();
+        let of_part = |part: Foreground| segment_whole(&part, params, mpp, scratch);
+        let mut nuclei: Vec<Nucleus> = match extent {
+            Extent::Cell => components(blob).into_iter().flat_map(of_part).collect(),
+            Extent::Whole => {
+                let cells = cells(blob, cut.grid_px);
+                cells
+                    .values()
+                    .flat_map(components)
+                    .flat_map(of_part)
+                    .collect()
+            }
+        };
         for nucleus in &mut nuclei {
             nucleus.cut = true;
         }

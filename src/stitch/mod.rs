@@ -51,8 +51,9 @@ pub struct Stitched {
 
 /// Joins the tiles of one slide.
 ///
-/// `merge` makes one blob of its parts (`Foreground::merge`), `segment` makes nuclei of one blob or of cells of one
-/// (`nuclei::segment_extent`); both must be pure. Blobs run in parallel; neither threads nor the tiles' order or size can change the result.
+/// `merge` makes one blob of its parts (`Foreground::merge`), `segment` makes nuclei of one blob, or of one cell of one
+/// that is cut (`nuclei::segment_extent`); both must be pure. Blobs run in parallel; neither threads nor the tiles' order
+/// or size can change the result.
 pub fn stitch(
     tiles: impl IntoIterator<Item = TileResult>,
     merge: impl Fn(&[Foreground]) -> Foreground + Sync,
@@ -134,14 +135,15 @@ where
     fn close_above(&mut self, y: i32) {
         let (mut ready, mut cells) = (Vec::new(), Vec::new());
         for blob in gather(std::mem::take(&mut self.open)) {
-            let grows = blob.parts.iter().any(|part| part.bounds().bottom() >= y);
+            let bounds = blob.bounds();
+            let grows = bounds.bottom() >= y;
             if !grows {
                 self.done.seams.blobs += 1;
                 // A blob whose upper cells have gone has been in two rows of tiles.
                 let over_2 = blob.cut || blob.different_tiles().len() >= 2;
                 self.done.seams.blobs_over_2_tiles += usize::from(over_2);
             }
-            if blob.is_above(self.cut) {
+            if blob.cut || bounds.area() > self.cut.over_px {
                 let line = match grows {
                     // What touches row `y` must stay: what comes below finds its blob by it.
                     true => (y - 1).div_euclid(self.cut.grid_px) * self.cut.grid_px,
@@ -167,7 +169,7 @@ where
 
     fn segmented(&self, blob: &Blob) -> Segmented {
         let extent = match blob.cut {
-            true => Extent::Cells,
+            true => Extent::Cell,
             false => Extent::Whole,
         };
         let nuclei = match &blob.parts[..] {
@@ -212,11 +214,10 @@ impl Blob {
         tiles
     }
 
-    /// Whether it is cut, whatever else may come to it.
-    fn is_above(&self, rule: CutRule) -> bool {
+    fn bounds(&self) -> Rect {
         let boxes = self.parts.iter().map(Foreground::bounds);
-        let bounds = boxes.reduce(|a, b| a.hull(&b));
-        self.cut || bounds.is_some_and(|bounds| bounds.area() > rule.over_px)
+        let none = Rect::new(0, 0, 0, 0);
+        boxes.reduce(|a, b| a.hull(&b)).unwrap_or(none)
     }
 
     /// What it has above row `line` of the grid by cells, and the rest, which is known to be cut.

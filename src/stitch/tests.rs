@@ -237,6 +237,18 @@ fn segment_cut(blob: &Foreground, extent: Extent) -> Vec<Nucleus> {
         .collect()
 }
 
+/// Adds a row of tiles as a store's are; the proc row below it.
+fn add_row<M, S>(to: &mut Stitcher<M, S>, row: &[TileResult]) -> i32
+where
+    M: Fn(&[Foreground]) -> Foreground + Sync,
+    S: Fn(&Foreground, Extent) -> Vec<Nucleus> + Sync,
+{
+    let bottom = row[0].rect.bottom();
+    row.iter().for_each(|tile| to.add(tile.clone()));
+    to.close_above(bottom);
+    bottom
+}
+
 fn stitched(tiles: Vec<TileResult>) -> Stitched {
     stitch(tiles, merge, segment)
 }
@@ -257,8 +269,7 @@ proptest! {
         prop_assert_eq!(in_order.done_px, picture.rect.area());
         let mut by_rows = Stitcher::new(CUT, merge, segment);
         for row in tiles.chunk_by(|a, b| a.row == b.row) {
-            row.iter().for_each(|tile| by_rows.add(tile.clone()));
-            by_rows.close_above(row[0].rect.bottom());
+            add_row(&mut by_rows, row);
         }
         prop_assert_eq!(&by_rows.finish(), &in_order);
         let turn = turn.index(tiles.len());
@@ -282,8 +293,7 @@ proptest! {
         let whole = picture.nuclei(|blob| segment_cut(blob, Extent::Whole));
         let mut by_rows = Stitcher::new(SMALL_CUT, merge, segment_cut);
         for row in picture.cut_tiles([tile_w, tile_h]).chunk_by(|a, b| a.row == b.row) {
-            row.iter().for_each(|tile| by_rows.add(tile.clone()));
-            by_rows.close_above(row[0].rect.bottom());
+            add_row(&mut by_rows, row);
         }
         prop_assert_eq!(by_rows.finish().nuclei, whole);
     }
@@ -301,9 +311,7 @@ fn of_a_blob_that_is_cut_only_the_last_rows_are_held() {
     let whole = picture.nuclei(|blob| segment_cut(blob, Extent::Whole));
     let mut by_rows = Stitcher::new(SMALL_CUT, merge, segment_cut);
     for row in picture.cut_tiles([13, 11]).chunk_by(|a, b| a.row == b.row) {
-        row.iter().for_each(|tile| by_rows.add(tile.clone()));
-        let bottom = row[0].rect.bottom();
-        by_rows.close_above(bottom);
+        let bottom = add_row(&mut by_rows, row);
         let tops = by_rows.open.iter().map(|f| f.part.bounds().y);
         assert!(
             tops.min()
