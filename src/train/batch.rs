@@ -1,8 +1,9 @@
 //! What one step learns from: a pure function of the configuration's seed and the batch's number.
 //!
-//! In: the [`Pool`] of images. Out: a [`Batch`] of tensors on the CPU.
+//! In: the [`Pool`] of images. Out: a [`Batch`] of tensors on the CPU, its lesson not yet asked for.
 
 use fastrand::Rng;
+use image::RgbImage;
 use tch::Tensor;
 
 use super::config::TrainConfig;
@@ -14,6 +15,7 @@ use super::{augment, targets};
 pub fn draw(pool: &Pool, config: &TrainConfig, index: u64) -> Batch {
     let side = config.crop_px;
     let mut rgb = Vec::with_capacity(config.batch * 3 * side * side);
+    let mut plain = Vec::new();
     let mut maps: [Vec<f32>; 6] = Default::default();
     let mut tp = Vec::with_capacity(config.batch * side * side);
     for i in 0..config.batch {
@@ -23,12 +25,13 @@ pub fn draw(pool: &Pool, config: &TrainConfig, index: u64) -> Batch {
         );
         let mut view = pool.draw(&mut rng, side, config.augment.then_some(config.resampled));
         let t = targets::of(&view, side);
+        if config.self_taught > 0.0 {
+            append_planes(&mut plain, &view.rgb);
+        }
         if config.augment && rng.f64() < config.coloured {
             view.rgb = augment::vary(view.rgb, &mut rng);
         }
-        for channel in 0..3 {
-            rgb.extend(view.rgb.pixels().map(|p| p.0[channel]));
-        }
+        append_planes(&mut rgb, &view.rgb);
         for (map, part) in
             maps.iter_mut()
                 .zip([t.np, t.np_weight, t.h, t.v, t.hv_weight, t.tp_weight])
@@ -40,13 +43,22 @@ pub fn draw(pool: &Pool, config: &TrainConfig, index: u64) -> Batch {
     let (n, s) = (config.batch as i64, side as i64);
     let plane = |v: &[f32]| Tensor::from_slice(v).view([n, 1, s, s]);
     let [np, np_weight, h, v, hv_weight, tp_weight] = &maps;
+    let pixels = |v: &[u8]| Tensor::from_slice(v).view([n, 3, s, s]);
     Batch {
-        rgb: Tensor::from_slice(&rgb).view([n, 3, s, s]),
+        rgb: pixels(&rgb),
+        plain: (!plain.is_empty()).then(|| pixels(&plain)),
+        lesson: None,
         np: plane(np),
         np_weight: plane(np_weight),
         hv: Tensor::cat(&[plane(h), plane(v)], 1),
         hv_weight: plane(hv_weight),
         tp: Tensor::from_slice(&tp).view([n, s, s]),
         tp_weight: plane(tp_weight),
+    }
+}
+
+fn append_planes(to: &mut Vec<u8>, image: &RgbImage) {
+    for channel in 0..3 {
+        to.extend(image.pixels().map(|p| p.0[channel]));
     }
 }

@@ -44,6 +44,10 @@ pub struct TrainConfig {
     /// Share of the crops whose colour and sharpness are varied.
     #[serde(default = "seven_tenths")]
     pub coloured: f64,
+    /// How much the averaged weights' own answers count beside the labels (0..=1): they are smoother than what experts
+    /// drew, and say something where nothing is labelled. hovernet-lite alone.
+    #[serde(default)]
+    pub self_taught: f64,
     /// Share of each set's images that training learns from, for learning curves. Which ones is fixed: a smaller share's are
     /// among a larger one's. Held-out images are not touched.
     #[serde(default = "all_of_it")]
@@ -192,6 +196,16 @@ impl TrainConfig {
             return Err(format!(
                 "data_part = {}: more than 0, at most 1 (all images)",
                 self.data_part
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.self_taught) {
+            return Err(format!("self_taught = {}: 0 to 1", self.self_taught));
+        }
+        let lite = self.model.architecture == Architecture::HovernetLite;
+        if self.self_taught > 0.0 && !lite {
+            let name = self.model.architecture.name();
+            return Err(format!(
+                "self_taught: hovernet-lite learns so, {name} does not"
             ));
         }
         for set in &self.data {

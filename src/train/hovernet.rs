@@ -104,6 +104,10 @@ impl Learner for HoverNet {
         losses::hovernet(raw, batch)
     }
 
+    fn second_opinion(&self, _: &BTreeMap<String, Tensor>, _: &Tensor) -> Option<RawMaps> {
+        None
+    }
+
     fn export(&self, averaged: &BTreeMap<String, Tensor>) -> Vec<(String, Tensor)> {
         let newest = |(name, t): (&String, &Tensor)| {
             let tensor = averaged.get(name).unwrap_or(t);

@@ -25,6 +25,8 @@ pub trait Learner {
     /// u8 `[N, 3, H, W]` to raw maps with gradients.
     fn forward(&self, rgb: &Tensor, step: u64) -> RawMaps;
     fn loss(&self, raw: &RawMaps, batch: &Batch) -> Loss;
+    /// What `averaged` (the tensors that learn) say of u8 `[N, 3, H, W]`; `None` where nothing learns from it.
+    fn second_opinion(&self, averaged: &BTreeMap<String, Tensor>, rgb: &Tensor) -> Option<RawMaps>;
     /// `averaged` (the tensors that learn) with the statistics, as a model's weights file holds them.
     fn export(&self, averaged: &BTreeMap<String, Tensor>) -> Vec<(String, Tensor)>;
     /// Measures statistics that are fixed afterwards; not every architecture has such.
@@ -117,11 +119,12 @@ impl Learner for Weights {
         losses::of(raw, batch)
     }
 
+    fn second_opinion(&self, averaged: &BTreeMap<String, Tensor>, rgb: &Tensor) -> Option<RawMaps> {
+        Some(self.with(averaged).forward(rgb, 0))
+    }
+
     fn export(&self, averaged: &BTreeMap<String, Tensor>) -> Vec<(String, Tensor)> {
-        let learnt = self.tensors.iter();
-        let mut all: BTreeMap<_, _> = learnt.map(|(n, t)| (n.clone(), t.detach())).collect();
-        all.extend(averaged.iter().map(|(n, t)| (n.clone(), t.shallow_clone())));
-        Weights::new(self.layers.clone(), all).fold()
+        self.with(averaged).fold()
     }
 
     fn measure(&mut self, batches: &[Tensor]) {

@@ -5,12 +5,17 @@
 
 use tch::{Kind, Reduction, Tensor};
 
+use super::teacher::Lesson;
 use crate::model::network::RawMaps;
 
 /// A batch of targets, each `[N, 1 or 2, H, W]` float; `tp` is `[N, H, W]` int64.
 pub struct Batch {
     /// u8 [N, 3, H, W].
     pub rgb: Tensor,
+    /// The same before colours were varied, for a teacher.
+    pub plain: Option<Tensor>,
+    /// What the teacher says.
+    pub lesson: Option<Lesson>,
     pub np: Tensor,
     pub np_weight: Tensor,
     pub hv: Tensor,
@@ -20,11 +25,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The same on `device`.
+    /// The same on `device`; a lesson is asked for there.
     pub fn on(&self, device: tch::Device) -> Self {
         let here = |t: &Tensor| t.to_device(device);
         Self {
             rgb: here(&self.rgb),
+            plain: self.plain.as_ref().map(here),
+            lesson: None,
             np: here(&self.np),
             np_weight: here(&self.np_weight),
             hv: here(&self.hv),
@@ -114,18 +121,41 @@ fn classes_loss(logits: &Tensor, class: &Tensor, weight: &Tensor) -> Tensor {
 }
 
 fn np_loss(logits: &Tensor, batch: &Batch) -> Tensor {
-    let weight_sum = batch.np_weight.sum(Kind::Float).clamp_min(1.0);
+    let (truth, weight) = np_truth(batch);
     let bce = logits.binary_cross_entropy_with_logits(
-        &batch.np,
+        &truth,
         None::<&Tensor>,
         None::<&Tensor>,
         Reduction::None,
     );
-    let bce = (bce * &batch.np_weight).sum(Kind::Float) / &weight_sum;
+    let bce = (bce * &weight).sum(Kind::Float) / weight.sum(Kind::Float).clamp_min(1.0);
     let known = batch.np_weight.gt(0.0).to_kind(Kind::Float);
     let p = logits.sigmoid() * &known;
     let t = &batch.np * &known;
     bce + dice(&p, &t, &[0, 1, 2, 3])
+}
+
+/// Labels and their weights; with a lesson the mean of both where something is known, and what the teacher says elsewhere.
+fn np_truth(batch: &Batch) -> (Tensor, Tensor) {
+    let (truth, weight) = (&batch.np, &batch.np_weight);
+    match &batch.lesson {
+        None => (truth.shallow_clone(), weight.shallow_clone()),
+        Some(lesson) => {
+            let unknown = weight.eq(0.0);
+            let mixed = mixed(truth, &lesson.np, lesson.share);
+            (
+                lesson.np.where_self(&unknown, &mixed),
+                weight.masked_fill(&unknown, lesson.share * UNKNOWN_WEIGHT),
+            )
+        }
+    }
+}
+
+/// Weight of a pixel of which only a teacher speaks, beside its share.
+const UNKNOWN_WEIGHT: f64 = 0.5;
+
+fn mixed(truth: &Tensor, taught: &Tensor, share: f64) -> Tensor {
+    truth * (1.0 - share) + taught * share
 }
 
 /// 1 - 2 |p t| / (|p| + |t|), summed over `dims`.
@@ -136,10 +166,22 @@ fn dice(p: &Tensor, t: &Tensor, dims: &[i64]) -> Tensor {
 }
 
 fn hv_loss(hv: &Tensor, batch: &Batch) -> Tensor {
+    let labelled = hv_error(hv, &batch.hv, batch);
+    match &batch.lesson {
+        None => labelled,
+        // Two errors, not the error of a mean: half-way between two ridges there is none.
+        Some(lesson) => {
+            let taught = hv_error(hv, &lesson.hv, batch);
+            mixed(&labelled, &taught, lesson.share)
+        }
+    }
+}
+
+fn hv_error(hv: &Tensor, truth: &Tensor, batch: &Batch) -> Tensor {
     let weight_sum = batch.hv_weight.sum(Kind::Float).clamp_min(1.0);
     // Only errors inside nuclei count, in the gradient too: outside, post-processing does not look.
     let known = batch.hv_weight.gt(0.0).to_kind(Kind::Float);
-    let error = (hv - &batch.hv) * known;
+    let error = (hv - truth) * known;
     let absolute = (error.abs() * &batch.hv_weight).sum(Kind::Float) / &weight_sum;
     // The gradient is linear, so the gradient of the error is the error of the gradient.
     let gradient = (slope(&error, 0).square() + slope(&error, 1).square()) * &batch.hv_weight;
@@ -187,15 +229,19 @@ fn slope_kernel(channel: i64, device: tch::Device) -> Tensor {
 fn tp_loss(logits: &Tensor, batch: &Batch) -> Tensor {
     let weight_sum = batch.tp_weight.sum(Kind::Float).clamp_min(1.0);
     let log_p = logits.log_softmax(1, Kind::Float);
-    let chosen = log_p.gather(1, &batch.tp.unsqueeze(1), false);
-    let ce = -(chosen * &batch.tp_weight).sum(Kind::Float) / &weight_sum;
     let types = logits.size()[1];
-    let one_hot = batch
-        .tp
-        .one_hot(types)
-        .permute([0, 3, 1, 2])
-        .to_kind(Kind::Float)
-        * &batch.tp_weight;
+    let one_hot = batch.tp.one_hot(types).permute([0, 3, 1, 2]);
+    let one_hot = one_hot.to_kind(Kind::Float);
+    let taught = batch
+        .lesson
+        .as_ref()
+        .and_then(|l| Some((l, l.tp.as_ref()?)));
+    let truth = match taught {
+        None => one_hot.shallow_clone(),
+        Some((lesson, tp)) => mixed(&one_hot, tp, lesson.share),
+    };
+    let one_hot = one_hot * &batch.tp_weight;
+    let ce = -(truth * &log_p * &batch.tp_weight).sum(Kind::Float) / &weight_sum;
     let p = log_p.exp() * &batch.tp_weight;
     // Only types that are in the batch count: an absent one has no overlap to speak of.
     let present = one_hot
@@ -205,4 +251,98 @@ fn tp_loss(logits: &Tensor, batch: &Batch) -> Tensor {
     let per_type = dice(&p, &one_hot, &[0, 2, 3]) * &present;
     let dice = per_type.sum(Kind::Float) / present.sum(Kind::Float).clamp_min(1.0);
     ce + dice * 0.6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGITS: [f32; 4] = [0.3, -1.2, 2.0, 0.1];
+    const LABELS: [f32; 4] = [1.0, 0.0, 1.0, 0.0];
+    const TAUGHT: [f32; 4] = [0.8, 0.3, 0.6, 0.9];
+    /// Nothing is known of the last px.
+    const WEIGHTS: [f32; 4] = [1.0, 2.0, 0.5, 0.0];
+
+    fn row(values: &[f32]) -> Tensor {
+        Tensor::from_slice(values).view([1, 1, 1, -1])
+    }
+
+    fn batch(lesson: Option<Lesson>) -> Batch {
+        let tp = Tensor::zeros([1, 1, 4], (Kind::Int64, tch::Device::Cpu));
+        Batch {
+            rgb: row(&[0.0; 4]),
+            plain: None,
+            lesson,
+            np: row(&LABELS),
+            np_weight: row(&WEIGHTS),
+            hv: Tensor::cat(&[row(&LABELS), row(&LABELS)], 1),
+            hv_weight: row(&WEIGHTS),
+            tp,
+            tp_weight: row(&WEIGHTS),
+        }
+    }
+
+    fn lesson(share: f64) -> Lesson {
+        Lesson {
+            share,
+            np: row(&TAUGHT),
+            hv: Tensor::cat(&[row(&TAUGHT), row(&TAUGHT)], 1),
+            tp: Some(Tensor::cat(&[row(&TAUGHT), 1.0 - row(&TAUGHT)], 1)),
+        }
+    }
+
+    /// -t ln p - (1 - t) ln (1 - p), a weighted mean over px.
+    fn cross_entropy(truth: [f64; 4], weight: [f64; 4]) -> f64 {
+        let of = |i: usize| {
+            let p = 1.0 / (1.0 + (-f64::from(LOGITS[i])).exp());
+            -weight[i] * (truth[i] * p.ln() + (1.0 - truth[i]) * (1.0 - p).ln())
+        };
+        (0..4).map(of).sum::<f64>() / weight.iter().sum::<f64>()
+    }
+
+    fn difference(lesson: Lesson, loss: impl Fn(&Batch) -> Tensor) -> f64 {
+        let [with, without] = [Some(lesson), None].map(|l| loss(&batch(l)).double_value(&[]));
+        with - without
+    }
+
+    #[test]
+    fn np_learns_from_the_mean_of_both_and_from_the_teacher_alone_where_nothing_is_known() {
+        let (labels, weights) = (LABELS.map(f64::from), WEIGHTS.map(f64::from));
+        let before = cross_entropy(labels, weights);
+        let mean = std::array::from_fn(|i| 0.6 * labels[i] + 0.4 * f64::from(TAUGHT[i]));
+        let [a, b, c, _]: [f64; 4] = mean;
+        let after = cross_entropy([a, b, c, 0.9], [1.0, 2.0, 0.5, 0.2]);
+        let found = difference(lesson(0.4), |b| np_loss(&row(&LOGITS), b));
+        assert!((found - (after - before)).abs() < 1e-6, "{found}");
+    }
+
+    #[test]
+    fn hv_errors_are_shared_between_labels_and_teacher() {
+        let hv = Tensor::cat(&[row(&LOGITS), row(&LOGITS)], 1);
+        let of = |share: f64| hv_loss(&hv, &batch(Some(lesson(share)))).double_value(&[]);
+        let labelled = hv_loss(&hv, &batch(None)).double_value(&[]);
+        assert!((of(0.0) - labelled).abs() < 1e-6);
+        // All teacher: as if what it says were the labels.
+        let swapped = Batch {
+            hv: lesson(1.0).hv,
+            ..batch(None)
+        };
+        let taught = hv_loss(&hv, &swapped).double_value(&[]);
+        assert!((of(1.0) - taught).abs() < 1e-6 && (taught - labelled).abs() > 0.01);
+        assert!((of(0.25) - (0.75 * labelled + 0.25 * taught)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn types_learn_from_the_mean_of_both_where_a_type_is_known() {
+        let logits = Tensor::cat(&[row(&LOGITS), row(&[0.0; 4])], 1);
+        // Two types whose logits are x and 0: the first's probability is the logistic of x. All px are of the first type.
+        let weights = WEIGHTS.map(f64::from);
+        let before = cross_entropy([1.0; 4], weights);
+        let mean = TAUGHT.map(|t| 0.6 + 0.4 * f64::from(t));
+        let found = difference(lesson(0.4), |b| tp_loss(&logits, b));
+        assert!(
+            (found - (cross_entropy(mean, weights) - before)).abs() < 1e-6,
+            "{found}"
+        );
+    }
 }

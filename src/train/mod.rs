@@ -23,6 +23,7 @@ pub mod package;
 pub mod page;
 pub mod run;
 pub mod targets;
+pub mod teacher;
 pub mod tune;
 pub mod validate;
 pub mod weights;

@@ -99,6 +99,17 @@ impl Weights {
         }
     }
 
+    /// The same network with `others` in place of the tensors of their names.
+    pub fn with(&self, others: &BTreeMap<String, Tensor>) -> Self {
+        let own = self.tensors.iter().map(|(n, t)| (n.clone(), t.detach()));
+        let mut all: BTreeMap<_, _> = own.collect();
+        all.extend(others.iter().map(|(n, t)| (n.clone(), t.shallow_clone())));
+        Self {
+            bf16: self.bf16,
+            ..Self::new(self.layers.clone(), all)
+        }
+    }
+
     /// Names of the tensors that learn.
     pub fn learning(&self) -> Vec<String> {
         let fixed = |name: &str| name.ends_with(".mean") || name.ends_with(".var");

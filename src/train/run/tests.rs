@@ -1,0 +1,193 @@
+//! Whole trainings of a few steps: stopped, gone on with, refused.
+
+use std::path::Path;
+
+use super::*;
+use crate::model::{Architecture, lite};
+use crate::train::checkpoint::write;
+use crate::train::initial;
+use image::{GrayImage, Luma, Rgb, RgbImage};
+use tch::Kind;
+
+/// Two images of discs with their ids, and an encoder of random weights.
+fn fixture(root: &Path) -> TrainConfig {
+    for folder in ["set/images", "set/labels"] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    for name in ["a", "b"] {
+        let inside =
+            |x: u32, y: u32| (x % 24).abs_diff(12).pow(2) + (y % 24).abs_diff(12).pow(2) < 60;
+        let rgb = RgbImage::from_fn(96, 96, |x, y| {
+            if inside(x, y) {
+                Rgb([90, 60, 140])
+            } else {
+                Rgb([230, 190, 215])
+            }
+        });
+        let ids = GrayImage::from_fn(96, 96, |x, y| {
+            Luma([if inside(x, y) {
+                (1 + x / 24 + 4 * (y / 24)) as u8
+            } else {
+                0
+            }])
+        });
+        rgb.save(root.join(format!("set/images/{name}.png")))
+            .unwrap();
+        ids.save(root.join(format!("set/labels/{name}.png")))
+            .unwrap();
+    }
+    let mut rng = fastrand::Rng::with_seed(3);
+    let mut tensors = Vec::new();
+    for l in lite::layers(0).iter().filter(|l| l.encoder) {
+        let options = (Kind::Float, tch::Device::Cpu);
+        tensors.push((
+            format!("{}.weight", l.name),
+            initial::normal(&l.shape, 0.1, &mut rng),
+        ));
+        for (part, value) in [("gain", 1.0), ("bias", 0.0), ("mean", 0.0), ("var", 1.0)] {
+            tensors.push((
+                format!("{}.{part}", l.name),
+                Tensor::full([l.shape[0]], value, options),
+            ));
+        }
+    }
+    write(&tensors, &root.join("encoder.safetensors")).unwrap();
+    let text = include_str!("../../../config/train-default.toml");
+    let mut config: TrainConfig = toml::from_str(text).unwrap();
+    config.data.retain(|set| set.name == "nuinsseg");
+    config.data[0].folder = "set".into();
+    config.data[0].mpp = 0.25;
+    (config.crop_px, config.batch) = (64, 1);
+    config.types.clear();
+    config
+}
+
+fn job(root: &Path, config: &TrainConfig, out: &str, steps: u64) -> TrainJob {
+    TrainJob {
+        config: config.clone(),
+        data_root: root.to_path_buf(),
+        start: Start::Encoder(root.join("encoder.safetensors")),
+        out: root.join(out),
+        steps,
+        checkpoint_every: 2,
+        validate_every: 0,
+        patience: 0,
+        bf16: false,
+        device: Device::Cpu,
+    }
+}
+
+fn trained(root: &Path, out: &str) -> Vec<u8> {
+    std::fs::read(root.join(out).join("model.safetensors")).unwrap()
+}
+
+#[test]
+fn a_stopped_training_goes_on_as_if_it_had_not_been() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    for (accumulate, self_taught) in [(1, 0.0), (2, 0.5)] {
+        let config = TrainConfig {
+            accumulate,
+            self_taught,
+            ..fixture(root)
+        };
+        let outs = [format!("whole{accumulate}"), format!("stopped{accumulate}")];
+        let never = AtomicBool::new(false);
+        let whole = TrainJob {
+            validate_every: 2,
+            ..job(root, &config, &outs[0], 4)
+        };
+        assert_eq!(run(&whole, &never, &mut |_| {}).unwrap(), Ended::AllSteps);
+        let other = job(root, &config, &outs[1], 4);
+        // Stopped after its third step: a checkpoint off the regular ones.
+        let stop = AtomicBool::new(false);
+        let ended = run(&other, &stop, &mut |p| {
+            stop.store(p.step == 3, Ordering::Relaxed)
+        });
+        assert_eq!(ended.unwrap(), Ended::Stopped);
+        assert_eq!(run(&other, &never, &mut |_| {}).unwrap(), Ended::AllSteps);
+        assert!(
+            trained(root, &outs[0]) == trained(root, &outs[1]),
+            "the weights differ; validation or the stop changed them"
+        );
+        let folder = crate::model::ModelFolder::open(&root.join(&outs[0])).unwrap();
+        assert_eq!(folder.spec.types.len(), 0);
+    }
+}
+
+#[test]
+fn hovernet_learns_and_goes_on_across_the_end_of_its_first_phase() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let mut config = TrainConfig {
+        crop_px: 256,
+        // Every crop is the same picture, so that the loss of one step can be held against another's.
+        augment: false,
+        frozen_steps: 2,
+        ema: 0.0,
+        lr: 1e-3,
+        encoder_lr: 1e-3,
+        ..fixture(root)
+    };
+    config.model.architecture = Architecture::HovernetFast;
+    (config.model.patch_in_px, config.model.patch_out_px) = (256, 164);
+    let thin = || {
+        let first = initial::normal(&[8, 3, 7, 7], 0.1, &mut fastrand::Rng::with_seed(5));
+        Start::Model(
+            [("conv0./.weight".to_string(), first)]
+                .into_iter()
+                .collect(),
+        )
+    };
+    let job = |out: &str| TrainJob {
+        start: thin(),
+        ..job(root, &config, out, 6)
+    };
+    let never = AtomicBool::new(false);
+    let mut losses = Vec::new();
+    run(&job("whole"), &never, &mut |p| losses.push(p.loss)).unwrap();
+    assert!(losses[5] < 0.9 * losses[0], "{losses:?}");
+    let stop = AtomicBool::new(false);
+    let other = job("stopped");
+    run(&other, &stop, &mut |p| {
+        stop.store(p.step == 1, Ordering::Relaxed)
+    })
+    .unwrap();
+    run(&other, &never, &mut |_| {}).unwrap();
+    assert!(trained(root, "whole") == trained(root, "stopped"));
+    let folder = crate::model::ModelFolder::open(&root.join("whole")).unwrap();
+    assert_eq!(folder.spec.architecture, Architecture::HovernetFast);
+}
+
+#[test]
+fn a_self_taught_training_learns_something_else_and_only_where_it_can() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let never = AtomicBool::new(false);
+    let labels_alone = fixture(root);
+    let taught = TrainConfig {
+        self_taught: 0.5,
+        ..fixture(root)
+    };
+    run(&job(root, &labels_alone, "alone", 3), &never, &mut |_| {}).unwrap();
+    run(&job(root, &taught, "taught", 3), &never, &mut |_| {}).unwrap();
+    assert!(trained(root, "alone") != trained(root, "taught"));
+    let mut hovernet = taught;
+    hovernet.model.architecture = Architecture::HovernetFast;
+    hovernet.crop_px = 256;
+    let refused = hovernet.check().unwrap_err();
+    assert!(refused.contains("hovernet-fast does not"), "{refused}");
+}
+
+#[test]
+fn a_training_with_another_configuration_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let config = fixture(root);
+    let never = AtomicBool::new(false);
+    run(&job(root, &config, "one", 2), &never, &mut |_| {}).unwrap();
+    let other = TrainConfig { lr: 0.5, ..config };
+    let error = run(&job(root, &other, "one", 2), &never, &mut |_| {}).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("lr = 0.0015, now lr = 0.5"), "{text}");
+}
