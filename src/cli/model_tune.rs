@@ -49,6 +49,16 @@ fn page(tuned: &Tuned) -> Result<String, Failure> {
     for (set, [before, after]) in &tuned.pq {
         let _ = writeln!(text, "PQ {set}: {before:.4} before, {after:.4} after");
     }
+    for kept in &tuned.kept {
+        let limit = kept
+            .least
+            .map_or("all kept".into(), |l| format!("least {l}"));
+        let _ = write!(text, "{limit}, images that taught it, PQ and DICE:");
+        for (set, [pq, dice]) in &kept.scores {
+            let _ = write!(text, " {set} {pq:.4} {dice:.4}");
+        }
+        let _ = writeln!(text);
+    }
     if let Some(t) = tuned.temperature {
         let [before, after] = tuned.nll;
         let _ = writeln!(

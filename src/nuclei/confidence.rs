@@ -40,7 +40,7 @@ impl Confidence {
         terms.fold(self.bias, |sum, (weight, trait_)| sum + weight * trait_)
     }
 
-    pub(super) fn keeps(&self, traits: &Traits) -> bool {
+    pub(crate) fn keeps(&self, traits: &Traits) -> bool {
         self.expected_overlap(traits) >= self.least
     }
 }

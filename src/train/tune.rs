@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::confidence;
+use super::confidence::{self, Kept};
 use super::data::{LabelledImage, LoadedSet, Truth};
 use crate::eval::segmentation;
 use crate::geometry::Rect;
@@ -36,6 +36,9 @@ pub struct Tuned {
     pub pq: BTreeMap<String, [f64; 2]>,
     /// Divides the logits of the types; `None` where no held-out nucleus has a type.
     pub temperature: Option<f64>,
+    /// What each limit of the expected overlap does to the images that taught the model; empty where too few nuclei are
+    /// known.
+    pub kept: Vec<Kept>,
     /// Mean negative logarithm of the true type's probability before and after.
     pub nll: [f64; 2],
 }
@@ -68,8 +71,12 @@ pub fn tune(model: &Model, sets: &[LoadedSet], kept: bool) -> Result<Tuned, Pipe
         ..own.clone()
     };
     let found = if kept { all } else { search(&images, &all) };
+    let (confidence, kept) = match confidence::fit(model, sets, &found)? {
+        Some(fitted) => (Some(fitted.confidence), fitted.kept),
+        None => (None, Vec::new()),
+    };
     let postproc = PostprocParams {
-        confidence: confidence::fit(model, sets, &found)?,
+        confidence,
         ..found
     };
     let after = pq_by_set(&images, &postproc);
@@ -90,6 +97,7 @@ pub fn tune(model: &Model, sets: &[LoadedSet], kept: bool) -> Result<Tuned, Pipe
         postproc,
         pq,
         temperature,
+        kept,
         nll,
     })
 }
