@@ -44,12 +44,12 @@ impl fmt::Display for Tta {
     }
 }
 
-/// Transposed first, then mirrored.
+/// One of the eight symmetries of the square: transposed first, then mirrored.
 #[derive(Debug, Clone, Copy)]
-struct Symmetry {
-    transpose: bool,
-    flip_x: bool,
-    flip_y: bool,
+pub(crate) struct Symmetry {
+    pub transpose: bool,
+    pub flip_x: bool,
+    pub flip_y: bool,
 }
 
 impl Tta {
@@ -59,17 +59,20 @@ impl Tta {
             Tta::Flips => 4,
             Tta::D8 => 8,
         };
-        (0..views)
-            .map(|bits| Symmetry {
-                transpose: bits & 4 != 0,
-                flip_x: bits & 1 != 0,
-                flip_y: bits & 2 != 0,
-            })
-            .collect()
+        (0..views).map(Symmetry::of).collect()
     }
 }
 
 impl Symmetry {
+    /// Number 0 to 7; 0 leaves all as it is, the first four do not transpose.
+    pub(crate) fn of(number: u8) -> Self {
+        Self {
+            transpose: number & 4 != 0,
+            flip_x: number & 1 != 0,
+            flip_y: number & 2 != 0,
+        }
+    }
+
     /// Where the view of a `width` x `height` image shows its pixel (x, y).
     fn place(self, x: usize, y: usize, width: usize, height: usize) -> (usize, usize) {
         let (u, v, w, h) = if self.transpose {

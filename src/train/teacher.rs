@@ -1,14 +1,15 @@
 //! A second opinion beside the labels: what the averaged weights say of the same crops (mean teacher, Tarvainen and
 //! Valpola 2017).
 //!
-//! In: crops before their colours were varied, and who answers. Out: a [`Lesson`] (none where nobody answers), maps in the crops' own orientation.
-//! The teacher sees every batch under another symmetry of the square, so over many steps its pupil learns the mean of all
+//! In: crops before their colours were varied, and who answers. Out: a [`Lesson`] (none where nobody answers), maps in the
+//! crops' own orientation. The teacher sees every batch under another symmetry of the square, so over many steps its pupil learns the mean of all
 //! eight: test-time augmentation without its price. Never carries a gradient.
 
 use fastrand::Rng;
 use tch::{Kind, Tensor};
 
 use crate::model::network::RawMaps;
+use crate::model::tta::Symmetry;
 
 /// What the teacher says of a batch, and how much it counts beside the labels (0..=1).
 pub struct Lesson {
@@ -30,50 +31,38 @@ pub fn ask(
 ) -> Option<Lesson> {
     let _guard = tch::no_grad_guard();
     let mut rng = Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ step);
-    through(Symmetry(rng.u8(0..8)), plain, share, answer)
+    through(Symmetry::of(rng.u8(0..8)), plain, share, answer)
 }
 
-/// One of the eight symmetries of the square: bit 2 transposes, then bit 0 mirrors x and bit 1 y.
-#[derive(Clone, Copy)]
-struct Symmetry(u8);
+/// Dimensions of `[N, C, H, W]` that `symmetry` mirrors.
+fn mirrored(symmetry: Symmetry) -> Vec<i64> {
+    let dims = [(symmetry.flip_x, 3), (symmetry.flip_y, 2)];
+    let of = dims.into_iter().filter(|(flips, _)| *flips);
+    of.map(|(_, dim)| dim).collect()
+}
 
-impl Symmetry {
-    fn transposes(self) -> bool {
-        self.0 & 4 != 0
+fn transposed(symmetry: Symmetry, x: &Tensor) -> Tensor {
+    if symmetry.transpose {
+        x.transpose(2, 3)
+    } else {
+        x.shallow_clone()
     }
+}
 
-    /// Dimensions of `[N, C, H, W]` that are mirrored.
-    fn mirrored(self) -> Vec<i64> {
-        let dims = [(1, 3), (2, 2)];
-        let of = dims.into_iter().filter(|(bit, _)| self.0 & bit != 0);
-        of.map(|(_, dim)| dim).collect()
-    }
+fn view(symmetry: Symmetry, x: &Tensor) -> Tensor {
+    transposed(symmetry, x).flip(mirrored(symmetry))
+}
 
-    fn view(self, x: &Tensor) -> Tensor {
-        let x = if self.transposes() {
-            x.transpose(2, 3)
-        } else {
-            x.shallow_clone()
-        };
-        x.flip(self.mirrored())
-    }
+fn back(symmetry: Symmetry, x: &Tensor) -> Tensor {
+    transposed(symmetry, &x.flip(mirrored(symmetry)))
+}
 
-    fn back(self, x: &Tensor) -> Tensor {
-        let x = x.flip(self.mirrored());
-        if self.transposes() {
-            x.transpose(2, 3)
-        } else {
-            x
-        }
-    }
-
-    /// h and v point the other way where their axis is mirrored, and change places with the axes.
-    fn back_hv(self, hv: &Tensor) -> Tensor {
-        let sign = |bit: u8| if self.0 & bit != 0 { -1.0f32 } else { 1.0 };
-        let signs = Tensor::from_slice(&[sign(1), sign(2)]).view([1, 2, 1, 1]);
-        let hv = self.back(&(hv * signs.to_device(hv.device())));
-        if self.transposes() { hv.flip([1]) } else { hv }
-    }
+/// h and v point the other way where their axis is mirrored, and change places with the axes.
+fn back_hv(symmetry: Symmetry, hv: &Tensor) -> Tensor {
+    let signs = [symmetry.flip_x, symmetry.flip_y].map(|flips| if flips { -1.0f32 } else { 1.0 });
+    let signs = Tensor::from_slice(&signs).view([1, 2, 1, 1]);
+    let hv = back(symmetry, &(hv * signs.to_device(hv.device())));
+    if symmetry.transpose { hv.flip([1]) } else { hv }
 }
 
 fn through(
@@ -82,12 +71,12 @@ fn through(
     share: f64,
     answer: impl Fn(&Tensor) -> Option<RawMaps>,
 ) -> Option<Lesson> {
-    let raw = answer(&symmetry.view(plain).contiguous())?;
+    let raw = answer(&view(symmetry, plain).contiguous())?;
     Some(Lesson {
         share,
-        np: symmetry.back(&raw.np.sigmoid()),
-        hv: symmetry.back_hv(&raw.hv),
-        tp: raw.tp.map(|tp| symmetry.back(&tp.softmax(1, Kind::Float))),
+        np: back(symmetry, &raw.np.sigmoid()),
+        hv: back_hv(symmetry, &raw.hv),
+        tp: raw.tp.map(|tp| back(symmetry, &tp.softmax(1, Kind::Float))),
     })
 }
 
@@ -112,10 +101,10 @@ mod tests {
         let mut rng = Rng::with_seed(8);
         let pixels: Vec<u8> = (0..2 * 3 * 6 * 6).map(|_| rng.u8(..)).collect();
         let rgb = Tensor::from_slice(&pixels).view([2, 3, 6, 6]);
-        let plain = through(Symmetry(0), &rgb, 0.5, slopes).unwrap();
+        let plain = through(Symmetry::of(0), &rgb, 0.5, slopes).unwrap();
         assert!(plain.hv.abs().max().double_value(&[]) > 10.0);
         for bits in 1..8 {
-            let turned = through(Symmetry(bits), &rgb, 0.5, slopes).unwrap();
+            let turned = through(Symmetry::of(bits), &rgb, 0.5, slopes).unwrap();
             let pairs = [
                 (&plain.np, &turned.np),
                 (&plain.hv, &turned.hv),
