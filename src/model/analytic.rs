@@ -58,6 +58,7 @@ pub fn spec() -> ModelSpec {
             energy_threshold: 0.4,
             open_px: 3,
             min_area_um2: 4.0,
+            division: None,
             confidence: None,
         },
         weights: None,

@@ -310,12 +310,26 @@ fn postproc_complaint(params: &PostprocParams) -> Option<(&'static str, String)>
             format!("is {}, must be 0 to 1000000", params.min_area_um2),
         ));
     }
+    let odd = |x: &&f64| x.is_nan() || x.abs() > 1e6;
+    let says = |x: &f64| format!("has {x}, must be -1000000 to 1000000");
     if let Some(rule) = &params.confidence {
         let mut all = rule.weights.iter().chain([&rule.least, &rule.bias]);
-        if let Some(odd) = all.find(|x| x.is_nan() || x.abs() > 1e6) {
+        if let Some(x) = all.find(odd) {
+            return Some(("postproc.confidence", says(x)));
+        }
+    }
+    if let Some(rule) = &params.division {
+        if let Some(x) = rule.weights.iter().chain([&rule.bias]).find(odd) {
+            return Some(("postproc.division", says(x)));
+        }
+        let sound = |t: &f32| unit.contains(t);
+        if rule.thresholds.is_empty()
+            || !rule.thresholds.iter().all(sound)
+            || !rule.thresholds.is_sorted_by(|a, b| a > b)
+        {
             return Some((
-                "postproc.confidence",
-                format!("has {odd}, must be -1000000 to 1000000"),
+                "postproc.division.thresholds",
+                "must be some numbers from 1 down to 0, each below the one before".into(),
             ));
         }
     }
@@ -338,6 +352,33 @@ mod tests {
             ModelSpec::parse(&text, Path::new("x")).unwrap(),
             analytic::spec()
         );
+    }
+
+    #[test]
+    fn a_rule_for_dividing_is_checked() {
+        let with = |thresholds: &str, bias: &str| {
+            let text = toml::to_string(&analytic::spec()).unwrap();
+            let weights = vec!["0.0"; 20].join(", ");
+            let rule = format!(
+                "[postproc.division]\nthresholds = {thresholds}\nbias = {bias}\nweights = [{weights}]\n"
+            );
+            let parsed = ModelSpec::parse(&format!("{text}{rule}"), Path::new("model.toml"));
+            parsed.map_err(|e| e.to_string())
+        };
+        let sound = with("[0.8, 0.3]", "0.1").unwrap();
+        assert_eq!(sound.postproc.division.unwrap().thresholds, [0.8, 0.3]);
+        for (thresholds, bias, place) in [
+            ("[]", "0.0", "division.thresholds"),
+            ("[0.3, 0.8]", "0.0", "division.thresholds"),
+            ("[0.5, 0.5]", "0.0", "division.thresholds"),
+            ("[1.5]", "0.0", "division.thresholds"),
+            ("[nan]", "0.0", "division.thresholds"),
+            ("[0.5]", "nan", "division"),
+            ("[0.5]", "1e9", "division"),
+        ] {
+            let error = with(thresholds, bias).unwrap_err();
+            assert!(error.contains(place), "{thresholds} {bias}: {error}");
+        }
     }
 
     #[test]

@@ -9,17 +9,18 @@ use super::foreground::{Foreground, Run};
 use super::morphology::{Area, DiscRow, dilate, disc, erode, fill_holes};
 use super::params::PostprocParams;
 use super::plane::{Grid, Scratch, reset};
+use super::segment::min_area_px;
 
-/// Finds the blob's markers: `scratch.runs` their runs in raster order, `scratch.roots` the label (from 1) of each.
+/// Finds the blob's markers, pixels whose energy is below the threshold: `scratch.runs` their runs in raster order, `scratch.roots` the label (from 1) of each.
 /// Returns how many there are.
 pub(super) fn find_markers(
     blob: &Foreground,
     params: &PostprocParams,
-    min_px: u64,
-    grid: &Grid,
+    energy_threshold: f32,
+    (grid, mpp): (&Grid, [f64; 2]),
     scratch: &mut Scratch,
 ) -> u32 {
-    let threshold = (params.energy_threshold * 255.0 + 0.5) as u8;
+    let threshold = (energy_threshold * 255.0 + 0.5) as u8;
     reset(&mut scratch.marker, grid.len, 0);
     for &run in &blob.runs {
         let at = grid.start(run);
@@ -45,7 +46,7 @@ pub(super) fn find_markers(
     }
     marker_runs(blob, grid, &scratch.marker, &mut scratch.runs);
     join_runs(&scratch.runs, &mut scratch.roots);
-    number(scratch, min_px)
+    number(scratch, min_area_px(params.min_area_um2, mpp))
 }
 
 fn open(scratch: &mut Scratch, area: Area, grid: &Grid, disc: &[DiscRow]) {

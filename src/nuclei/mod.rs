@@ -7,6 +7,7 @@
 pub mod blobs;
 pub mod confidence;
 pub mod contour;
+pub mod division;
 mod energy;
 mod filter;
 pub mod foreground;
@@ -25,9 +26,10 @@ mod watershed;
 pub use blobs::components;
 pub use confidence::{Confidence, Traits};
 pub use contour::{Polygon, outline_on_edges, outline_through_centres};
+pub use division::{Branch, Division};
 pub use foreground::{Foreground, HV_SCALE, Run};
 pub use params::{EnergyRule, PostprocParams};
-pub use segment::{CUT, CutRule, Extent, segment, segment_extent, segment_with_traits};
+pub use segment::{CUT, CutRule, Extent, divisions, segment, segment_extent, segment_with_traits};
 
 use crate::geometry::Rect;
 

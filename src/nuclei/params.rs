@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::confidence::Confidence;
+use super::division::Division;
 
 /// Which response of the h and v maps tells nuclei apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,9 @@ pub struct PostprocParams {
     pub open_px: u32,
     /// Markers and nuclei smaller than this are dropped or merged into their neighbour, µm².
     pub min_area_um2: f32,
+    /// Where blobs are divided, in place of one energy threshold; none: by `energy_threshold`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub division: Option<Division>,
     /// Which nuclei are sure enough to be kept; none: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<Confidence>,
@@ -50,6 +54,7 @@ impl Default for PostprocParams {
             energy_threshold: 0.4,
             open_px: 5,
             min_area_um2: 2.0,
+            division: None,
             confidence: None,
         }
     }

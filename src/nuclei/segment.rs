@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::Nucleus;
 use super::blobs::components;
 use super::confidence::{self, Traits};
+use super::division::{Branch, branches, choose_markers};
 use super::energy::ridge_energy;
 use super::foreground::{Foreground, Run};
 use super::gather::{Piece, gather};
@@ -70,6 +71,24 @@ pub fn segment_with_traits(
     mpp: [f64; 2],
 ) -> Vec<(Nucleus, Traits)> {
     SCRATCH.with_borrow_mut(|scratch| described(blob, params, mpp, scratch).collect())
+}
+
+/// Every place where `thresholds` would divide a blob that is not cut.
+pub fn divisions(
+    blob: &Foreground,
+    params: &PostprocParams,
+    thresholds: &[f32],
+    mpp: [f64; 2],
+) -> Vec<Branch> {
+    if (blob.len() as u64) < 2 * min_area_px(params.min_area_um2, mpp) {
+        return Vec::new();
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        let grid = energy(blob, params, scratch);
+        let found = branches(blob, params, thresholds, (&grid, mpp), scratch);
+        scratch.trim();
+        found
+    })
 }
 
 pub(super) fn segment_or_cut(
@@ -169,11 +188,11 @@ fn labelled_pieces(
     if (blob.len() as u64) < 2 * min_px {
         return whole(blob);
     }
-    scratch.kernel.set_side(params.sobel_px);
-    let margin = scratch.kernel.radius().max(params.open_px as usize / 2 + 1);
-    let grid = Grid::new(blob.bounds(), margin);
-    ridge_energy(blob, params, &grid, scratch);
-    let markers = find_markers(blob, params, min_px, &grid, scratch);
+    let grid = energy(blob, params, scratch);
+    let markers = match &params.division {
+        Some(rule) => choose_markers(blob, params, rule, (&grid, mpp), scratch),
+        None => find_markers(blob, params, params.energy_threshold, (&grid, mpp), scratch),
+    };
     let pieces = if markers < 2 {
         whole(blob)
     } else {
@@ -184,6 +203,15 @@ fn labelled_pieces(
     pieces
 }
 
+/// The blob's planes, with its energy in `scratch`.
+fn energy(blob: &Foreground, params: &PostprocParams, scratch: &mut Scratch) -> Grid {
+    scratch.kernel.set_side(params.sobel_px);
+    let margin = scratch.kernel.radius().max(params.open_px as usize / 2 + 1);
+    let grid = Grid::new(blob.bounds(), margin);
+    ridge_energy(blob, params, &grid, scratch);
+    grid
+}
+
 /// The blob as one nucleus.
 fn whole(blob: &Foreground) -> Vec<Piece> {
     let runs = blob.runs_with_offsets();
@@ -191,7 +219,7 @@ fn whole(blob: &Foreground) -> Vec<Piece> {
 }
 
 /// Watershed from the markers that `scratch` holds into `scratch.label`.
-fn label_pixels(blob: &Foreground, grid: &Grid, scratch: &mut Scratch) {
+pub(super) fn label_pixels(blob: &Foreground, grid: &Grid, scratch: &mut Scratch) {
     reset(&mut scratch.label, grid.len, OUTSIDE);
     for &run in &blob.runs {
         let at = grid.start(run);
@@ -211,7 +239,7 @@ fn label_pixels(blob: &Foreground, grid: &Grid, scratch: &mut Scratch) {
 }
 
 /// The blob's runs, split where the label changes.
-fn pieces(blob: &Foreground, grid: &Grid, label: &[u32]) -> Vec<Piece> {
+pub(super) fn pieces(blob: &Foreground, grid: &Grid, label: &[u32]) -> Vec<Piece> {
     let mut pieces = Vec::with_capacity(2 * blob.runs.len());
     for (run, at) in blob.runs_with_offsets() {
         let row = &label[grid.start(run)..][..run.len()];

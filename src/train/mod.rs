@@ -4,6 +4,7 @@
 //! folder. Every crop is a pure function of (seed, step, place in the batch), so a training that was killed goes on
 //! from its last checkpoint as if it had not been. Never reads a held-out image.
 
+mod answers;
 pub mod augment;
 pub mod average;
 pub mod batch;
@@ -13,10 +14,12 @@ pub mod confidence;
 pub mod config;
 pub mod crops;
 pub mod data;
+mod division;
 pub mod formats;
 pub mod hovernet;
 pub mod initial;
 pub mod learner;
+mod least_squares;
 pub mod losses;
 pub mod optimizer;
 pub mod package;

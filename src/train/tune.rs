@@ -1,17 +1,19 @@
-//! What no gradient reaches: the constants of post-processing, which nuclei to keep, and how sure the type probabilities
-//! may be.
+//! What no gradient reaches: the constants of post-processing, where blobs are divided, which nuclei to keep, and how sure
+//! the type probabilities may be.
 //!
 //! In: a model and labelled images. Out: the constants with the best PQ and the temperature with which the probabilities
-//! of the types are most likely, both on images that its training never saw; and the rule by which unsure nuclei are
-//! dropped, from the others. Never changes a model by itself.
+//! of the types are most likely, both on images that its training never saw; and from the others the rules by which blobs
+//! are divided and unsure nuclei dropped. Never changes a model by itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::answers::answers;
 use super::confidence::{self, Kept};
 use super::data::{LabelledImage, LoadedSet, Truth};
+use super::division;
 use crate::eval::segmentation;
 use crate::geometry::Rect;
 use crate::model::{Model, PredictionMap};
@@ -53,7 +55,7 @@ pub(super) struct Predicted<'a> {
 }
 
 /// Fits constants (unless they shall be `kept`) and temperature on the held-out images of `sets`, and on the others
-/// which nuclei to keep.
+/// where to divide blobs and which nuclei to keep.
 pub fn tune(model: &Model, sets: &[LoadedSet], kept: bool) -> Result<Tuned, PipelineError> {
     let images: Vec<Predicted> = sets
         .iter()
@@ -65,19 +67,22 @@ pub fn tune(model: &Model, sets: &[LoadedSet], kept: bool) -> Result<Tuned, Pipe
         .collect::<Result<_, _>>()?;
     let before = pq_by_set(&images, &model.spec.postproc);
     let own = &model.spec.postproc;
-    // All nuclei first: what is dropped depends on how they come apart.
+    // One threshold and all nuclei first: how blobs are divided depends on these, what is dropped on how they are divided.
     let all = PostprocParams {
+        division: None,
         confidence: None,
         ..own.clone()
     };
-    let found = if kept { all } else { search(&images, &all) };
-    let (confidence, kept) = match confidence::fit(model, sets, &found)? {
-        Some(fitted) => (Some(fitted.confidence), fitted.kept),
-        None => (None, Vec::new()),
-    };
-    let postproc = PostprocParams {
-        confidence,
-        ..found
+    let mut postproc = if kept { all } else { search(&images, &all) };
+    let taught = answers(model, sets, &postproc)?;
+    postproc.division = division::fit(&taught, &postproc);
+    let fitted = confidence::fit(&taught, &postproc);
+    let kept = match fitted {
+        Some(fitted) => {
+            postproc.confidence = Some(fitted.confidence);
+            fitted.kept
+        }
+        None => Vec::new(),
     };
     let after = pq_by_set(&images, &postproc);
     let typed = typed_nuclei(&images, &postproc);

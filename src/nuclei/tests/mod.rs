@@ -3,6 +3,7 @@
 mod against_oracles;
 mod confidence;
 mod contours;
+mod division;
 mod plain;
 mod properties;
 mod whole_images;
