@@ -35,14 +35,19 @@ pub struct Confidence {
 impl Confidence {
     /// The overlap with a true nucleus that these traits lead to expect; about 0..=1.
     pub fn expected_overlap(&self, traits: &Traits) -> f64 {
-        // A plain sum in one order: the same on every machine.
-        let terms = self.weights.iter().zip(traits);
-        terms.fold(self.bias, |sum, (weight, trait_)| sum + weight * trait_)
+        line(self.bias, &self.weights, traits)
     }
 
     pub(crate) fn keeps(&self, traits: &Traits) -> bool {
         self.expected_overlap(traits) >= self.least
     }
+}
+
+/// `bias` + Σ `weights` · `traits`.
+pub(super) fn line(bias: f64, weights: &[f64], traits: &[f64]) -> f64 {
+    // A plain sum in one order: the same on every machine.
+    let terms = weights.iter().zip(traits);
+    terms.fold(bias, |sum, (weight, trait_)| sum + weight * trait_)
 }
 
 /// The traits of the nuclei that `gather` made of the same `pieces`, in the same order. `mpp`: µm a px, (x, y).

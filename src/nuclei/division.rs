@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Nucleus;
-use super::confidence::{TRAITS, Traits, traits};
+use super::confidence::{TRAITS, Traits, line, traits};
 use super::foreground::{Foreground, Run};
 use super::gather::{Piece, gather, slots};
 use super::markers::find_markers;
@@ -37,9 +37,7 @@ pub struct Division {
 impl Division {
     /// What dividing is expected to add: overlaps of matched nuclei, less a quarter for each part more.
     fn expected_gain(&self, traits: &DivisionTraits) -> f64 {
-        // A plain sum in one order: the same on every machine.
-        let terms = self.weights.iter().zip(traits);
-        terms.fold(self.bias, |sum, (weight, trait_)| sum + weight * trait_)
+        line(self.bias, &self.weights, traits)
     }
 }
 
@@ -80,11 +78,13 @@ impl Level {
         self.parents[label as usize - 1]
     }
 
-    /// How many markers of this level lie in each of the `above` before; entry 0 counts nothing.
-    fn children(&self, above: &Level) -> Vec<u32> {
-        let mut counts = vec![0; above.parents.len() + 1];
-        self.parents.iter().for_each(|&p| counts[p as usize] += 1);
-        counts
+    /// The markers of this level in each of those of the level before, by label; entry 0 is none.
+    fn children(&self, above: &Level) -> Vec<Vec<u32>> {
+        let mut children = vec![Vec::new(); above.parents.len() + 1];
+        for (label, &parent) in (1..).zip(&self.parents) {
+            children[parent as usize].push(label);
+        }
+        children
     }
 }
 
@@ -136,12 +136,9 @@ pub(super) fn levels(
         }
         let (runs, labels) = (scratch.runs.clone(), scratch.roots.clone());
         let mut parents = vec![0; count as usize];
-        match levels.last() {
-            None => parents.fill(0),
-            Some(above) => {
-                for (run, label) in runs.iter().zip(&labels) {
-                    parents[*label as usize - 1] = label_at(above, run.y, run.x0);
-                }
+        if let Some(above) = levels.last() {
+            for (run, label) in runs.iter().zip(&labels) {
+                parents[*label as usize - 1] = label_at(above, run.y, run.x0);
             }
         }
         levels.push(Level {
@@ -178,7 +175,7 @@ fn branches_of(
     for (i, pair) in levels.windows(2).enumerate() {
         let (above, below) = (&pair[0], &pair[1]);
         let children = below.children(above);
-        if children.iter().skip(1).all(|&n| n < 2) {
+        if children.iter().skip(1).all(|c| c.len() < 2) {
             before = None;
             continue;
         }
@@ -186,11 +183,10 @@ fn branches_of(
             .take()
             .unwrap_or_else(|| described(blob, above, (grid, mpp), scratch));
         let parts = described(blob, below, (grid, mpp), scratch);
-        for (label, _) in (0u32..).zip(&children).filter(|(l, n)| *l > 0 && **n > 1) {
-            let of_whole = (1u32..).zip(&below.parents).filter(|(_, p)| **p == label);
-            let own: Vec<_> = of_whole
-                .filter_map(|(part, _)| parts[part as usize].clone())
-                .collect();
+        let several = (0u32..).zip(&children).skip(1).filter(|(_, c)| c.len() > 1);
+        for (label, children) in several {
+            let of_whole = children.iter().map(|part| parts[*part as usize].clone());
+            let own: Vec<_> = of_whole.flatten().collect();
             let Some(whole) = wholes[label as usize].clone() else {
                 continue;
             };
