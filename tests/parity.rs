@@ -13,8 +13,9 @@ use wsi_nuclei::eval::annotation::Annotation;
 use wsi_nuclei::eval::scores;
 use wsi_nuclei::features::shape;
 use wsi_nuclei::model::hovernet::{HoverNet, Mode};
-use wsi_nuclei::model::{Network, PredictionMap, torch_file};
+use wsi_nuclei::model::{Network, torch_file};
 use wsi_nuclei::nuclei::reference::segment_map;
+use wsi_nuclei::prediction::PredictionMap;
 
 /// The folder of cases below which `part` lies.
 fn cases(part: &str) -> PathBuf {

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use clap::Args;
-use wsi_nuclei::doctor::{self, Doctor, Library};
+use wsi_nuclei::doctor::{self, Doctor};
+use wsi_nuclei::machine::Library;
 
 use super::{Failure, print};
 

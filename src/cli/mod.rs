@@ -34,7 +34,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use wsi_nuclei::config::ConfigError;
-use wsi_nuclei::doctor::{libtorch, openslide};
+use wsi_nuclei::machine::{libtorch, openslide};
 use wsi_nuclei::output::OutputError;
 
 /// Some slides failed or are incomplete; others are done.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tch::Device;
 use wsi_nuclei::config::{DeviceChoice, RunConfig};
-use wsi_nuclei::doctor::{libtorch, openslide};
+use wsi_nuclei::machine::{libtorch, openslide};
 use wsi_nuclei::model::library::Library;
 use wsi_nuclei::model::{Model, ModelError, Tta, device};
 use wsi_nuclei::output::run_json::Engine;

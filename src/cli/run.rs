@@ -189,7 +189,7 @@ fn one(
         Err(failure) => failure.into(),
     };
     report.seconds = clock.elapsed().as_secs_f64();
-    report.peak_memory_bytes = run_json::peak_memory_bytes();
+    report.peak_memory_bytes = wsi_nuclei::machine::peak_memory_bytes();
     report.exit_code = exit_code(std::slice::from_ref(&ending));
     report.error = match &ending {
         Ending::Failed(why) | Ending::Refused(why) | Ending::Incomplete { why, .. } => {

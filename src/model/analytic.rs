@@ -10,10 +10,10 @@ use std::time::Duration;
 use image::RgbImage;
 
 use super::error::ModelError;
-use super::map::PredictionMap;
 use super::patch_model::PatchModel;
 use super::spec::{Architecture, ModelSpec, TypeInfo};
 use crate::nuclei::{EnergyRule, PostprocParams};
+use crate::prediction::PredictionMap;
 
 /// A map's pixel sees this far: two 3 x 3 means and the moments' window.
 pub const REACH_PX: i32 = 2 + MOMENT_PX as i32;

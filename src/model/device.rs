@@ -15,6 +15,7 @@ use std::sync::{Once, OnceLock};
 use tch::Device;
 
 use super::error::ModelError;
+use crate::machine::loaded_library;
 
 /// What the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,16 +124,6 @@ fn open_cuda() -> Result<usize, String> {
 /// Whether an NVIDIA kernel driver is loaded here.
 pub fn driver_present() -> bool {
     Path::new("/dev/nvidiactl").exists() || Path::new("/proc/driver/nvidia/version").exists()
-}
-
-/// Path of a shared library that this process has loaded, by the start of its file name.
-pub fn loaded_library(name: &str) -> Option<PathBuf> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    maps.lines().find_map(|line| {
-        let path = Path::new(line.get(line.find('/')?..)?);
-        let file = path.file_name()?.to_str()?;
-        file.starts_with(name).then(|| path.to_path_buf())
-    })
 }
 
 fn open_library(path: &Path) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! Networks and their folders.
 //!
-//! In: a model folder (model.toml + model.safetensors), a device, RGB patches. Out: [`PredictionMap`]s. One trait, one
+//! In: a model folder (model.toml + model.safetensors), a device, RGB patches. Out: [`PredictionMap`](crate::prediction::PredictionMap)s. One trait, one
 //! place where a network's raw output becomes a `PredictionMap`. Never knows where on a slide a patch lies.
 
 pub mod analytic;
@@ -11,7 +11,6 @@ pub mod folder;
 pub mod hovernet;
 pub mod library;
 pub mod lite;
-pub mod map;
 pub mod network;
 pub mod patch_model;
 pub mod pickle;
@@ -25,7 +24,6 @@ pub use device::DeviceChoice;
 pub use error::ModelError;
 pub use folder::ModelFolder;
 pub use library::Library;
-pub use map::PredictionMap;
 pub use network::{Network, RawMaps, to_maps};
 pub use patch_model::{Model, PatchModel};
 pub use spec::{Architecture, ModelSpec, TypeInfo};

@@ -6,7 +6,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::error::ModelError;
-use super::map::PredictionMap;
+use crate::prediction::PredictionMap;
 
 /// A network as plain tensors: one batch in, raw maps out.
 ///

@@ -11,10 +11,10 @@ use tch::{Device, Tensor};
 use super::analytic::Analytic;
 use super::device;
 use super::error::ModelError;
-use super::map::PredictionMap;
 use super::network::{Network, to_maps};
 use super::spec::ModelSpec;
 use super::tta::{Averaging, Tta};
+use crate::prediction::PredictionMap;
 
 /// Something that predicts patches: a torch network or the analytic model.
 pub trait PatchModel: Send {

@@ -10,8 +10,8 @@ use image::RgbImage;
 use serde::Serialize;
 
 use super::error::ModelError;
-use super::map::PredictionMap;
 use super::patch_model::PatchModel;
+use crate::prediction::PredictionMap;
 
 /// Views that are averaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, clap::ValueEnum)]

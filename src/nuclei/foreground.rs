@@ -9,7 +9,7 @@ use std::ops::Range;
 use image::RgbImage;
 
 use crate::geometry::Rect;
-use crate::model::map::PredictionMap;
+use crate::prediction::PredictionMap;
 
 /// Quantisation of h and v: stored as `round(value * HV_SCALE)`, clamped to the range of `i16` (about ±4).
 pub const HV_SCALE: f32 = 8192.0;

@@ -16,7 +16,7 @@ use super::morphology::{Area, dilate, disc, erode, fill_holes};
 use super::sobel::weights;
 use super::watershed::{OUTSIDE, UNLABELLED, flood_like_skimage};
 use crate::geometry::Rect;
-use crate::model::map::PredictionMap;
+use crate::prediction::PredictionMap;
 
 /// Side of the Sobel kernel, px.
 const SOBEL_PX: usize = 21;

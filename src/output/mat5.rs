@@ -10,7 +10,7 @@ use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
 use super::{OutputError, SlideResult, labels, write_file};
-use crate::model::PredictionMap;
+use crate::prediction::PredictionMap;
 
 /// Data types and array classes of the format.
 const MI_INT8: u32 = 1;

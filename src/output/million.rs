@@ -14,8 +14,8 @@ use super::{
 };
 use crate::config::{Format, GeojsonFrame, Units};
 use crate::geometry::Rect;
+use crate::machine::peak_memory_bytes;
 use crate::nuclei::Nucleus;
-use crate::output::run_json::peak_memory_bytes;
 use crate::pipeline;
 use crate::store::{Store, TileResult};
 use crate::tissue::TissueMask;

@@ -9,8 +9,8 @@ use std::path::Path;
 use npyz::WriterBuilder;
 
 use super::{OutputError, write_file};
-use crate::model::PredictionMap;
 use crate::npy;
+use crate::prediction::PredictionMap;
 
 /// Largest map read, values: 16 GiB.
 const MOST_VALUES: u64 = 1 << 32;

@@ -77,18 +77,11 @@ pub fn write(report: &RunReport, path: &Path) -> Result<(), OutputError> {
     })
 }
 
-/// The most memory this process has held so far, where the system says so (Linux).
-pub fn peak_memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::{Origin, Setting};
+    use crate::machine::peak_memory_bytes;
 
     #[test]
     fn says_what_was_set_and_where_it_came_from() {

@@ -46,7 +46,7 @@ pub const fn default_tile_px() -> u32 {
 
 /// 60 % of what the cgroup or the machine allows.
 pub fn default_memory_bytes() -> u64 {
-    let limit = crate::doctor::memory_limit_bytes().unwrap_or(8 << 30);
+    let limit = crate::machine::memory_limit_bytes().unwrap_or(8 << 30);
     limit / 10 * 6
 }
 

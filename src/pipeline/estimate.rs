@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::{PipelineError, Prepared, budget, run};
+use crate::machine::peak_memory_bytes;
 use crate::model::{Architecture, Model, device};
-use crate::output::run_json::peak_memory_bytes;
 use crate::plan::Plan;
 use crate::store::StoreError;
 

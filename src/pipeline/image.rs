@@ -8,9 +8,10 @@ use rayon::prelude::*;
 use super::PipelineError;
 use super::grid_of;
 use crate::geometry::Rect;
-use crate::model::{Model, PredictionMap};
+use crate::model::Model;
 use crate::nuclei::{Foreground, Nucleus, PostprocParams, blobs, reference, segment};
 use crate::plan::{PatchGrid, PatchIndex};
+use crate::prediction::PredictionMap;
 use crate::slide::blocks::ProcImage;
 
 /// The dense map of a whole image must fit in memory: proc px it may have.

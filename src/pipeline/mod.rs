@@ -68,7 +68,7 @@ pub enum PipelineError {
         tiles_px: u64,
         outside_px: u64,
     },
-    /// Last bits depend on the hardware: see [`crate::doctor::numerics`].
+    /// Last bits depend on the hardware: see [`crate::machine::numerics`].
     #[error(
         "{tiles} finished tiles were made by other hardware or libraries ({theirs}; here: {ours}), whose last bits \
          differ: go on there, or take --restart, or --mix-devices to mix them and have it reported"
@@ -124,7 +124,7 @@ pub fn run(
     let ours: Vec<usize> = (0..plan.tiles.len())
         .filter(|&place| shard.is_none_or(|shard| shard.has(place)))
         .collect();
-    let numerics = crate::doctor::numerics(model.device);
+    let numerics = crate::machine::numerics(model.device != tch::Device::Cpu);
     let (todo, kinds) = unfinished(&plan, &ours, store)?;
     if !mix_devices {
         refuse_other_hardware(&kinds, &numerics)?;

@@ -18,10 +18,11 @@ use super::PipelineError;
 use super::budget::Budget;
 use super::telemetry::Stage;
 use crate::geometry::Rect;
-use crate::model::{Model, PatchModel, PredictionMap};
+use crate::model::{Model, PatchModel};
 use crate::nuclei::{Foreground, Nucleus, PostprocParams, blobs, segment};
 use crate::output::run_json::StageReport;
 use crate::plan::{PatchIndex, Plan, Tile};
+use crate::prediction::PredictionMap;
 use crate::slide::blocks::ProcImage;
 use crate::store::TileResult;
 

@@ -246,7 +246,7 @@ mod tests {
             let filter = Filter::from_query(filter.iter().copied(), scene.rows()).unwrap();
             look_around(&scene, &filter);
         }
-        let peak = run_json::peak_memory_bytes().unwrap() as f64 / 1e9;
+        let peak = crate::machine::peak_memory_bytes().unwrap() as f64 / 1e9;
         println!("peak memory {peak:.2} GB");
     }
 

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wsi_nuclei::config::{PostprocRules, SlideConfig};
-use wsi_nuclei::model::{Architecture, Model, PredictionMap};
+use wsi_nuclei::model::{Architecture, Model};
 use wsi_nuclei::output::{self, SlideResult, mat5, nuclei_json, pictures, qupath_tsv};
 use wsi_nuclei::pipeline::{self, PipelineError};
+use wsi_nuclei::prediction::PredictionMap;
 use wsi_nuclei::slide;
 
 use super::super::progress::Progress;

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use image::RgbImage;
 
 use super::*;
-use crate::model::map::PredictionMap;
+use crate::prediction::PredictionMap;
 
 /// A small generator, so that a failing case can be run again by its seed.
 pub struct Dice(u64);
