@@ -3,7 +3,8 @@
 //! The data's way, one direction, no back edges:
 //! slide -> tissue mask -> plan -> read -> infer -> post-process -> commit -> stitch -> outputs.
 
-pub mod config;
+#[doc(hidden)]
+pub mod cli;
 pub mod digest;
 pub mod doctor;
 pub mod eval;
@@ -19,6 +20,8 @@ pub mod pipeline;
 pub mod plan;
 pub mod prediction;
 pub mod report;
+pub mod result;
+pub mod run;
 pub mod slide;
 pub mod stitch;
 pub mod store;

@@ -1,9 +1,7 @@
 //! wsi-nuclei on the command line: parse, dispatch, exit code.
 
-mod cli;
-
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main()
+    wsi_nuclei::cli::main()
 }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use crate::report::{escape, page};
+use crate::store::atomic;
+use crate::train::check::{self, Findings};
+use crate::train::config::{DataSet, TrainConfig};
+use crate::train::formats::{self, Loaded};
 use clap::{Args, Subcommand};
 use image::DynamicImage;
-use wsi_nuclei::report::{escape, page};
-use wsi_nuclei::store::atomic;
-use wsi_nuclei::train::check::{self, Findings};
-use wsi_nuclei::train::config::{DataSet, TrainConfig};
-use wsi_nuclei::train::formats::{self, Loaded};
 
 use super::{EXIT_SOME, Failure, print};
 

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
+use crate::doctor::{self, Doctor};
+use crate::machine::Library;
 use clap::Args;
-use wsi_nuclei::doctor::{self, Doctor};
-use wsi_nuclei::machine::Library;
 
 use super::{Failure, print};
 

@@ -3,18 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::eval::annotation::Annotation;
+use crate::eval::report::{self, Figure, Scores};
+use crate::eval::scores::{SetScores, by_group, difference, of_image};
+use crate::eval::{folders, held_out};
+use crate::model::library::Library;
+use crate::model::{Model, ModelSpec, Tta};
+use crate::report::overlay::{draw_ids, draw_points, side_by_side};
+use crate::store::atomic;
+use crate::train::config::TrainConfig;
+use crate::train::data::{self, LabelledImage, LoadedSet};
 use clap::Args;
 use image::DynamicImage;
-use wsi_nuclei::eval::annotation::Annotation;
-use wsi_nuclei::eval::report::{self, Figure, Scores};
-use wsi_nuclei::eval::scores::{SetScores, by_group, difference, of_image};
-use wsi_nuclei::eval::{folders, held_out};
-use wsi_nuclei::model::library::Library;
-use wsi_nuclei::model::{Model, ModelSpec, Tta};
-use wsi_nuclei::report::overlay::{draw_ids, draw_points, side_by_side};
-use wsi_nuclei::store::atomic;
-use wsi_nuclei::train::config::TrainConfig;
-use wsi_nuclei::train::data::{self, LabelledImage, LoadedSet};
 
 use super::{Failure, print};
 

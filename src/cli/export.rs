@@ -2,14 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::output::{self, Choice, Format, Formats, GeojsonFrame, Needs, Units};
+use crate::run;
+use crate::run::ending::EXIT_SOME;
 use clap::Args;
-use wsi_nuclei::config::{Format, Formats, GeojsonFrame, Units};
-use wsi_nuclei::output::{self, Choice, Pictures, nuclei_json};
-use wsi_nuclei::pipeline;
-use wsi_nuclei::store::Store;
 
-use super::run::writable;
-use super::{EXIT_SOME, Failure, json_files, print};
+use super::{Failure, json_files, print};
 
 /// Write outputs again from a slide's store, or from JSON of nuclei (hover_net's too): no slide, no GPU.
 #[derive(Debug, Args)]
@@ -60,45 +58,42 @@ fn store_in(path: &Path) -> Option<PathBuf> {
     (is_store || !json).then(|| path.to_owned())
 }
 
-/// The formats asked for, or all of `default`.
-fn formats(args: &ExportArgs, default: &[Format]) -> Vec<Format> {
-    args.format
-        .as_ref()
-        .map_or(default.to_vec(), |f| f.0.clone())
+/// The formats asked for, or the usual ones, where `at_hand` is there.
+///
+/// # Errors
+/// A format that needs more; `why` says why it is not there and what to do.
+fn formats(
+    args: &ExportArgs,
+    at_hand: Needs,
+    why: impl Fn(&str) -> String,
+) -> Result<Vec<Format>, Failure> {
+    let Some(Formats(formats)) = args.format.clone() else {
+        return Ok(Format::defaults(at_hand));
+    };
+    match formats.iter().find(|format| format.needs() > at_hand) {
+        Some(format) => Err(Failure::usage(why(format.name()))),
+        None => Ok(formats),
+    }
+}
+
+fn choice<'a>(args: &ExportArgs, formats: &'a [Format]) -> Choice<'a> {
+    Choice {
+        formats,
+        units: args.units,
+        geojson_frame: args.geojson_frame,
+    }
 }
 
 fn from_json(args: &ExportArgs) -> Result<(), Failure> {
-    let default = [Format::Json, Format::Csv, Format::Parquet, Format::Geojson];
-    let formats = formats(args, &default);
-    let pictured = [
-        Format::Overlay,
-        Format::Crops,
-        Format::Report,
-        Format::OmeZarr,
-    ];
-    if let Some(format) = formats.iter().find(|format| pictured.contains(format)) {
-        return Err(Failure::usage(format!(
-            "--format {} needs more than JSON has: leave it out, or export from a STORE",
-            format.name()
-        )));
-    }
-    let choice = Choice {
-        formats: &formats,
-        units: args.units,
-        geojson_frame: args.geojson_frame,
-    };
-    json_files::each(
+    let formats = formats(args, Needs::Nuclei, |name| {
+        format!("--format {name} needs more than JSON has: leave it out, or export from a STORE")
+    })?;
+    json_files::for_each_file(
         &args.inputs,
         &args.files,
         args.units,
         &args.output,
-        |result, folder| {
-            output::write_tables(result, choice, folder)?;
-            if formats.contains(&Format::Json) {
-                nuclei_json::write(result, &folder.join("nuclei.json"))?;
-            }
-            Ok(())
-        },
+        |result, folder| output::write_nuclei(result, choice(args, &formats), folder).map(drop),
     )
 }
 
@@ -108,49 +103,25 @@ fn from_store(args: &ExportArgs, path: &Path) -> Result<(), Failure> {
             "{flag} is for JSON: a store knows by itself, so leave it out"
         )));
     }
-    let default = [
-        Format::Json,
-        Format::Csv,
-        Format::Parquet,
-        Format::Geojson,
-        Format::Overlay,
-        Format::Report,
-    ];
-    let formats = formats(args, &default);
-    if formats.contains(&Format::Crops) {
-        return Err(Failure::usage(
-            "--format crops needs the slide's pixels, which a store does not keep: use `run`",
-        ));
-    }
-    let store = Store::open(path).map_err(Failure::slides)?;
-    let pictures = Pictures {
-        thumb: store.thumb().map_err(Failure::slides)?,
-        mask: store.mask().map_err(Failure::slides)?,
-        overlay: None,
-        crops: Vec::new(),
-        legend: true,
-    };
-    writable(&args.output)?;
-    let result = pipeline::load(&store).map_err(Failure::slides)?.slide;
-    let choice = Choice {
-        formats: &formats,
-        units: args.units,
-        geojson_frame: args.geojson_frame,
-    };
-    output::write_all(&result, pictures, choice, &args.output)?;
+    let formats = formats(args, Needs::Store, |name| {
+        format!("--format {name} needs the slide's pixels, which a store does not keep: use `run`")
+    })?;
+    run::check_writable(&args.output)?;
+    let result = run::slide::export_store(path, choice(args, &formats), &args.output)?;
     print(&format!(
         "{} nuclei, written to {}\n",
         result.nuclei.len(),
         args.output.display()
     ))?;
-    if result.missing_tiles > 0 {
+    let covered = &result.coverage;
+    if covered.missing_tiles > 0 {
         return Err(Failure {
             code: EXIT_SOME,
             message: format!(
                 "{}: {} of {} tiles are not done, so nuclei are missing: finish the run first",
                 path.display(),
-                result.missing_tiles,
-                result.meta.planned_tiles.len()
+                covered.missing_tiles,
+                covered.planned_tiles
             ),
         });
     }

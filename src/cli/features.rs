@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::output::{self, Choice, Format, Formats, GeojsonFrame, Units, tutorial_csv};
 use clap::Args;
-use wsi_nuclei::config::{Format, Formats, GeojsonFrame, Units};
-use wsi_nuclei::output::{self, Choice, tutorial_csv};
 
 use super::{Failure, json_files};
 
@@ -43,13 +42,13 @@ pub fn main(args: &FeaturesArgs) -> Result<(), Failure> {
         units: args.units,
         geojson_frame: GeojsonFrame::Qupath,
     };
-    json_files::each(
+    json_files::for_each_file(
         &args.json,
         &args.files,
         args.units,
         &args.output,
         |result, folder| {
-            output::write_tables(result, choice, folder)?;
+            output::write_nuclei(result, choice, folder)?;
             if args.tutorial {
                 tutorial_csv::write(result, &folder.join("features.csv"))?;
             }

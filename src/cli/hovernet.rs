@@ -3,26 +3,21 @@
 //! In: hover_net's command line, flags before or after the command word. Out: its folders (json/, mat/, overlay/,
 //! qupath/, thumb/, mask/), written by this program's own pipeline. What differs: docs/migrate-from-hover_net.md.
 
-mod tile;
-mod wsi;
+use std::path::{Path, PathBuf};
 
-use std::path::PathBuf;
-use std::sync::Arc;
-
+use crate::import::type_info;
+use crate::model::{Architecture, DeviceChoice, Library, ModelFolder, TypeInfo, device};
+use crate::nuclei::PostprocRules;
+use crate::run::children::{self, run_in_children};
+use crate::run::hovernet::{TileFiles, UM_AT_1X, WsiFiles, run_tile, run_wsi};
+use crate::run::{self, Models, RunConfig, RunEvent, inputs};
+use crate::tissue::MaskChoice;
 use clap::{Args, ValueEnum};
-use tch::Device;
-use wsi_nuclei::config::{
-    Auto, Count, DeviceChoice, MaskChoice, Mpp, PostprocRules, RunConfig, Settings,
-};
-use wsi_nuclei::import::type_info;
-use wsi_nuclei::model::library::Library;
-use wsi_nuclei::model::{Architecture, Model, ModelFolder, TypeInfo, device};
-use wsi_nuclei::nuclei::Nucleus;
 
-use super::Failure;
-
-/// Px of a hover_net patch at 40x: 0.25 µm.
-const UM_AT_1X: f64 = 10.0;
+use super::progress::Progress;
+use super::run::{command_for, keep_only, report_to_parent};
+use super::settings::{self, Auto, Count, Mpp, Settings, TerminalConfig};
+use super::{Failure, outcome, signals};
 
 /// hover_net's command word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -140,9 +135,89 @@ pub fn main(args: &HovernetArgs) -> Result<(), Failure> {
         )));
     }
     match args.word {
-        Word::Tile => tile::main(args),
-        Word::Wsi => wsi::main(args),
+        Word::Tile => run_images(args),
+        Word::Wsi => run_slides(args),
     }
+}
+
+fn run_images(args: &HovernetArgs) -> Result<(), Failure> {
+    let (mut config, terminal) = args.settings()?;
+    let folder = std::slice::from_ref(&args.input_dir);
+    let images = inputs::from_paths(folder, false, inputs::IMAGE_EXTENSIONS, &config)?;
+    run::check_writable(&config.output)?;
+    let (model, types) = args.checked_model()?;
+    config.device = args.device()?;
+    config.postproc = match args.postproc {
+        Some(rules) => rules,
+        None if mode_of(model.spec.architecture).is_some() => PostprocRules::Reference,
+        None => PostprocRules::Default,
+    };
+    let files = TileFiles {
+        draw_dot: args.draw_dot,
+        save_qupath: args.save_qupath,
+        save_raw_map: args.save_raw_map,
+    };
+    let mut models = Models::new(&config)?;
+    models.get(&config.model).map_err(Failure::usage)?;
+    let progress = Progress::new(&terminal)?;
+    let stop = signals::stop_flag()?;
+    let watch = |event: RunEvent<'_>| progress.show(event);
+    let endings = run::run_in_turn(&images, &watch, &stop, |image| {
+        // hover_net's files lie in folders by kind, not by image.
+        let image = run::SlideConfig {
+            folder: args.output_dir.clone(),
+            ..image.clone()
+        };
+        run_tile(&image, &config, &mut models, &types, &files)
+    });
+    outcome(&endings)
+}
+
+fn run_slides(args: &HovernetArgs) -> Result<(), Failure> {
+    if args.postproc == Some(PostprocRules::Reference) {
+        return Err(Failure::usage(
+            "--postproc reference scales each map by itself, so on a slide its answer would depend on the tiling: \
+             it is for `hovernet tile`; leave it out here",
+        ));
+    }
+    let (mut config, terminal) = args.settings()?;
+    let folder = std::slice::from_ref(&args.input_dir);
+    let mut slides = inputs::from_paths(folder, false, inputs::SLIDE_EXTENSIONS, &config)?;
+    if let Some(stem) = &args.only {
+        children::die_with_parent();
+        keep_only(&mut slides, stem, &args.input_dir.display().to_string())?;
+    }
+    for slide in &mut slides {
+        slide.folder = args.output_dir.join("store").join(&slide.stem);
+        if let Some(masks) = &args.input_mask_dir {
+            slide.mask = args.mask_of(masks, &slide.stem);
+        }
+    }
+    run::check_writable(&config.output)?;
+    let progress = Progress::new(&terminal)?;
+    let stop = signals::stop_flag()?;
+    let watch = |event: RunEvent<'_>| progress.show(event);
+    // What is wrong with all slides is said once, before the first.
+    let (_, types) = args.checked_model()?;
+    config.device = args.device()?;
+    config.postproc = PostprocRules::Default;
+    config.hovernet_mpp = Some(UM_AT_1X / args.proc_mag);
+    let endings = if slides.len() > 1 {
+        run_in_children(&slides, &watch, &stop, command_for)?
+    } else {
+        let files = WsiFiles {
+            proc_mag: args.proc_mag,
+            save_thumb: args.save_thumb,
+            save_mask: args.save_mask,
+        };
+        let mut models = Models::new(&config)?;
+        models.get(&config.model).map_err(Failure::usage)?;
+        run::run_in_turn(&slides, &watch, &stop, |slide| {
+            run_wsi(slide, &config, &mut models, &types, &files, &watch, &stop)
+        })
+    };
+    report_to_parent(args.only.as_deref(), &endings)?;
+    outcome(&endings)
 }
 
 impl HovernetArgs {
@@ -177,7 +252,7 @@ impl HovernetArgs {
     }
 
     /// The run's settings, as `run` and `tile` know them.
-    fn settings(&self) -> Result<RunConfig, Failure> {
+    fn settings(&self) -> Result<(RunConfig, TerminalConfig), Failure> {
         let settings = Settings {
             output: Some(self.output_dir.clone()),
             model: Some(self.model_path.clone()),
@@ -186,13 +261,11 @@ impl HovernetArgs {
             mpp: self.mpp.map(Auto::Is),
             ..Settings::default()
         };
-        Ok(RunConfig::resolve(settings, None, |name| {
-            std::env::var_os(name)
-        })?)
+        Ok(settings::resolve(settings, None)?)
     }
 
-    /// The first GPU of the list that is there, else the CPU.
-    fn device(&self) -> Result<Device, Failure> {
+    /// The first GPU of the list if it is there, else the CPU.
+    fn device(&self) -> Result<DeviceChoice, Failure> {
         let ids: Result<Vec<usize>, _> = self.gpu.split(',').map(|id| id.trim().parse()).collect();
         let Ok(ids) = ids else {
             return Err(Failure::usage(format!(
@@ -203,23 +276,22 @@ impl HovernetArgs {
         if ids.len() > 1 {
             self.note("one GPU works on a slide: the first of --gpu; split the cohort for more");
         }
-        match device::resolve(&DeviceChoice::Cuda(ids[..1].to_vec())) {
-            Ok(found) => Ok(found.first().copied().unwrap_or(Device::Cpu)),
-            Err(_) => {
-                self.note("no such GPU here: the CPU works");
-                Ok(Device::Cpu)
-            }
+        let first = DeviceChoice::Cuda(ids[..1].to_vec());
+        if device::resolve(&first).is_ok() {
+            return Ok(first);
         }
+        self.note("no such GPU here: the CPU works");
+        Ok(DeviceChoice::Cpu)
     }
 
-    /// The model on its device, and the names and colours of its types; `mpp` is what a HoVer-Net is to see.
-    fn model(&self, mpp: Option<f64>) -> Result<(Arc<Model>, Vec<TypeInfo>), Failure> {
-        let (folder, types) = self.checked_model()?;
-        let mut model = folder.load(self.device()?).map_err(Failure::usage)?;
-        if let (Some(mpp), Some(_)) = (mpp, mode_of(model.spec.architecture)) {
-            model.spec.mpp = mpp;
+    /// The slide's mask, or our own search for tissue where there is none.
+    fn mask_of(&self, masks: &Path, stem: &str) -> MaskChoice {
+        let path = masks.join(format!("{stem}.png"));
+        if path.is_file() {
+            return MaskChoice::File(path);
         }
-        Ok((Arc::new(model), types))
+        self.note(&format!("no {}: tissue is searched for", path.display()));
+        MaskChoice::Otsu
     }
 
     /// The model, checked against --model_mode and --nr_types, with the names and colours of --type_info_path.
@@ -269,14 +341,4 @@ fn mode_of(architecture: Architecture) -> Option<ModeFlag> {
         Architecture::HovernetOriginal => Some(ModeFlag::Original),
         _ => None,
     }
-}
-
-/// The nucleus with hover_net's type and `type_prob` (the share of its pixels), for every writer alike. Where no pixel
-/// has a type, hover_net answers 0, "no label": there the most probable type and its mean probability stay.
-fn typed_by_pixels(mut nucleus: Nucleus) -> Nucleus {
-    if nucleus.reference_type().is_some_and(|(id, _)| id > 0) {
-        let counts = nucleus.type_counts.iter();
-        nucleus.prob_sums = counts.map(|n| n.saturating_mul(255)).collect();
-    }
-    nucleus
 }

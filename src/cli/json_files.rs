@@ -6,14 +6,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::import::{self, Options, type_info};
+use crate::model::TypeInfo;
+use crate::output::{OutputError, Units};
+use crate::result::SlideResult;
+use crate::run::check_writable;
+use crate::run::ending::{EXIT_NONE, EXIT_SOME};
+use crate::run::inputs;
 use clap::Args;
-use wsi_nuclei::config::{Mpp, Units};
-use wsi_nuclei::import::{self, Options, type_info};
-use wsi_nuclei::model::TypeInfo;
-use wsi_nuclei::output::{OutputError, SlideResult};
 
-use super::run::writable;
-use super::{EXIT_NONE, EXIT_SOME, Failure, inputs, print};
+use super::settings::Mpp;
+use super::{Failure, print};
 
 /// Files of a run that are JSON but hold no nuclei.
 const NO_NUCLEI: [&str; 2] = ["run.json", "summary.json"];
@@ -58,7 +61,7 @@ impl JsonArgs {
 }
 
 /// Reads each file and lets `write` fill its folder.
-pub fn each(
+pub fn for_each_file(
     paths: &[PathBuf],
     args: &JsonArgs,
     units: Units,
@@ -67,7 +70,7 @@ pub fn each(
 ) -> Result<(), Failure> {
     let types = args.types()?;
     let files = files(paths, args.recursive)?;
-    writable(output)?;
+    check_writable(output)?;
     let mut failed = 0;
     for (stem, path) in &files {
         let folder = output.join(stem);

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
+use crate::output::pictures;
+use crate::slide::{self, mpp};
+use crate::tissue;
 use clap::Args;
-use wsi_nuclei::config::Mpp;
-use wsi_nuclei::output::pictures;
-use wsi_nuclei::slide::{self, mpp};
-use wsi_nuclei::tissue;
 
+use super::settings::Mpp;
 use super::{Failure, print};
 
 /// Find tissue and write it as a picture: 255 is tissue, one pixel about 8 µm.

@@ -3,7 +3,6 @@
 //! In: the command line. Out: results on standard output, messages on standard error, an exit code. Everything that
 //! can go wrong arrives here as a [`Failure`]; nothing below ends the process.
 
-mod children;
 mod completions;
 mod data;
 mod doctor;
@@ -11,17 +10,16 @@ mod eval;
 mod export;
 mod features;
 mod hovernet;
-mod inputs;
 mod json_files;
 mod mask;
 mod model;
 mod model_tune;
-mod models;
 mod plan;
 mod postproc;
 mod progress;
 mod report;
 mod run;
+pub mod settings;
 mod signals;
 mod slide;
 mod tile;
@@ -32,19 +30,16 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::machine::{libtorch, openslide};
+use crate::output::OutputError;
+use crate::run::ending::SlideFailure;
+pub use crate::run::ending::{EXIT_NONE, EXIT_SOME, EXIT_STOPPED, EXIT_USAGE};
+use crate::run::map::MapError;
+use crate::run::{Ending, RunError, exit_code};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use wsi_nuclei::config::ConfigError;
-use wsi_nuclei::machine::{libtorch, openslide};
-use wsi_nuclei::output::OutputError;
 
-/// Some slides failed or are incomplete; others are done.
-pub const EXIT_SOME: u8 = 1;
-/// The command line or the config is wrong: nothing was started.
-pub const EXIT_USAGE: u8 = 2;
-/// None of the slides could be done.
-pub const EXIT_NONE: u8 = 3;
-/// Stopped on request: run the same command again.
-pub const EXIT_STOPPED: u8 = 75;
+use settings::ConfigError;
+
 /// Second Ctrl-C.
 pub const EXIT_INTERRUPTED: u8 = 130;
 
@@ -91,6 +86,38 @@ impl From<ConfigError> for Failure {
 impl From<OutputError> for Failure {
     fn from(error: OutputError) -> Self {
         Self::slides(error)
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Usage(message) => Self::usage(message),
+            RunError::Machine(message) => Self::slides(message),
+        }
+    }
+}
+
+impl From<SlideFailure> for Failure {
+    fn from(failure: SlideFailure) -> Self {
+        Self::slides(failure)
+    }
+}
+
+impl From<MapError> for Failure {
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::Refused(error) => error.into(),
+            MapError::Failed(failure) => failure.into(),
+        }
+    }
+}
+
+/// What the endings of all slides come to; each has been shown already.
+fn outcome(endings: &[Ending]) -> Result<(), Failure> {
+    match exit_code(endings) {
+        0 => Ok(()),
+        code => Err(Failure::silent(code)),
     }
 }
 
@@ -179,7 +206,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
 
 /// The version, and what it computes with. clap keeps it for the life of the process.
 fn version() -> &'static str {
-    let model = match wsi_nuclei::model::library::embedded_spec() {
+    let model = match crate::model::library::embedded_spec() {
         Some(spec) => format!("model {}", spec.name),
         None => "no embedded model".into(),
     };

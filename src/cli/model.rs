@@ -3,16 +3,16 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use crate::model::DeviceChoice;
+use crate::model::convert;
+use crate::model::library::{Library, Listed, ModelInfo};
+use crate::train::{average, package};
 use clap::{Args, Subcommand};
 use tch::Kind;
-use wsi_nuclei::config::DeviceChoice;
-use wsi_nuclei::model::convert;
-use wsi_nuclei::model::library::{Library, Listed, ModelInfo};
-use wsi_nuclei::train::{average, package};
 
 use super::model_tune::{self, TuneArgs};
-use super::models::first_device;
 use super::{EXIT_SOME, Failure, print};
+use crate::run::models::first_device;
 
 /// See which models there are, and check one.
 #[derive(Debug, Args)]

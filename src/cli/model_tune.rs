@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use crate::model::ModelFolder;
+use crate::train::config::TrainConfig;
+use crate::train::tune::Tuned;
+use crate::train::{data, package, tune};
 use clap::Args;
-use wsi_nuclei::model::ModelFolder;
-use wsi_nuclei::train::config::TrainConfig;
-use wsi_nuclei::train::tune::Tuned;
-use wsi_nuclei::train::{data, package, tune};
 
 use super::{Failure, print};
 

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
+use crate::pipeline::{self, estimate};
+use crate::run::{Models, inputs};
 use clap::Args;
-use wsi_nuclei::config::{RunConfig, Settings};
-use wsi_nuclei::pipeline::{self, estimate};
 
-use super::models::Models;
-use super::{Failure, inputs, print};
+use super::settings::{self, Settings};
+use super::{Failure, print};
 
 /// What a run would take: tiles, patches, memory, scratch and time, from a trial of a few tiles; nothing is kept.
 #[derive(Debug, Args)]
@@ -33,9 +33,7 @@ pub struct PlanArgs {
 pub fn main(mut args: PlanArgs) -> Result<(), Failure> {
     // Nothing is written, so nobody has to say where.
     args.settings.output.get_or_insert_with(PathBuf::new);
-    let config = RunConfig::resolve(args.settings, args.config.as_deref(), |name| {
-        std::env::var_os(name)
-    })?;
+    let (config, _) = settings::resolve(args.settings, args.config.as_deref())?;
     let slides = inputs::from_paths(&[args.slide], false, inputs::SLIDE_EXTENSIONS, &config)?;
     let [slide] = slides.as_slice() else {
         return Err(Failure::usage(
@@ -43,10 +41,10 @@ pub fn main(mut args: PlanArgs) -> Result<(), Failure> {
         ));
     };
     let mut models = Models::new(&config)?;
-    let model = models.get(&slide.model).map_err(Failure::usage)?;
-    let batch = config.batch_size.unwrap_or(models.default_batch());
-    let prepared = pipeline::prepare(slide, &config, &model).map_err(Failure::slides)?;
-    let expected = estimate::estimate(prepared, &model, batch).map_err(Failure::slides)?;
+    let pool = models.get(&slide.model).map_err(Failure::usage)?;
+    let request = slide.request(&config);
+    let prepared = pipeline::prepare(&request, pool.model()).map_err(Failure::slides)?;
+    let expected = estimate::estimate(prepared, &pool).map_err(Failure::slides)?;
     if args.json {
         let text = serde_json::to_string_pretty(&expected).map_err(Failure::slides)?;
         return print(&(text + "\n"));

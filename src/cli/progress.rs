@@ -9,12 +9,13 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use crate::pipeline::events::Event;
+use crate::run::{Ending, RunEvent, SlideConfig};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use wsi_nuclei::config::{ProgressMode, RunConfig};
-use wsi_nuclei::pipeline::events::Event;
 
 use super::Failure;
+use super::settings::{ProgressMode, TerminalConfig};
 
 /// Plain lines come no closer than this.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -52,7 +53,7 @@ struct State {
 
 impl Progress {
     /// Opens the log file, if one is asked for.
-    pub fn new(config: &RunConfig) -> Result<Self, Failure> {
+    pub fn new(config: &TerminalConfig) -> Result<Self, Failure> {
         let log = config.log.as_deref().map(open_log).transpose()?;
         let show = match config.progress {
             _ if config.quiet => Show::Nothing,
@@ -86,8 +87,41 @@ impl Progress {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// Shows what happens to a run's slides.
+    pub fn show(&self, event: RunEvent<'_>) {
+        match event {
+            RunEvent::Begun(slide) => self.begin(&slide.stem),
+            RunEvent::Slide(event) => self.event(event),
+            RunEvent::Ended {
+                slide,
+                ending,
+                seconds,
+            } => self.ended(slide, ending, seconds),
+        }
+    }
+
+    fn ended(&self, slide: &SlideConfig, ending: &Ending, seconds: f64) {
+        let folder = slide.folder.display();
+        match ending {
+            Ending::Done { nuclei } => self.end(&format!(
+                "{nuclei} nuclei in {seconds:.1} s, written to {folder}"
+            )),
+            Ending::Share { tiles_left } => self.end(&format!(
+                "share done in {seconds:.1} s; {tiles_left} tiles of other shares are not done yet"
+            )),
+            Ending::Incomplete { nuclei, why } => self.error(&format!(
+                "{}: incomplete, {why}; the {nuclei} nuclei found are in {folder}",
+                slide.path.display()
+            )),
+            Ending::Stopped => {
+                self.end("stopped; what was done is kept: run the same command again to go on");
+            }
+            Ending::Refused(why) | Ending::Failed(why) => self.error(why),
+        }
+    }
+
     /// The next slide begins.
-    pub fn begin(&self, slide: &str) {
+    fn begin(&self, slide: &str) {
         let mut state = self.state();
         state.slide = slide.to_owned();
         state.started = Instant::now();
@@ -104,8 +138,7 @@ impl Progress {
         }
     }
 
-    /// Shows one event.
-    pub fn event(&self, event: Event) {
+    fn event(&self, event: Event) {
         let mut state = self.state();
         match event {
             Event::Stage(name) => {
@@ -196,7 +229,7 @@ impl Progress {
     }
 
     /// The slide is finished, well or not.
-    pub fn end(&self, text: &str) {
+    fn end(&self, text: &str) {
         let mut state = self.state();
         if let Some(bar) = state.bar.take() {
             bar.finish_and_clear();
@@ -205,7 +238,7 @@ impl Progress {
     }
 
     /// Something went wrong: always shown.
-    pub fn error(&self, text: &str) {
+    fn error(&self, text: &str) {
         let mut state = self.state();
         if let Some(bar) = state.bar.take() {
             bar.finish_and_clear();

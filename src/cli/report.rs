@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::output::report_html::{self, Results};
+use crate::output::{Units, crops, summary_json, table};
+use crate::pipeline;
+use crate::report::cohort::{self, CohortSlide};
+use crate::run::ending::{EXIT_NONE, EXIT_SOME};
+use crate::store::{Store, atomic};
 use clap::Args;
-use wsi_nuclei::config::Units;
-use wsi_nuclei::output::report_html::{self, Results};
-use wsi_nuclei::output::{crops, summary_json, table};
-use wsi_nuclei::pipeline;
-use wsi_nuclei::report::cohort::{self, CohortSlide};
-use wsi_nuclei::store::{Store, atomic};
 
-use super::{EXIT_NONE, EXIT_SOME, Failure, print};
+use super::{Failure, print};
 
 const REPORT: &str = "report.html";
 const INDEX: &str = "index.html";

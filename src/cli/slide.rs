@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use crate::slide::{self, SlideInfo, mpp};
 use clap::{Args, Subcommand};
-use wsi_nuclei::slide::{self, SlideInfo, mpp};
 
 use super::{Failure, print};
 

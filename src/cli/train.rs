@@ -2,19 +2,19 @@
 
 use std::path::PathBuf;
 
+use crate::model::DeviceChoice;
+use crate::model::device::keep_freed_memory;
+use crate::model::library::Library;
+use crate::model::{Architecture, ModelSpec};
+use crate::train::checkpoint;
+use crate::train::config::{DataSet, TrainConfig};
+use crate::train::formats;
+use crate::train::run::{Ended, Progress, Start, TrainJob, run};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use wsi_nuclei::config::DeviceChoice;
-use wsi_nuclei::model::device::keep_freed_memory;
-use wsi_nuclei::model::library::Library;
-use wsi_nuclei::model::{Architecture, ModelSpec};
-use wsi_nuclei::train::checkpoint;
-use wsi_nuclei::train::config::{DataSet, TrainConfig};
-use wsi_nuclei::train::formats;
-use wsi_nuclei::train::run::{Ended, Progress, Start, TrainJob, run};
 
-use super::models::first_device;
 use super::{EXIT_STOPPED, Failure, signals};
+use crate::run::models::first_device;
 
 /// The default training: what a bare `train --data FOLDER` changes only in its data.
 const DEFAULT: &str = include_str!("../../config/train-default.toml");

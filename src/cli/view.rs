@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::view::{Scene, Server, SlideChoice, ViewError};
 use clap::Args;
-use wsi_nuclei::view::{Scene, Server, SlideChoice, ViewError};
 
 use super::report::slide_folders;
 use super::signals::stop_flag;

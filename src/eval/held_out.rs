@@ -63,7 +63,7 @@ pub fn predict(model: &Model, image: &LabelledImage) -> Result<Annotation, Pipel
         Arc::new(PlainReader::from_rgb(&image.name, image.rgb.clone()));
     let (frames, level) = Frames::for_slide(reader.info(), [model.spec.mpp; 2], model.spec.mpp)?;
     let pixels = ProcImage::new(reader, frames, level, 64 << 20);
-    let predicted = image::predict(&pixels, model, None, false)?;
+    let predicted = image::predict(&pixels, model, image::ImageOptions::default())?;
     let nuclei = image::nuclei(
         &predicted.foreground,
         &model.spec.postproc,

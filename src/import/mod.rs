@@ -16,14 +16,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::config::Units;
+use crate::model::TypeInfo;
 use crate::model::spec::MAX_TYPES;
-use crate::model::{Architecture, ModelSpec, TypeInfo};
-use crate::nuclei::{Nucleus, PostprocParams, StainSums};
-use crate::output::{Imported, Said, SlideResult};
+use crate::nuclei::{Nucleus, StainSums};
+use crate::output::Units;
+use crate::result::{
+    Coverage, Imported, ImportedLabel, ModelCard, SlideMeta, SlideResult, SlideSource,
+};
 use crate::slide::frames::Frames;
-use crate::slide::{Level, SlideInfo};
-use crate::store::StoreMeta;
 use hovernet_json::{Entry, Header};
 
 /// µm/px of 40x.
@@ -74,12 +74,12 @@ pub fn read(path: &Path, options: &Options) -> Result<SlideResult, ImportError> 
     let header = hovernet_json::header(path)?;
     let scale = scale_of(path, &header, options)?;
     let grid = Grid::of(&header);
-    let mut all: Vec<(Said, Nucleus)> = Vec::with_capacity(header.count);
+    let mut all: Vec<(ImportedLabel, Nucleus)> = Vec::with_capacity(header.count);
     hovernet_json::for_each(path, |key, entry| {
         all.push(nucleus(key, entry, &grid)?);
         Ok(())
     })?;
-    all.sort_by_key(|(said, _)| said.id);
+    all.sort_by_key(|(label, _)| label.id);
     if let Some(pair) = all.windows(2).find(|pair| pair[0].0.id == pair[1].0.id) {
         return Err(ImportError::Content {
             path: path.to_owned(),
@@ -89,20 +89,17 @@ pub fn read(path: &Path, options: &Options) -> Result<SlideResult, ImportError> 
             ),
         });
     }
-    let (said, nuclei): (Vec<Said>, Vec<Nucleus>) = all.into_iter().unzip();
-    let types = types_of(&header, options, &said);
+    let (labels, nuclei): (Vec<ImportedLabel>, Vec<Nucleus>) = all.into_iter().unzip();
+    let types = types_of(&header, options, &labels);
     let meta = meta(path, &header, options, &scale, &grid, types, &nuclei);
     Ok(SlideResult {
-        done_px: meta.frames.proc_rect().area(),
+        coverage: Coverage::whole(meta.frames.proc_rect().area()),
         meta,
         nuclei,
-        unreadable_px: 0,
-        outside_px: 0,
-        missing_tiles: 0,
         read_errors: Vec::new(),
         rings: None,
         imported: Some(Imported {
-            said,
+            labels,
             scale_known: scale.mpp.is_some(),
         }),
     })
@@ -196,7 +193,7 @@ impl Grid {
     }
 }
 
-fn nucleus(key: &str, entry: Entry, grid: &Grid) -> Result<(Said, Nucleus), String> {
+fn nucleus(key: &str, entry: Entry, grid: &Grid) -> Result<(ImportedLabel, Nucleus), String> {
     let id = key
         .parse()
         .map_err(|_| format!("the key `{key}` is no whole number"))?;
@@ -210,7 +207,7 @@ fn nucleus(key: &str, entry: Entry, grid: &Grid) -> Result<(Said, Nucleus), Stri
     let points: Option<Vec<[i32; 2]>> = entry.contour.iter().map(|p| grid.px(*p)).collect();
     let points = points.ok_or("a point of its outline lies beyond any slide")?;
     let filled = fill::filled(&points)?;
-    let said = Said {
+    let label = ImportedLabel {
         id,
         type_id,
         type_prob: entry.type_prob,
@@ -225,17 +222,17 @@ fn nucleus(key: &str, entry: Entry, grid: &Grid) -> Result<(Said, Nucleus), Stri
         stain: StainSums::default(),
         cut: false,
     };
-    Ok((said, nucleus))
+    Ok((label, nucleus))
 }
 
 /// The file's own names, else the given ones, else numbers; an entry for every type that occurs. Empty: no nucleus has
 /// a type.
-fn types_of(header: &Header, options: &Options, said: &[Said]) -> Vec<TypeInfo> {
+fn types_of(header: &Header, options: &Options, labels: &[ImportedLabel]) -> Vec<TypeInfo> {
     let mut types = match &header.types {
         Some(types) if !types.is_empty() => types.clone(),
         _ => options.types.clone().unwrap_or_default(),
     };
-    let most = said.iter().filter_map(|said| said.type_id).max();
+    let most = labels.iter().filter_map(|label| label.type_id).max();
     for id in types.len()..most.map_or(0, |id| id + 1) {
         types.push(TypeInfo {
             name: format!("type {id}"),
@@ -253,7 +250,7 @@ fn meta(
     grid: &Grid,
     types: Vec<TypeInfo>,
     nuclei: &[Nucleus],
-) -> StoreMeta {
+) -> SlideMeta {
     let ratio = grid.proc_per_file;
     let proc_end = nuclei.iter().fold([1, 1], |end, nucleus| {
         let b = nucleus.bbox;
@@ -270,49 +267,24 @@ fn meta(
         proc_size_px: proc_size,
         proc_per_level0: ratio,
     };
-    let side = proc_size[0].max(proc_size[1]);
     let [proc_mpp_x, proc_mpp_y] = frames.proc_mpp();
-    StoreMeta {
+    SlideMeta {
         identity: BTreeMap::from([("json_sha256".to_owned(), json!(header.sha256))]),
-        tile_patches: 1,
-        tiles_xy: [1, 1],
-        planned_tiles: vec![[0, 0]],
-        patch_in_px: side,
-        patch_out_px: side,
         stem: options.stem.clone(),
-        slide: SlideInfo {
+        slide: SlideSource {
             path: path.to_owned(),
-            vendor: "json".into(),
-            levels: vec![Level {
-                width_px: size[0],
-                height_px: size[1],
-                downsample: 1.0,
-            }],
-            mpp: None,
             objective_power: header.mag,
             bounds_px: header.bounds_px,
-            background: [255; 3],
-            associated: Vec::new(),
-            properties: BTreeMap::new(),
-            file_bytes: 0,
             quickhash: header.slide.clone().unwrap_or_default(),
         },
         mpp_from: scale.from.into(),
         frames,
-        model: ModelSpec {
+        model: ModelCard {
             name: header.model_name.clone().unwrap_or("unknown".into()),
-            architecture: Architecture::Analytic,
             mpp: (proc_mpp_x * proc_mpp_y).sqrt(),
-            patch_in_px: side,
-            patch_out_px: side,
             types,
-            postproc: PostprocParams::default(),
-            weights: None,
             sha256: header.model_sha256.clone(),
-            licence: String::new(),
-            citation: String::new(),
-            training_data: String::new(),
-            scores: toml::Table::new(),
+            ..ModelCard::default()
         },
         tissue_mm2: frames.mm2(frames.proc_rect().area()),
         warnings: scale.warning.clone().into_iter().collect(),

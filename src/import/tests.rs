@@ -4,7 +4,8 @@ use super::fill::{Filled, filled};
 use super::*;
 use crate::geometry::Rect;
 use crate::nuclei::outline_through_centres;
-use crate::output::{fixture, nuclei_json};
+use crate::output::nuclei_json;
+use crate::result::fixture;
 
 fn options(units: Units) -> Options {
     Options {

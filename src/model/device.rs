@@ -8,10 +8,11 @@ use std::cell::Cell;
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Once, OnceLock};
 
+use serde::{Serialize, Serializer};
 use tch::Device;
 
 use super::error::ModelError;
@@ -63,6 +64,12 @@ impl fmt::Display for DeviceChoice {
                 write!(f, "cuda:{}", list.join(","))
             }
         }
+    }
+}
+
+impl Serialize for DeviceChoice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -17,6 +17,7 @@ mod morphology;
 pub mod params;
 mod plane;
 pub mod reference;
+mod rules;
 pub mod segment;
 pub mod sobel;
 pub mod stain;
@@ -29,6 +30,7 @@ pub use contour::{Polygon, outline_on_edges, outline_through_centres};
 pub use division::{Branch, Division};
 pub use foreground::{Foreground, HV_SCALE, Run};
 pub use params::{EnergyRule, PostprocParams};
+pub use rules::PostprocRules;
 pub use segment::{CUT, CutRule, Extent, divisions, segment, segment_extent, segment_with_traits};
 
 use crate::geometry::Rect;

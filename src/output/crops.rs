@@ -11,9 +11,10 @@ use image::{Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{OutputError, SlideResult, pictures, write_file};
+use super::{OutputError, pictures, write_file};
 use crate::features::type_entropy;
 use crate::report::slide::Crop;
+use crate::result::SlideResult;
 use crate::store::identity;
 use crate::tissue::TissueMask;
 
@@ -317,9 +318,9 @@ fn outlined(result: &SlideResult, field: &Field, pixels: &RgbImage) -> RgbImage 
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
     use crate::geometry::Rect;
+    use crate::result::fixture;
 
     /// A slide of 4 x 1 fields with 12, 0, 3 and 20 nuclei; those of the first field are unsure of their type.
     fn result() -> SlideResult {

@@ -11,12 +11,16 @@ use rayon::prelude::*;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::record::push_round2;
+use super::GeojsonFrame;
+use super::formats::RowSink;
+use super::gzip;
 use super::table::Row;
-use super::{SlideResult, pictures, significant};
-use crate::config::GeojsonFrame;
+use super::{pictures, significant};
 use crate::features::shape_um;
 use crate::nuclei::outline_on_edges;
+use crate::result::SlideResult;
+use crate::result::push_round2;
+use crate::store::atomic::Partial;
 
 /// Namespace of the version 5 UUIDs below: itself the version 5 of a name that only this program uses.
 const NAMESPACE: &str = "wsi-nuclei/nuclei.geojson";
@@ -205,11 +209,32 @@ fn measurements(row: &Row<'_>, result: &SlideResult) -> Vec<f64> {
     all
 }
 
+impl RowSink for Writer<'_, Partial> {
+    fn write_rows(&mut self, rows: &[Row<'_>]) -> io::Result<()> {
+        self.rows(rows)
+    }
+
+    fn commit(self: Box<Self>) -> io::Result<()> {
+        self.finish()?.commit()
+    }
+}
+
+impl RowSink for Writer<'_, gzip::Writer<Partial>> {
+    fn write_rows(&mut self, rows: &[Row<'_>]) -> io::Result<()> {
+        self.rows(rows)
+    }
+
+    fn commit(self: Box<Self>) -> io::Result<()> {
+        self.finish()?.finish()?.commit()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{fixture, table};
+    use super::super::table;
     use super::*;
-    use crate::config::Units;
+    use crate::output::Units;
+    use crate::result::fixture;
     use geojson::{Feature, FeatureCollection, GeometryValue};
 
     fn written(result: &SlideResult, frame: GeojsonFrame) -> Vec<u8> {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use image::{ImageBuffer, Luma};
 use npyz::WriterBuilder;
 
-use super::{OutputError, SlideResult, pictures, write_file};
+use super::{OutputError, pictures, write_file};
+use crate::result::SlideResult;
 
 /// Largest id that 16 bits hold.
 const MOST_IN_16_BITS: usize = u16::MAX as usize;
@@ -75,8 +76,8 @@ pub fn label_map(result: &SlideResult, path: &Path) -> Result<Vec<u32>, OutputEr
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
+    use crate::result::fixture;
 
     #[test]
     fn labels_follow_the_mask_at_ratio_1() {

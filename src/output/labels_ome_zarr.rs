@@ -15,9 +15,10 @@ use zarrs::array::codec::ZstdCodec;
 use zarrs::array::{Array, ArrayBuilder, ArrayMetadataOptions};
 use zarrs::filesystem::FilesystemStore;
 
-use super::{OutputError, SlideResult, pictures};
+use super::{OutputError, pictures};
 use crate::geometry::Rect;
 use crate::nuclei::Nucleus;
+use crate::result::SlideResult;
 
 const FOLDER: &str = "labels.ome.zarr";
 /// Side of a chunk, px.
@@ -309,8 +310,8 @@ fn type_label(result: &SlideResult) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
+    use crate::result::fixture;
 
     fn read<T: zarrs::array::ElementOwned>(path: &Path, name: &str) -> (Vec<u64>, Vec<T>) {
         let storage = Arc::new(FilesystemStore::new(path).unwrap());

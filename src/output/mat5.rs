@@ -9,8 +9,9 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-use super::{OutputError, SlideResult, labels, write_file};
+use super::{OutputError, labels, write_file};
 use crate::prediction::PredictionMap;
+use crate::result::SlideResult;
 
 /// Data types and array classes of the format.
 const MI_INT8: u32 = 1;
@@ -194,8 +195,8 @@ fn raw_map(map: &PredictionMap) -> (Vec<usize>, Vec<f32>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
+    use crate::result::fixture;
     use crate::train::formats::mat5 as reader;
 
     #[test]

@@ -9,14 +9,15 @@ use image::{Rgb, RgbImage};
 
 use super::table::{self, Measurements};
 use super::{
-    Choice, Pictures, SlideResult, fixture, labels_ome_zarr, nuclei_json, report_html,
-    summary_json, write_all, write_tables,
+    Choice, Pictures, labels_ome_zarr, nuclei_json, report_html, summary_json, write_all,
+    write_nuclei,
 };
-use crate::config::{Format, GeojsonFrame, Units};
 use crate::geometry::Rect;
 use crate::machine::peak_memory_bytes;
 use crate::nuclei::Nucleus;
+use crate::output::{Format, GeojsonFrame, Units};
 use crate::pipeline;
+use crate::result::{SlideResult, fixture};
 use crate::store::{Store, TileResult};
 use crate::tissue::TissueMask;
 
@@ -63,13 +64,14 @@ const PATCH_PX: i32 = 400;
 
 /// The nuclei in `folder/store.zarr`, as a run would leave them.
 pub(crate) fn in_store(folder: &Path) {
-    let mut result = result();
+    let result = result();
     let side = TILE_PATCHES * PATCH_PX;
     let tiles = SIDE * SPACING_PX / side;
-    let meta = &mut result.meta;
-    (meta.tile_patches, meta.patch_out_px) = (TILE_PATCHES, PATCH_PX);
-    meta.tiles_xy = [tiles; 2];
-    meta.planned_tiles = (0..tiles * tiles).map(|i| [i % tiles, i / tiles]).collect();
+    let planned = (0..tiles * tiles).map(|i| [i % tiles, i / tiles]).collect();
+    let mut meta = crate::store::tests::meta(planned, [tiles; 2]);
+    (meta.layout.tile_patches, meta.layout.patch_out_px) = (TILE_PATCHES, PATCH_PX);
+    meta.frames = result.meta.frames;
+    let meta = &meta;
     let thumb = look();
     let mask = TissueMask::all(meta.frames.level0_size_px, [0.25; 2]);
     let store = Store::create(&folder.join("store.zarr"), meta, &thumb, &mask).unwrap();
@@ -155,7 +157,7 @@ fn write_table(result: &SlideResult, format: Format, folder: &Path) {
         units: Units::Um,
         geojson_frame: GeojsonFrame::Qupath,
     };
-    write_tables(result, choice, folder).unwrap();
+    write_nuclei(result, choice, folder).unwrap();
 }
 
 fn report(result: &SlideResult, measured: Measurements, path: &Path) {
@@ -181,6 +183,7 @@ fn write_everything(result: &SlideResult, folder: &Path) {
         overlay: None,
         crops: Vec::new(),
         legend: false,
+        captions: Vec::new(),
     };
     let choice = Choice {
         formats: &[

@@ -4,6 +4,7 @@
 //! Never reads a slide, and never writes a clock, a host or a random number into a result (run.json is no result).
 
 pub mod crops;
+mod formats;
 pub mod geojson;
 pub mod gzip;
 pub mod labels;
@@ -16,16 +17,12 @@ pub mod pictures;
 pub mod plausible;
 pub mod qupath_tsv;
 pub mod raw_map;
-pub mod record;
 pub mod report_html;
-pub mod run_json;
 pub mod summary_json;
 pub mod table;
 pub mod tables;
 pub mod tutorial_csv;
 
-#[cfg(test)]
-pub(crate) mod fixture;
 #[cfg(test)]
 pub(crate) mod million;
 
@@ -34,15 +31,15 @@ use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, RgbImage};
 
-use crate::config::{Format, GeojsonFrame, Units};
-use crate::features::Ring;
-use crate::nuclei::Nucleus;
-use crate::slide::frames::Frames;
-use crate::store::{StoreMeta, atomic};
+use crate::report::slide::Crop;
+use crate::result::SlideResult;
+use crate::store::atomic;
 use crate::tissue::TissueMask;
 
-pub use record::{Record, Said};
-pub use tables::write_tables;
+pub use formats::{Format, Formats, GeojsonFrame, Needs, Units};
+pub use tables::write_nuclei;
+
+use formats::Writer;
 
 /// A file that could not be written. Messages name the file, what happened and the cure.
 #[derive(Debug, thiserror::Error)]
@@ -56,67 +53,6 @@ pub enum OutputError {
     Content { path: PathBuf, reason: String },
 }
 
-/// Everything the writers need about one finished slide.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SlideResult {
-    pub meta: StoreMeta,
-    /// Sorted by first pixel in raster order; a nucleus's id is its place, from 1.
-    pub nuclei: Vec<Nucleus>,
-    /// One for each nucleus, in their order; none where the pixels around nuclei were not at hand.
-    pub rings: Option<Vec<Ring>>,
-    pub done_px: u64,
-    pub unreadable_px: u64,
-    /// Planned tiles' proc px that no patch covers.
-    pub outside_px: u64,
-    /// Planned tiles without a valid chunk (0 when complete).
-    pub missing_tiles: usize,
-    pub read_errors: Vec<String>,
-    /// Where the nuclei were read from a file, not found in pixels.
-    pub imported: Option<Imported>,
-}
-
-/// What is known of nuclei that were read from a file (src/import).
-#[derive(Debug, Clone, PartialEq)]
-pub struct Imported {
-    /// One for each nucleus, in their order: that of the ids.
-    pub said: Vec<Said>,
-    /// Whether µm/px is known. Where not, the frames have 1 and nothing may be given in µm.
-    pub scale_known: bool,
-}
-
-impl SlideResult {
-    pub fn frames(&self) -> &Frames {
-        &self.meta.frames
-    }
-
-    /// The ring of the nucleus at `place`; without pixels where it is not known.
-    pub fn ring(&self, place: usize) -> Ring {
-        let ring = self.rings.as_ref().and_then(|rings| rings.get(place));
-        ring.copied().unwrap_or_default()
-    }
-
-    /// Whether lengths can be given in µm.
-    pub fn scale_known(&self) -> bool {
-        self.imported.as_ref().is_none_or(|i| i.scale_known)
-    }
-
-    /// What a type is called where every type must have a name.
-    pub fn type_name(&self, id: usize) -> String {
-        match self.meta.model.types.get(id) {
-            Some(kind) => kind.name.clone(),
-            None => format!("type {id}"),
-        }
-    }
-
-    /// The nuclei with their ids, types and level-0 coordinates, in order of id.
-    pub fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        self.nuclei
-            .iter()
-            .enumerate()
-            .map(|(place, nucleus)| Record::new(place, nucleus, self))
-    }
-}
-
 /// The pictures that go with a result, read by someone else.
 pub struct Pictures {
     /// The whole slide, small.
@@ -128,6 +64,22 @@ pub struct Pictures {
     pub crops: Vec<(crops::Field, RgbImage)>,
     /// Whether a strip below overlay.png names the types; without it the picture keeps its size.
     pub legend: bool,
+    /// The crops as the report shows them: empty until they are written.
+    pub captions: Vec<Crop>,
+}
+
+impl Pictures {
+    /// The thumbnail and the mask alone, with a legend below the overlay.
+    pub fn new(thumb: RgbImage, mask: TissueMask) -> Self {
+        Self {
+            thumb,
+            mask,
+            overlay: None,
+            crops: Vec::new(),
+            legend: true,
+            captions: Vec::new(),
+        }
+    }
 }
 
 /// What is written, and how.
@@ -140,52 +92,40 @@ pub struct Choice<'a> {
 }
 
 /// Writes every file of a slide but run.json into `folder`: the chosen formats, summary.json, thumb.png, mask.png.
+///
+/// # Errors
+/// [`OutputError`] for the first file that cannot be written; each file is there whole or not at all.
 pub fn write_all(
     result: &SlideResult,
-    pictures: Pictures,
+    mut pictures: Pictures,
     choice: Choice<'_>,
     folder: &Path,
 ) -> Result<(), OutputError> {
+    for format in choice.formats {
+        if let Writer::Picture(write) = format.writer() {
+            write(result, &mut pictures, folder)?;
+        }
+    }
+    let measured = write_nuclei(result, choice, folder)?;
     let Pictures {
         thumb,
         mask,
-        overlay,
-        crops,
-        legend,
+        captions,
+        ..
     } = pictures;
-    let formats = choice.formats;
-    // The largest picture goes first: its memory is free again when the tables need theirs.
-    if formats.contains(&Format::Overlay) {
-        let mut picture = overlay.unwrap_or_else(|| thumb.clone());
-        pictures::draw_outlines(&mut picture, result);
-        if legend {
-            picture = pictures::with_legend(picture, result);
-        }
-        pictures::write_png(&picture.into(), &folder.join("overlay.png"))?;
-    }
-    let measured = write_tables(result, choice, folder)?;
-    if formats.contains(&Format::Json) {
-        nuclei_json::write(result, &folder.join("nuclei.json"))?;
-    }
     pictures::write_png(&thumb.clone().into(), &folder.join("thumb.png"))?;
     let cells: DynamicImage = pictures::mask_picture(&mask).into();
     pictures::write_png(&cells, &folder.join("mask.png"))?;
     let summary = summary_json::summary(result, &measured.medians);
     summary_json::write(&summary, &folder.join("summary.json"))?;
-    let crops = match formats.contains(&Format::Crops) {
-        true => crops::write(result, &crops, folder)?,
-        false => Vec::new(),
-    };
-    if formats.contains(&Format::OmeZarr) {
-        labels_ome_zarr::write(result, folder)?;
-    }
-    if formats.contains(&Format::Report) {
+    let paged = |format: &Format| matches!(format.writer(), Writer::Page);
+    if choice.formats.iter().any(paged) {
         let results = report_html::Results {
             summary,
             measured,
             thumb,
             mask,
-            crops,
+            crops: captions,
         };
         report_html::write(results, &folder.join("report.html"))?;
     }
@@ -201,7 +141,7 @@ pub fn make_folder(path: &Path) -> Result<(), OutputError> {
 }
 
 /// Writes one file whole or not at all.
-fn write_file(
+pub(crate) fn write_file(
     path: &Path,
     content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), OutputError> {

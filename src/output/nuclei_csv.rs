@@ -8,9 +8,11 @@ use std::io::{self, Write};
 
 use rayon::prelude::*;
 
-use super::SlideResult;
+use super::Units;
+use super::formats::RowSink;
 use super::table::{self, Cell, Column, Measurements, Row};
-use crate::config::Units;
+use crate::result::SlideResult;
+use crate::store::atomic::Partial;
 
 /// Rows that one core turns into text at a time.
 const PART: usize = 256;
@@ -88,10 +90,21 @@ fn inner(csv: csv::Writer<Vec<u8>>) -> io::Result<Vec<u8>> {
     csv.into_inner().map_err(|e| io::Error::other(text(e)))
 }
 
+impl RowSink for Writer<'_, Partial> {
+    fn write_rows(&mut self, rows: &[Row<'_>]) -> io::Result<()> {
+        self.rows(rows)
+    }
+
+    fn commit(self: Box<Self>) -> io::Result<()> {
+        self.finish()?.commit()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{fixture, nuclei_json};
+    use super::super::nuclei_json;
     use super::*;
+    use crate::result::fixture;
     use std::collections::BTreeMap;
 
     fn read(result: &SlideResult, units: Units) -> (Vec<String>, Vec<BTreeMap<String, String>>) {

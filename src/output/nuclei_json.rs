@@ -11,9 +11,10 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::record::push_round2;
-use super::{OutputError, Record, SlideResult, write_file};
+use super::{OutputError, write_file};
 use crate::nuclei::outline_through_centres;
+use crate::result::push_round2;
+use crate::result::{Record, SlideResult};
 
 /// Nuclei turned into text at a time: enough to feed every core, little to hold.
 const CHUNK: usize = 8192;
@@ -133,8 +134,8 @@ fn whole_if_whole(value: Option<f64>) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
+    use crate::result::fixture;
     use serde_json::Value;
 
     fn parse(ratio: f64) -> Value {

@@ -21,9 +21,11 @@ use parquet::schema::types::{ColumnPath, Type};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::SlideResult;
+use super::Units;
+use super::formats::RowSink;
 use super::table::{self, Cell, Column, Kind, Row};
-use crate::config::Units;
+use crate::result::SlideResult;
+use crate::store::atomic::Partial;
 
 /// Rows of a row group: eight chunks of the table.
 const GROUP: usize = 8 * table::CHUNK;
@@ -275,10 +277,21 @@ fn wrong(error: ParquetError) -> io::Error {
     }
 }
 
+impl RowSink for Writer<'_, Partial> {
+    fn write_rows(&mut self, rows: &[Row<'_>]) -> io::Result<()> {
+        self.rows(rows)
+    }
+
+    fn commit(self: Box<Self>) -> io::Result<()> {
+        self.finish()?.commit()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{fixture, nuclei_csv};
+    use super::super::nuclei_csv;
     use super::*;
+    use crate::result::fixture;
     use parquet::basic::ColumnOrder;
     use parquet::file::reader::{FileReader, SerializedFileReader};
     use parquet::file::statistics::Statistics;

@@ -9,9 +9,10 @@ use font8x8::UnicodeFonts;
 use image::codecs::png::PngEncoder;
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 
-use super::{OutputError, Record, SlideResult, write_file};
+use super::{OutputError, Pictures, write_file};
 use crate::nuclei::outline_through_centres;
 use crate::report::overlay::TYPE_COLOURS;
+use crate::result::{Record, SlideResult};
 use crate::tissue::TissueMask;
 
 /// Longest side of overlay.png, px: larger slides are drawn smaller.
@@ -26,6 +27,21 @@ pub fn write_png(picture: &DynamicImage, path: &Path) -> Result<(), OutputError>
             .write_with_encoder(PngEncoder::new(out))
             .map_err(std::io::Error::other)
     })
+}
+
+/// Writes overlay.png: the pictures' overlay, or the thumbnail, with every nucleus outlined.
+pub(super) fn write_overlay(
+    result: &SlideResult,
+    pictures: &mut Pictures,
+    folder: &Path,
+) -> Result<(), OutputError> {
+    let overlay = pictures.overlay.take();
+    let mut picture = overlay.unwrap_or_else(|| pictures.thumb.clone());
+    draw_outlines(&mut picture, result);
+    if pictures.legend {
+        picture = with_legend(picture, result);
+    }
+    write_png(&picture.into(), &folder.join("overlay.png"))
 }
 
 /// The mask as a picture: one px a cell, 255 is tissue.
@@ -213,8 +229,8 @@ fn draw_text(picture: &mut RgbImage, x: u32, y: u32, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
+    use crate::result::fixture;
 
     #[test]
     fn outlines_lie_on_the_nuclei_in_their_colours() {

@@ -3,7 +3,7 @@
 //! In: a [`SlideResult`]. Out: warnings for people. A wrong µm/px makes nuclei of impossible size and nothing else shows
 //! it. Never changes or drops a nucleus.
 
-use super::SlideResult;
+use crate::result::SlideResult;
 
 /// Median equivalent diameters of nuclei that tissue has, µm: lymphocytes have 6 to 7, tumour nuclei up to 13.
 const DIAMETER_UM: std::ops::RangeInclusive<f64> = 4.0..=15.0;
@@ -48,7 +48,7 @@ fn median_diameter_um(result: &SlideResult) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::fixture;
+    use crate::result::fixture;
 
     #[test]
     fn nuclei_of_impossible_size_are_a_warning_with_its_cure() {

@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use super::{OutputError, SlideResult, pictures, write_file};
+use super::{OutputError, pictures, write_file};
+use crate::result::SlideResult;
 
 /// Writes `path`.
 pub fn write(result: &SlideResult, path: &Path) -> Result<(), OutputError> {
@@ -32,8 +33,8 @@ pub fn write(result: &SlideResult, path: &Path) -> Result<(), OutputError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
+    use crate::result::fixture;
 
     #[test]
     fn one_line_a_nucleus() {

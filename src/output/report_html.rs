@@ -190,11 +190,12 @@ fn read_table(path: &Path, level0_size_px: [u64; 2]) -> Result<Measurements, Out
 
 #[cfg(test)]
 mod tests {
-    use super::super::{fixture, nuclei_csv, pictures, summary_json, table};
+    use super::super::{nuclei_csv, pictures, summary_json, table};
+    use crate::result::fixture;
     use std::fs::File;
 
     use super::*;
-    use crate::config::Units;
+    use crate::output::Units;
 
     fn results(folder: &Path) -> Results {
         let result = fixture::result(1.0);

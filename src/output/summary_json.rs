@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{OutputError, SlideResult, plausible, write_file};
+use super::{OutputError, plausible, write_file};
+use crate::result::SlideResult;
 
 /// Median of each feature over all nuclei, and over those of a type, by column name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,6 +30,7 @@ pub fn write(summary: &Value, path: &Path) -> Result<(), OutputError> {
 pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
     let meta = &result.meta;
     let area = Area::of(result);
+    let covered = &result.coverage;
     let mut warnings = meta.warnings.clone();
     warnings.extend(area.warnings(result));
     warnings.extend(plausible::warnings(result));
@@ -40,7 +42,7 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
         "mpp_from": meta.mpp_from,
         "width": meta.frames.level0_size_px[0],
         "height": meta.frames.level0_size_px[1],
-        "complete": result.missing_tiles == 0 && result.unreadable_px == 0,
+        "complete": covered.missing_tiles == 0 && covered.unreadable_px == 0,
         "nuclei": {
             "count": result.nuclei.len(),
             "density_per_mm2": density(result.nuclei.len(), area.done_mm2),
@@ -58,13 +60,13 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
         // The same in px at the model's µm/px, exact: planned = done + unreadable + missing, tiles = planned + outside.
         "area_px": {
             "tiles": area.tiles_px,
-            "planned": result.done_px + result.unreadable_px + area.missing_px,
-            "done": result.done_px,
-            "unreadable": result.unreadable_px,
+            "planned": covered.done_px + covered.unreadable_px + area.missing_px,
+            "done": covered.done_px,
+            "unreadable": covered.unreadable_px,
             "missing": area.missing_px,
-            "outside": result.outside_px,
+            "outside": covered.outside_px,
         },
-        "tiles": {"planned": meta.planned_tiles.len(), "missing": result.missing_tiles},
+        "tiles": {"planned": covered.planned_tiles, "missing": covered.missing_tiles},
         "feature_medians": {
             "all": median_map(&medians.all),
             "types": Value::Object(medians.by_type.iter().map(|(id, list)| {
@@ -101,10 +103,11 @@ struct Area {
 impl Area {
     fn of(result: &SlideResult) -> Self {
         let frames = result.frames();
-        let tiles_px = planned_tiles_px(result);
-        let accounted = result.done_px + result.unreadable_px + result.outside_px;
+        let covered = &result.coverage;
+        let tiles_px = covered.tiles_px;
+        let accounted = covered.done_px + covered.unreadable_px + covered.outside_px;
         let rest = i128::from(tiles_px) - i128::from(accounted);
-        let missing_px = if result.missing_tiles > 0 {
+        let missing_px = if covered.missing_tiles > 0 {
             rest.max(0)
         } else {
             0
@@ -113,9 +116,9 @@ impl Area {
             tiles_px,
             missing_px: missing_px as u64,
             tiles_mm2: frames.mm2(tiles_px),
-            done_mm2: frames.mm2(result.done_px),
-            unreadable_mm2: frames.mm2(result.unreadable_px),
-            outside_mm2: frames.mm2(result.outside_px),
+            done_mm2: frames.mm2(covered.done_px),
+            unreadable_mm2: frames.mm2(covered.unreadable_px),
+            outside_mm2: frames.mm2(covered.outside_px),
             missing_mm2: frames.mm2(missing_px as u64),
             astray_px: rest - missing_px,
         }
@@ -131,17 +134,16 @@ impl Area {
         if result.nuclei.is_empty() {
             warnings.push("no nucleus was found".to_owned());
         }
-        if result.unreadable_px > 0 {
+        if result.coverage.unreadable_px > 0 {
             warnings.push(format!(
                 "{:.4} mm² could not be read: nuclei there are missing",
                 self.unreadable_mm2
             ));
         }
-        if result.missing_tiles > 0 {
+        if result.coverage.missing_tiles > 0 {
             warnings.push(format!(
                 "{} of {} tiles are not done: run the same command again",
-                result.missing_tiles,
-                result.meta.planned_tiles.len()
+                result.coverage.missing_tiles, result.coverage.planned_tiles
             ));
         }
         if self.astray_px != 0 {
@@ -158,21 +160,6 @@ impl Area {
         }
         warnings
     }
-}
-
-/// Proc px of the planned tiles, clipped to the slide.
-fn planned_tiles_px(result: &SlideResult) -> u64 {
-    let meta = &result.meta;
-    let side = i64::from(meta.tile_patches) * i64::from(meta.patch_out_px);
-    let [width, height] = meta.frames.proc_size_px.map(i64::from);
-    meta.planned_tiles
-        .iter()
-        .map(|[col, row]| {
-            let w = (width - i64::from(*col) * side).clamp(0, side.max(0));
-            let h = (height - i64::from(*row) * side).clamp(0, side.max(0));
-            (w * h) as u64
-        })
-        .sum()
 }
 
 fn types(result: &SlideResult, done_mm2: f64) -> Value {
@@ -229,8 +216,8 @@ fn number(value: f64) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
+    use crate::result::fixture;
 
     #[test]
     fn counts_densities_and_areas_add_up() {
@@ -260,10 +247,10 @@ mod tests {
     #[test]
     fn area_that_nobody_accounts_for_is_a_warning() {
         let mut result = fixture::result(1.0);
-        result.done_px -= 100;
+        result.coverage.done_px -= 100;
         let value = summary(&result, &Medians::default());
         assert!(value["warnings"].to_string().contains("100 proc px"));
-        result.missing_tiles = 1;
+        result.coverage.missing_tiles = 1;
         let value = summary(&result, &Medians::default());
         assert!(!value["warnings"].to_string().contains("accounted"));
         assert_eq!(value["area_mm2"]["missing"], 6.25e-6);

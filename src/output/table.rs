@@ -6,14 +6,15 @@
 
 use rayon::prelude::*;
 
-use super::record::round2;
+use super::significant;
 use super::summary_json::Medians;
-use super::{Record, SlideResult, significant};
-use crate::config::Units;
 use crate::features::{
     Neighbourhood, Ring, Shape, Stain, neighbours, neighbours_among, shape_of, shape_um, stain,
     type_entropy,
 };
+use crate::output::Units;
+use crate::result::round2;
+use crate::result::{Record, SlideResult};
 
 /// Nuclei measured at a time.
 pub const CHUNK: usize = 8192;
@@ -457,8 +458,8 @@ fn median(mut values: Vec<f32>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::*;
+    use crate::result::fixture;
 
     fn measured(ratio: f64, units: Units) -> (Vec<Vec<f64>>, Medians) {
         let result = fixture::result(ratio);

@@ -6,8 +6,9 @@
 use std::path::Path;
 
 use super::table::{self, Row};
-use super::{OutputError, SlideResult, significant, write_file};
-use crate::config::Units;
+use super::{OutputError, significant, write_file};
+use crate::output::Units;
+use crate::result::SlideResult;
 
 const COLUMNS: [&str; 20] = [
     "id",

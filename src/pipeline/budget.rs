@@ -9,7 +9,7 @@ use crate::output::pictures::OVERLAY_SIDE_PX;
 use crate::plan::Plan;
 
 /// What the process holds before any slide: code, libtorch, the slide library.
-const BASE_BYTES: u64 = 320 << 20;
+pub const BASE_BYTES: u64 = 320 << 20;
 /// Proc px side of a tile by default.
 const TILE_PX: u32 = 2048;
 /// Bytes a foreground pixel takes beside its type probabilities: np, h, v, RGB, runs; twice while parts are merged.

@@ -4,13 +4,12 @@
 //! the slide's own tiles into a temporary store. Never writes elsewhere, and leaves nothing behind.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::{PipelineError, Prepared, budget, run};
 use crate::machine::peak_memory_bytes;
-use crate::model::{Architecture, Model, device};
+use crate::model::{Architecture, Pool, device};
 use crate::plan::Plan;
 use crate::store::StoreError;
 
@@ -58,21 +57,17 @@ struct Scaled {
     seconds: f64,
 }
 
-/// Estimates a run of `prepared` with `batch` patches at once; takes about ten seconds.
+/// Estimates a run of `prepared`; takes about ten seconds.
 ///
 /// # Errors
 /// What a run of the sample could end with.
-pub fn estimate(
-    prepared: Prepared,
-    model: &Arc<Model>,
-    batch: usize,
-) -> Result<Estimate, PipelineError> {
+pub fn estimate(prepared: Prepared, pool: &Pool) -> Result<Estimate, PipelineError> {
     let plan = &prepared.plan;
     let frames = *prepared.image.frames();
     let patches = plan.patches();
     let planned_mm2 = frames.mm2(plan.planned_px());
     let workers = prepared.budget.infer_workers;
-    let seconds_a_patch = seconds_a_patch(&prepared, model)?;
+    let seconds_a_patch = seconds_a_patch(&prepared, pool)?;
     // The sample's workers allocate on threads of their own: what this one keeps would come on top.
     device::release_freed_memory();
     // Typical figures, until a sample says better.
@@ -93,7 +88,7 @@ pub fn estimate(
     };
     let count = sample_size(plan, seconds_a_patch / workers as f64);
     if count > 0 {
-        let scaled = sample(prepared, count, model, batch)?;
+        let scaled = sample(prepared, count, pool)?;
         estimate.sampled_tiles = count;
         estimate.memory_bytes = scaled.memory_bytes;
         estimate.scratch_bytes = scaled.scratch_bytes;
@@ -114,20 +109,15 @@ fn sample_size(plan: &Plan, seconds: f64) -> usize {
 }
 
 /// Runs `count` tiles, evenly spread, into a temporary store, and scales what they took to all of them.
-fn sample(
-    mut prepared: Prepared,
-    count: usize,
-    model: &Arc<Model>,
-    batch: usize,
-) -> Result<Scaled, PipelineError> {
+fn sample(mut prepared: Prepared, count: usize, pool: &Pool) -> Result<Scaled, PipelineError> {
     let (whole, budget) = (prepared.plan.clone(), prepared.budget);
-    let growth = match model.spec.architecture {
+    let growth = match pool.model().spec.architecture {
         Architecture::Analytic => 1.0,
         _ => NETWORK_GROWTH,
     };
     let evenly = |i: usize| (2 * i + 1) * whole.tiles.len() / (2 * count);
     prepared.plan.tiles = (0..count).map(|i| whole.tiles[evenly(i)].clone()).collect();
-    prepared.meta.planned_tiles = prepared.plan.tiles.iter().map(|t| [t.col, t.row]).collect();
+    prepared.meta.layout = prepared.plan.layout();
     prepared.shard = None;
     let (sampled_px, whole_px) = (prepared.plan.planned_px(), whole.planned_px());
     let share = sampled_px as f64 / whole_px.max(1) as f64;
@@ -141,7 +131,7 @@ fn sample(
     let before = bytes_of(&path);
     let begun = Instant::now();
     let go_on = AtomicBool::new(false);
-    let finished = run(prepared, &store, model.clone(), batch, &go_on, &|_| {})?;
+    let finished = run(prepared, &store, pool, &go_on, &|_| {})?;
     let seconds = begun.elapsed().as_secs_f64();
     let nuclei = finished.loaded.slide.nuclei.len() as f64 / share;
 
@@ -169,12 +159,12 @@ fn bytes_of(folder: &Path) -> u64 {
 }
 
 /// The second of two patches: the first one warms caches up.
-fn seconds_a_patch(prepared: &Prepared, model: &Model) -> Result<f64, PipelineError> {
+fn seconds_a_patch(prepared: &Prepared, pool: &Pool) -> Result<f64, PipelineError> {
     let Some(&patch) = prepared.plan.tiles.iter().flat_map(|t| &t.patches).next() else {
         return Ok(0.0);
     };
     let rgb = prepared.image.region(prepared.plan.grid.in_rect(patch))?;
-    let mut worker = model.worker();
+    let mut worker = pool.worker();
     worker.predict(std::slice::from_ref(&rgb))?;
     let start = Instant::now();
     worker.predict(std::slice::from_ref(&rgb))?;

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use super::PipelineError;
-use super::grid_of;
+use super::{grid_of, patch};
 use crate::geometry::Rect;
 use crate::model::Model;
 use crate::nuclei::{Foreground, Nucleus, PostprocParams, blobs, reference, segment};
@@ -25,6 +25,17 @@ pub struct ImagePrediction {
     pub done_px: u64,
 }
 
+/// How an image is predicted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ImageOptions {
+    /// Side of the network's input, px; `None`: the model's.
+    pub patch_px: Option<u32>,
+    /// Patches at once on a GPU; `None`: what suits the device.
+    pub batch: Option<usize>,
+    /// Whether the whole prediction map is kept.
+    pub keep_map: bool,
+}
+
 /// Predicts every patch of `image`.
 ///
 /// # Errors
@@ -32,63 +43,43 @@ pub struct ImagePrediction {
 pub fn predict(
     image: &ProcImage,
     model: &Model,
-    patch_px: Option<u32>,
-    keep_map: bool,
+    options: ImageOptions,
 ) -> Result<ImagePrediction, PipelineError> {
+    let spec = &model.spec;
     let size = image.frames().proc_rect();
-    if keep_map && size.area() > MAX_DENSE_PX {
+    if options.keep_map && size.area() > MAX_DENSE_PX {
         return Err(PipelineError::TooLarge {
             w: size.w,
             h: size.h,
         });
     }
-    let grid = grid_of(&model.spec, image.frames(), patch_px)?;
-    let threshold = model.spec.postproc.np_threshold;
+    let grid = grid_of(spec, image.frames(), options.patch_px)?;
+    let threshold = spec.postproc.np_threshold;
     let patches: Vec<PatchIndex> = (0..grid.rows())
         .flat_map(|row| (0..grid.cols()).map(move |col| PatchIndex { col, row }))
         .collect();
-    let mut map = keep_map.then(|| empty_map(size, model.spec.types.len()));
+    let mut map = options.keep_map.then(|| empty_map(size, spec.types.len()));
     let mut parts = Vec::with_capacity(patches.len());
+    let batch = options.batch.unwrap_or_else(|| model.usual_batch());
     // A few patches at a time: dense maps of all patches would not fit.
-    for some in patches.chunks(rayon::current_num_threads().max(1) * 2) {
-        let done: Vec<_> = some
+    let at_once = (rayon::current_num_threads().max(1) * 2).max(batch);
+    for some in patches.chunks(at_once) {
+        let pixels = some
             .par_iter()
-            .map_init(
-                || model.worker(),
-                |worker, &index| {
-                    let rgb = image.region(grid.in_rect(index))?;
-                    let dense = worker
-                        .predict(std::slice::from_ref(&rgb))
-                        .map_err(PipelineError::Model)?;
-                    let dense = dense
-                        .into_iter()
-                        .next()
-                        .ok_or_else(|| PipelineError::Panic("no map".into()))?;
-                    let clip = grid.out_rect(index);
-                    let margin = ((grid.patch_in_px - grid.patch_out_px) / 2) as u32;
-                    let inner = image::imageops::crop_imm(
-                        &rgb,
-                        margin,
-                        margin,
-                        dense.width as u32,
-                        dense.height as u32,
-                    );
-                    let fg = Foreground::from_patch(
-                        &dense,
-                        &inner.to_image(),
-                        (clip.x, clip.y),
-                        clip,
-                        threshold,
-                    );
-                    Ok((clip, dense, fg))
-                },
-            )
-            .collect::<Result<_, PipelineError>>()?;
-        for (clip, dense, fg) in done {
+            .map(|&index| patch::read_patch(image, &grid, index))
+            .collect::<Result<Vec<_>, _>>()?;
+        let maps = model
+            .predict_all(&pixels, batch)
+            .map_err(PipelineError::Model)?;
+        let done: Vec<_> = (some, &maps, &pixels)
+            .into_par_iter()
+            .map(|(&index, map, rgb)| patch::foreground_of_patch(map, rgb, &grid, index, threshold))
+            .collect();
+        for ((square, foreground), patch_map) in done.into_iter().zip(&maps) {
             if let Some(map) = &mut map {
-                paste(map, &dense, clip);
+                paste(map, patch_map, square);
             }
-            parts.push(fg);
+            parts.push(foreground);
         }
     }
     Ok(ImagePrediction {

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod estimate;
 pub mod events;
 pub mod image;
+pub mod patch;
 pub mod prepare;
 pub mod rings;
 pub mod stages;
@@ -20,20 +21,19 @@ use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 
-pub use prepare::{Prepared, grid_of, prepare};
+pub use prepare::{Prepared, Request, grid_of, prepare};
 
-use crate::model::{Model, ModelError, device};
+use crate::model::{ModelError, Pool, device};
 use crate::nuclei::{Foreground, segment_extent};
-use crate::output::SlideResult;
-use crate::output::run_json::StageReport;
 use crate::plan::{Plan, Tile};
+use crate::result::SlideResult;
 use crate::slide::SlideError;
 use crate::stitch::{self, Loaded, Overlap};
 use crate::store::{IdentityMismatch, Store, StoreError, TileState};
 use crate::tissue::TissueError;
 use events::{Event, Events};
 use stages::{Message, Work};
-use telemetry::Stage;
+use telemetry::{Stage, StageReport};
 
 /// How often a waiting commit looks whether it should stop.
 const STOP_CHECK: Duration = Duration::from_millis(100);
@@ -103,8 +103,7 @@ pub struct Finished {
 pub fn run(
     prepared: Prepared,
     store: &Store,
-    model: Arc<Model>,
-    batch: usize,
+    pool: &Pool,
     stop: &AtomicBool,
     events: Events,
 ) -> Result<Finished, PipelineError> {
@@ -124,7 +123,7 @@ pub fn run(
     let ours: Vec<usize> = (0..plan.tiles.len())
         .filter(|&place| shard.is_none_or(|shard| shard.has(place)))
         .collect();
-    let numerics = crate::machine::numerics(model.device != tch::Device::Cpu);
+    let numerics = crate::machine::numerics(pool.on_gpu());
     let (todo, kinds) = unfinished(&plan, &ours, store)?;
     if !mix_devices {
         refuse_other_hardware(&kinds, &numerics)?;
@@ -145,11 +144,10 @@ pub fn run(
     let second_look = image.with_cache(rings::CACHE_BYTES);
     let work = Arc::new(Work {
         image,
-        model,
+        pool: pool.clone(),
         plan: plan.clone(),
         postproc: postproc.clone(),
         budget,
-        batch,
     });
     let commit = Stage::new("commit", 1);
     // An earlier slide may have undone it.
@@ -223,7 +221,7 @@ pub fn load(store: &Store) -> Result<Loaded, PipelineError> {
 }
 
 /// The warning of a slide whose tiles come from several kinds of hardware or libraries.
-fn mixed(kinds: &Kinds) -> Option<String> {
+fn mixed(kinds: &TilesByNumerics) -> Option<String> {
     let tiles = |(kind, tiles): (&String, &usize)| format!("{tiles} tiles by {kind}");
     let kinds: Vec<String> = kinds.iter().map(tiles).collect();
     (kinds.len() > 1).then(|| format!("hardware or libraries are mixed: {}", kinds.join(", ")))
@@ -233,11 +231,12 @@ fn mixed(kinds: &Kinds) -> Option<String> {
 fn check_coverage(plan: &Plan, result: &SlideResult) -> Result<(), PipelineError> {
     let planned_px = plan.planned_px();
     let tiles_px: u64 = plan.tiles.iter().map(|tile| tile.rect.area()).sum();
-    let (done_px, unreadable_px) = (result.done_px, result.unreadable_px);
+    let covered = &result.coverage;
+    let (done_px, unreadable_px) = (covered.done_px, covered.unreadable_px);
     let inside_px = done_px.checked_add(unreadable_px);
     let adds_up = inside_px == Some(planned_px)
-        && planned_px.checked_add(result.outside_px) == Some(tiles_px)
-        && result.missing_tiles == 0;
+        && planned_px.checked_add(covered.outside_px) == Some(tiles_px)
+        && covered.missing_tiles == 0;
     if adds_up {
         return Ok(());
     }
@@ -246,21 +245,22 @@ fn check_coverage(plan: &Plan, result: &SlideResult) -> Result<(), PipelineError
         done_px,
         unreadable_px,
         tiles_px,
-        outside_px: result.outside_px,
+        outside_px: covered.outside_px,
     })
 }
 
 /// Number of tiles by the hardware and libraries that made them.
-type Kinds = BTreeMap<String, usize>;
+type TilesByNumerics = BTreeMap<String, usize>;
 
-/// Those of `places` in `plan.tiles` whose chunk is absent or fails its check, and what made the others.
+/// The tiles to run: those among `places` (in `plan.tiles`) whose chunk is missing or fails its check. Beside them, what
+/// hardware and libraries made the others.
 fn unfinished(
     plan: &Plan,
     places: &[usize],
     store: &Store,
-) -> Result<(Vec<usize>, Kinds), PipelineError> {
+) -> Result<(Vec<usize>, TilesByNumerics), PipelineError> {
     let mut todo = Vec::new();
-    let mut kinds = Kinds::new();
+    let mut kinds = TilesByNumerics::new();
     for &place in places {
         let tile = &plan.tiles[place];
         match store.tile_state(tile.col, tile.row)? {
@@ -271,7 +271,7 @@ fn unfinished(
     Ok((todo, kinds))
 }
 
-fn refuse_other_hardware(kinds: &Kinds, ours: &str) -> Result<(), PipelineError> {
+fn refuse_other_hardware(kinds: &TilesByNumerics, ours: &str) -> Result<(), PipelineError> {
     match kinds.iter().find(|(kind, _)| *kind != ours) {
         None => Ok(()),
         Some((theirs, &tiles)) => Err(PipelineError::Numerics {

@@ -4,7 +4,7 @@
 //! identity matches. A store of another identity is refused, never mixed.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -12,22 +12,49 @@ use sha2::{Digest, Sha256};
 
 use super::PipelineError;
 use super::budget::{self, Budget, Resources};
-use crate::config::{MaskChoice, RunConfig, Shard, SlideConfig};
 use crate::digest::hex;
+use crate::geometry::Rect;
 use crate::model::{Model, ModelSpec};
 use crate::nuclei::PostprocParams;
-use crate::plan::{PatchGrid, Plan};
+use crate::plan::{PatchGrid, Plan, Shard};
 use crate::slide::blocks::ProcImage;
 use crate::slide::frames::Frames;
 use crate::slide::{self, SlideReader};
 use crate::store::{Lock, Store, StoreMeta};
-use crate::tissue::{self, Area, Regions, TissueMask};
+use crate::tissue::{self, Area, MaskChoice, Regions, TissueMask};
 
 /// Raised whenever the same input gives another result.
 pub const ALGORITHM: u32 = 1;
 /// Longest side of the thumbnail, px, and its finest scale: a small slide's would else be the most of its store.
 const THUMB_PX: f64 = 2048.0;
 const THUMB_UM_PER_PX: f64 = 1.0;
+
+/// What is asked of one slide.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    pub path: PathBuf,
+    /// Folder name of the slide's outputs.
+    pub stem: String,
+    /// µm per level-0 px, over what the slide says.
+    pub mpp: Option<f64>,
+    /// Where `mpp` came from: `manifest` or `flag`.
+    pub mpp_from: Option<&'static str>,
+    pub mask: MaskChoice,
+    /// A GeoJSON file of the regions to look at.
+    pub roi: Option<PathBuf>,
+    /// The box to look at, level-0 px.
+    pub level0_box: Option<Rect>,
+    /// Side of the network's input, px, in place of the model's.
+    pub patch_size_px: Option<u32>,
+    /// Side of a tile, px at the model's µm/px.
+    pub tile_size_px: Option<u32>,
+    /// Budget of memory; `None`: 60 % of what the machine allows.
+    pub memory_bytes: Option<u64>,
+    /// Worker threads, at least 1.
+    pub threads: usize,
+    pub shard: Option<Shard>,
+    pub mix_devices: bool,
+}
 
 /// A slide that is ready to run.
 pub struct Prepared {
@@ -70,54 +97,49 @@ pub fn grid_of(
 }
 
 /// Opens a slide and decides what to do with it; nothing is written.
-pub fn prepare(
-    slide: &SlideConfig,
-    run: &RunConfig,
-    model: &Model,
-) -> Result<Prepared, PipelineError> {
-    let reader: Arc<dyn SlideReader> = slide::open(&slide.path)?.into();
+///
+/// # Errors
+/// A slide that cannot be read or has no µm/px, a mask or region that does not fit, a budget that is too small.
+pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineError> {
+    let reader: Arc<dyn SlideReader> = slide::open(&request.path)?.into();
     let info = reader.info().clone();
-    let mpp = slide::mpp::resolve_mpp(&info, slide.mpp)?;
+    let mpp = slide::mpp::resolve_mpp(&info, request.mpp)?;
     let (frames, level) = Frames::for_slide(&info, mpp.mpp, model.spec.mpp)?;
     let mut warnings: Vec<String> = mpp
         .warning
         .into_iter()
         .chain(frames.scale_warning(model.spec.mpp))
         .collect();
-    let (area, area_sha256) = area_of(slide, run, reader.as_ref(), &frames)?;
+    let (area, area_sha256) = area_of(request, reader.as_ref(), &frames)?;
     let tissue_mm2 = area.tissue_mm2();
     if tissue_mm2 == 0.0 {
         warnings.push(
             "no tissue was found: nothing will be predicted (--mask none looks everywhere)".into(),
         );
     }
-    if slide.mask != MaskChoice::None {
+    if request.mask != MaskChoice::None {
         warnings.extend(tissue::share_warning(area.mask()));
     }
-    let grid = grid_of(&model.spec, &frames, run.patch_size_px)?;
-    let tile_px = run.tile_size_px.unwrap_or(budget::default_tile_px());
+    let grid = grid_of(&model.spec, &frames, request.patch_size_px)?;
+    let tile_px = request.tile_size_px.unwrap_or(budget::default_tile_px());
     let plan = Plan::new(grid, tile_px as i32, &frames, &area);
     let resources = Resources {
-        memory_bytes: run
+        memory_bytes: request
             .memory_bytes
             .unwrap_or_else(budget::default_memory_bytes),
-        threads: run.threads,
+        threads: request.threads,
         on_gpu: model.device != tch::Device::Cpu,
     };
     let budget = budget::divide(resources, &model.spec, &plan)?;
     let identity = identity(&info, model, &frames, level, &grid, &area_sha256);
-    let from = slide
+    let from = request
         .mpp_from
-        .filter(|_| slide.mpp.is_some())
+        .filter(|_| request.mpp.is_some())
         .unwrap_or(mpp.from);
     let meta = StoreMeta {
         identity,
-        tile_patches: plan.tile_patches,
-        tiles_xy: plan.tiles_xy,
-        planned_tiles: plan.tiles.iter().map(|t| [t.col, t.row]).collect(),
-        patch_in_px: grid.patch_in_px,
-        patch_out_px: grid.patch_out_px,
-        stem: slide.stem.clone(),
+        layout: plan.layout(),
+        stem: request.stem.clone(),
         slide: info,
         mpp_from: from.to_string(),
         frames,
@@ -136,8 +158,8 @@ pub fn prepare(
         warnings,
         meta,
         area,
-        shard: run.shard,
-        mix_devices: run.mix_devices,
+        shard: request.shard,
+        mix_devices: request.mix_devices,
     })
 }
 
@@ -148,8 +170,10 @@ impl Prepared {
         // Without its zarr.json a folder is what --restart or a kill while it was made left behind.
         let make = || -> Result<(), PipelineError> {
             if !path.join("zarr.json").exists() {
-                let thumb =
-                    slide::thumb::thumb(self.image.reader(), thumb_side_px(&self.meta.frames))?;
+                let thumb = slide::thumb::thumb(
+                    self.image.reader().as_ref(),
+                    thumb_side_px(&self.meta.frames),
+                )?;
                 let mut meta = self.meta.clone();
                 meta.warnings
                     .extend(tissue::stain_warning(&thumb, self.area.mask()));
@@ -175,7 +199,7 @@ impl Prepared {
         let new = stored.iter().filter(|text| !self.warnings.contains(text));
         self.warnings.extend(new.cloned().collect::<Vec<_>>());
         store.check_identity(&self.meta)?;
-        let stored = store.meta().tile_patches;
+        let stored = store.meta().layout.tile_patches;
         if stored != self.plan.tile_patches {
             self.warnings.push(format!(
                 "the store's tiles have {} px, not {}: they stay (--restart begins anew)",
@@ -203,13 +227,12 @@ fn thumb_side_px(frames: &Frames) -> u32 {
 
 /// Where to look (mask and region and box, all that are given), and a hash of it for the identity.
 fn area_of(
-    slide: &SlideConfig,
-    run: &RunConfig,
+    request: &Request,
     reader: &dyn SlideReader,
     frames: &Frames,
 ) -> Result<(Area, String), PipelineError> {
     let (size, mpp) = (frames.level0_size_px, frames.level0_mpp);
-    let mask = match &slide.mask {
+    let mask = match &request.mask {
         MaskChoice::Otsu => tissue::detect(reader, mpp)?,
         MaskChoice::None => TissueMask::all(size, mpp),
         MaskChoice::File(path) => TissueMask::from_png(path, size)?,
@@ -218,12 +241,12 @@ fn area_of(
     hash.update(format!("{} x {}", mask.width, mask.height));
     hash.update(mask.tissue.iter().map(|&t| u8::from(t)).collect::<Vec<_>>());
     let mut area = Area::new(mask, size, mpp);
-    if let Some(path) = &slide.roi {
+    if let Some(path) = &request.roi {
         area = area.within(Regions::from_geojson(path)?);
         // Readable a moment ago; if it is gone now, its absence is another identity.
         hash.update(std::fs::read(path).unwrap_or_default());
     }
-    if let Some(b) = &run.level0_box {
+    if let Some(b) = &request.level0_box {
         let [x, y, w, h] = [b.x, b.y, b.w, b.h].map(f64::from);
         area = area.within_box([x, y, x + w, y + h]);
         hash.update(format!("{x},{y},{w},{h}"));

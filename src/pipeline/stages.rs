@@ -11,16 +11,16 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use image::{RgbImage, imageops};
+use image::RgbImage;
 use rayon::prelude::*;
 
 use super::PipelineError;
 use super::budget::Budget;
-use super::telemetry::Stage;
+use super::patch;
+use super::telemetry::{Stage, StageReport};
 use crate::geometry::Rect;
-use crate::model::{Model, PatchModel};
+use crate::model::{PatchModel, Pool};
 use crate::nuclei::{Foreground, Nucleus, PostprocParams, blobs, segment};
-use crate::output::run_json::StageReport;
 use crate::plan::{PatchIndex, Plan, Tile};
 use crate::prediction::PredictionMap;
 use crate::slide::blocks::ProcImage;
@@ -29,12 +29,10 @@ use crate::store::TileResult;
 /// Everything the stages share. Nothing in it changes while they run.
 pub struct Work {
     pub image: ProcImage,
-    pub model: Arc<Model>,
+    pub pool: Pool,
     pub plan: Plan,
     pub postproc: PostprocParams,
     pub budget: Budget,
-    /// Patches a network takes at once.
-    pub batch: usize,
 }
 
 /// What the stages tell the caller.
@@ -87,7 +85,7 @@ struct Patch<T> {
 
 struct Predicted {
     map: PredictionMap,
-    /// The output square's pixels.
+    /// The input window that it was predicted from.
     rgb: RgbImage,
 }
 
@@ -138,7 +136,7 @@ pub fn start(work: Arc<Work>, tiles: Vec<usize>) -> Running {
     for _ in 0..budget.infer_workers {
         let (work, stage, stop) = (work.clone(), stages[1].clone(), stop.clone());
         let (queue, out) = (infer_queue.clone(), to_post.clone());
-        let worker = work.model.worker();
+        let worker = work.pool.worker();
         spawn(Box::new(move || {
             infer(&work, worker, &stage, &stop, &queue, &out)
         }));
@@ -197,9 +195,8 @@ fn read(
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        let rect = work.plan.grid.in_rect(index);
         let content = stage
-            .busy(|| work.image.region(rect))
+            .busy(|| patch::read_patch(&work.image, &work.plan.grid, index))
             .map_err(|e| e.to_string());
         if stage
             .output(|| {
@@ -224,11 +221,9 @@ fn infer(
     queue: &Receiver<Patch<RgbImage>>,
     out: &Sender<Patch<Predicted>>,
 ) -> Result<(), PipelineError> {
-    let grid = &work.plan.grid;
-    let margin = ((grid.patch_in_px - grid.patch_out_px) / 2) as u32;
     while let Ok(first) = stage.input(|| queue.recv()) {
         let mut batch = vec![first];
-        while batch.len() < work.batch
+        while batch.len() < work.pool.batch()
             && let Ok(next) = queue.try_recv()
         {
             batch.push(next);
@@ -236,30 +231,24 @@ fn infer(
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let readable: Vec<RgbImage> = batch
-            .iter()
-            .filter_map(|p| p.content.as_ref().ok().cloned())
-            .collect();
+        let (places, pixels) = split_readable(batch);
         let maps = stage
-            .busy(|| worker.predict(&readable))
+            .busy(|| worker.predict(&pixels))
             .map_err(PipelineError::Model)?;
-        let mut maps = maps.into_iter();
-        for patch in batch {
-            let content = match patch.content {
-                Err(reason) => Err(reason),
-                Ok(rgb) => {
-                    let map = maps
-                        .next()
-                        .ok_or_else(|| PipelineError::Panic("fewer maps than patches".into()))?;
-                    let (w, h) = (map.width as u32, map.height as u32);
-                    let rgb = imageops::crop_imm(&rgb, margin, margin, w, h).to_image();
-                    Ok(Predicted { map, rgb })
-                }
-            };
+        let mut predicted = maps.into_iter().zip(pixels);
+        for place in places {
             let done = Patch {
-                tile: patch.tile,
-                index: patch.index,
-                content,
+                tile: place.tile,
+                index: place.index,
+                content: match place.content {
+                    Err(reason) => Err(reason),
+                    Ok(()) => {
+                        let (map, rgb) = predicted.next().ok_or_else(|| {
+                            PipelineError::Panic("fewer maps than patches".into())
+                        })?;
+                        Ok(Predicted { map, rgb })
+                    }
+                },
             };
             if stage.output(|| out.send(done).is_err()) {
                 return Ok(());
@@ -267,6 +256,21 @@ fn infer(
         }
     }
     Ok(())
+}
+
+/// Parts patches from their pixels, so that a batch goes to the network without a copy. Patches that could not be read
+/// have no pixels.
+fn split_readable(batch: Vec<Patch<RgbImage>>) -> (Vec<Patch<()>>, Vec<RgbImage>) {
+    let mut pixels = Vec::with_capacity(batch.len());
+    let places = batch
+        .into_iter()
+        .map(|patch| Patch {
+            tile: patch.tile,
+            index: patch.index,
+            content: patch.content.map(|rgb| pixels.push(rgb)),
+        })
+        .collect();
+    (places, pixels)
 }
 
 /// What is known of a tile whose patches have not all come.
@@ -293,15 +297,13 @@ fn post_process(
         }
         let tile = &work.plan.tiles[patch.tile];
         let complete = stage.busy(|| {
-            let part = patch.content.map(|p| sparse(work, patch.index, &p));
-            add(
-                assembly,
-                patch.tile,
-                tile,
-                patch.index,
-                work.plan.grid.out_rect(patch.index),
-                part,
-            )
+            let grid = &work.plan.grid;
+            let part = patch.content.map(|Predicted { map, rgb }| {
+                let threshold = work.postproc.np_threshold;
+                patch::foreground_of_patch(&map, &rgb, grid, patch.index, threshold).1
+            });
+            let square = grid.out_rect(patch.index);
+            add(assembly, patch.tile, tile, patch.index, square, part)
         });
         if let Some(complete) = complete {
             let result = stage.busy(|| finish(work, tile, complete));
@@ -310,18 +312,6 @@ fn post_process(
             }
         }
     }
-}
-
-fn sparse(work: &Work, index: PatchIndex, predicted: &Predicted) -> Foreground {
-    let clip = work.plan.grid.out_rect(index);
-    let origin = (clip.x, clip.y);
-    Foreground::from_patch(
-        &predicted.map,
-        &predicted.rgb,
-        origin,
-        clip,
-        work.postproc.np_threshold,
-    )
 }
 
 /// Adds a patch to its tile; the tile's assembly once it is complete.

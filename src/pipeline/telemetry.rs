@@ -5,7 +5,17 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::output::run_json::StageReport;
+use serde::Serialize;
+
+/// Seconds of one stage, summed over its workers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StageReport {
+    pub name: String,
+    pub workers: usize,
+    pub busy_s: f64,
+    pub waiting_for_input_s: f64,
+    pub waiting_for_output_s: f64,
+}
 
 /// Nanoseconds of one stage, summed over its workers.
 #[derive(Debug)]

@@ -3,9 +3,15 @@
 //! In: the slide's frames, the mask, the model's patch sizes, the tile size. Out: a [`Plan`]. The grid depends on the
 //! slide and the model alone; tiles only group patches. Never reads a pixel and never changes a result.
 
+mod shard;
+
+use serde::{Deserialize, Serialize};
+
 use crate::geometry::Rect;
 use crate::slide::Frames;
 use crate::tissue::Area;
+
+pub use shard::Shard;
 
 /// The one global grid of a slide: output squares tile it exactly, input windows overlap.
 ///
@@ -48,6 +54,34 @@ pub struct Plan {
     pub tiles_xy: [i32; 2],
     /// Tiles with at least one patch, in raster order.
     pub tiles: Vec<Tile>,
+}
+
+/// How a slide was cut into tiles: what a checkpoint must know to be gone on with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TileLayout {
+    /// Patches per side of a tile: the checkpoint's own wins on resume.
+    pub tile_patches: i32,
+    /// Tiles in x and y.
+    pub tiles_xy: [i32; 2],
+    /// Columns and rows of the tiles that have patches, in raster order.
+    pub planned_tiles: Vec<[i32; 2]>,
+    pub patch_in_px: i32,
+    pub patch_out_px: i32,
+}
+
+impl TileLayout {
+    /// Proc px of the planned tiles, clipped to a slide of `slide_px` (width, height).
+    pub fn planned_tiles_px(&self, slide_px: [i32; 2]) -> u64 {
+        let grid = PatchGrid {
+            slide_px,
+            patch_in_px: self.patch_in_px,
+            patch_out_px: self.patch_out_px,
+        };
+        let tiles = self.planned_tiles.iter();
+        tiles
+            .map(|&[col, row]| grid.blocks(col, row, self.tile_patches).area())
+            .sum()
+    }
 }
 
 impl PatchGrid {
@@ -166,6 +200,17 @@ impl Plan {
             top: tile.row > 0,
             right: tile.col + 1 < self.tiles_xy[0],
             bottom: tile.row + 1 < self.tiles_xy[1],
+        }
+    }
+
+    /// What a checkpoint keeps of this plan.
+    pub fn layout(&self) -> TileLayout {
+        TileLayout {
+            tile_patches: self.tile_patches,
+            tiles_xy: self.tiles_xy,
+            planned_tiles: self.tiles.iter().map(|t| [t.col, t.row]).collect(),
+            patch_in_px: self.grid.patch_in_px,
+            patch_out_px: self.grid.patch_out_px,
         }
     }
 

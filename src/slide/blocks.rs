@@ -70,8 +70,8 @@ impl ProcImage {
         &self.frames
     }
 
-    pub fn reader(&self) -> &dyn SlideReader {
-        self.reader.as_ref()
+    pub fn reader(&self) -> &Arc<dyn SlideReader> {
+        &self.reader
     }
 
     /// Blocks read so far, repeated ones counted again.

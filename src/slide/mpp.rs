@@ -16,6 +16,18 @@ const SANE_POWER: std::ops::RangeInclusive<f64> = 0.5..=400.0;
 /// µm/px x power: a 40x objective gives 0.25 µm/px.
 const UM_PER_PX_AT_1X: f64 = 10.0;
 
+/// Reads µm/px as users write it: a number from 0.01 to 100.
+///
+/// # Errors
+/// What would do instead.
+pub fn parse(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(mpp) if (0.01..=100.0).contains(&mpp) => Ok(mpp),
+        Ok(_) => Err("must lie between 0.01 and 100 µm a pixel".into()),
+        Err(reason) => Err(reason.to_string()),
+    }
+}
+
 /// The slide's scale.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Mpp {

@@ -18,7 +18,7 @@ pub use overlap::{Overlap, check_disjoint, dedupe};
 use crate::geometry::Rect;
 use crate::nuclei::segment;
 use crate::nuclei::{CUT, CutRule, Extent, Foreground, Nucleus};
-use crate::output::SlideResult;
+use crate::result::{Coverage, SlideResult};
 use crate::store::{Store, StoreError, TileResult, TileState};
 
 /// How often tile borders cut something, and so how much stitching there was.
@@ -298,7 +298,7 @@ pub fn load(
     merge: impl Fn(&[Foreground]) -> Foreground + Sync,
     segment: impl Fn(&Foreground, Extent) -> Vec<Nucleus> + Sync,
 ) -> Result<Loaded, StoreError> {
-    let mut planned = store.meta().planned_tiles.clone();
+    let mut planned = store.meta().layout.planned_tiles.clone();
     planned.sort_unstable_by_key(|&[col, row]| (row, col));
     let mut stitcher = Stitcher::new(CUT, merge, segment);
     let (mut tiles, mut damaged, mut kinds) = (0, Vec::new(), BTreeMap::new());
@@ -326,15 +326,20 @@ pub fn load(
         }
     }
     let missing_tiles = planned.len() - tiles;
+    let meta = store.meta();
     let all = stitcher.finish();
     Ok(Loaded {
         slide: SlideResult {
-            meta: store.meta().clone(),
+            meta: meta.slide_meta(),
             nuclei: all.nuclei,
-            done_px: all.done_px,
-            unreadable_px: all.unreadable_px,
-            outside_px: all.outside_px,
-            missing_tiles,
+            coverage: Coverage {
+                planned_tiles: planned.len(),
+                tiles_px: meta.layout.planned_tiles_px(meta.frames.proc_size_px),
+                done_px: all.done_px,
+                unreadable_px: all.unreadable_px,
+                outside_px: all.outside_px,
+                missing_tiles,
+            },
             read_errors: all.read_errors,
             rings: None,
             imported: None,

@@ -410,20 +410,23 @@ fn a_store_gives_back_the_slide_whatever_the_order_of_writing() {
         store.write_tile(tile, "cpu").unwrap();
     }
     let partial = load(&store, merge, segment).unwrap();
-    assert_eq!((partial.slide.missing_tiles, partial.damaged.len()), (1, 0));
+    assert_eq!(
+        (partial.slide.coverage.missing_tiles, partial.damaged.len()),
+        (1, 0)
+    );
 
     store.write_tile(&tiles[0], "gpu").unwrap();
     let whole = load(&store, merge, segment).unwrap();
-    assert_eq!(whole.slide.missing_tiles, 0);
+    assert_eq!(whole.slide.coverage.missing_tiles, 0);
     assert_eq!(whole.slide.nuclei, picture.uncut());
     assert_eq!(check_disjoint(&whole.slide.nuclei), Ok(()));
-    assert_eq!(whole.slide.done_px, 90 * 80);
+    assert_eq!(whole.slide.coverage.done_px, 90 * 80);
     assert_eq!(whole.numerics.values().sum::<usize>(), planned.len());
 
     let file = path.join(format!("tiles/c/{}/{}", tiles[3].row, tiles[3].col));
     let len = std::fs::metadata(&file).unwrap().len();
     std::fs::write(&file, vec![0; len as usize]).unwrap();
     let damaged = load(&store, merge, segment).unwrap();
-    assert_eq!(damaged.slide.missing_tiles, 1);
+    assert_eq!(damaged.slide.coverage.missing_tiles, 1);
     assert_eq!(damaged.damaged[0].0, [tiles[3].col, tiles[3].row]);
 }

@@ -24,6 +24,8 @@ use serde::{Deserialize, Serialize};
 use crate::geometry::Rect;
 use crate::model::ModelSpec;
 use crate::nuclei::{Foreground, Nucleus};
+use crate::plan::TileLayout;
+use crate::result::{ModelCard, SlideMeta, SlideSource};
 use crate::slide::SlideInfo;
 use crate::slide::frames::Frames;
 
@@ -52,16 +54,10 @@ pub struct TileResult {
 /// What a store says about itself: enough for every output without slide, model file or GPU.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoreMeta {
-    /// The settings that must match before a chunk is reused, by name (DESIGN.md, identity).
+    /// The settings that must match before a chunk is reused, by name.
     pub identity: BTreeMap<String, serde_json::Value>,
-    /// Patches a tile side: the store's own wins on resume.
-    pub tile_patches: i32,
-    /// Tiles in x and y.
-    pub tiles_xy: [i32; 2],
-    /// Columns and rows of the tiles that have work, in raster order.
-    pub planned_tiles: Vec<[i32; 2]>,
-    pub patch_in_px: i32,
-    pub patch_out_px: i32,
+    #[serde(flatten)]
+    pub layout: TileLayout,
     /// Folder name of the slide's outputs.
     pub stem: String,
     pub slide: SlideInfo,
@@ -73,6 +69,22 @@ pub struct StoreMeta {
     pub tissue_mm2: f64,
     /// What the user should know about the input (no objective power, nearly empty mask, …).
     pub warnings: Vec<String>,
+}
+
+impl StoreMeta {
+    /// What results say of the slide, whatever way it was tiled.
+    pub fn slide_meta(&self) -> SlideMeta {
+        SlideMeta {
+            identity: self.identity.clone(),
+            stem: self.stem.clone(),
+            slide: SlideSource::from(&self.slide),
+            mpp_from: self.mpp_from.clone(),
+            frames: self.frames,
+            model: ModelCard::from(&self.model),
+            tissue_mm2: self.tissue_mm2,
+            warnings: self.warnings.clone(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,11 +16,13 @@ pub(crate) fn meta(planned_tiles: Vec<[i32; 2]>, tiles_xy: [i32; 2]) -> StoreMet
             ("level".into(), json!(0)),
             ("mask".into(), json!({"kind": "otsu", "sha256": "ab"})),
         ]),
-        tile_patches: 2,
-        tiles_xy,
-        planned_tiles,
-        patch_in_px: 64,
-        patch_out_px: 32,
+        layout: TileLayout {
+            tile_patches: 2,
+            tiles_xy,
+            planned_tiles,
+            patch_in_px: 64,
+            patch_out_px: 32,
+        },
         stem: "slide é".into(),
         slide: SlideInfo {
             path: PathBuf::from("slides/slide é.svs"),

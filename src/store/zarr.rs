@@ -119,7 +119,7 @@ impl Store {
         }
         let key = ChunkKey {
             identity: identity::hash(&meta.identity),
-            tile_patches: meta.tile_patches,
+            tile_patches: meta.layout.tile_patches,
         };
         Ok(Store {
             path: path.into(),
@@ -221,6 +221,7 @@ impl Store {
     pub fn check_tiles(&self) -> Result<TilesReport, StoreError> {
         let states: Vec<_> = self
             .meta
+            .layout
             .planned_tiles
             .par_iter()
             .map(|&[col, row]| {
@@ -233,7 +234,7 @@ impl Store {
             })
             .collect::<Result<_, _>>()?;
         let mut report = TilesReport::default();
-        for (&tile, state) in self.meta.planned_tiles.iter().zip(states) {
+        for (&tile, state) in self.meta.layout.planned_tiles.iter().zip(states) {
             match state {
                 Some(Ok(numerics)) => {
                     report.finished.push(tile);
@@ -356,7 +357,7 @@ fn remove_arrays(path: &Path) -> std::io::Result<()> {
 
 /// Rows and columns of the tile grid; a slide without tiles still has an array.
 fn grid_shape(meta: &StoreMeta) -> Vec<u64> {
-    let [columns, rows] = meta.tiles_xy.map(|n| n.max(1) as u64);
+    let [columns, rows] = meta.layout.tiles_xy.map(|n| n.max(1) as u64);
     vec![rows, columns]
 }
 
@@ -468,8 +469,8 @@ fn read_meta(attribute: &Value) -> Result<StoreMeta, String> {
         return Err("its settings do not match their checksum".into());
     }
     let meta: StoreMeta = serde_json::from_value(meta.clone()).map_err(|e| e.to_string())?;
-    let unique: BTreeSet<_> = meta.planned_tiles.iter().collect();
-    if unique.len() != meta.planned_tiles.len() {
+    let unique: BTreeSet<_> = meta.layout.planned_tiles.iter().collect();
+    if unique.len() != meta.layout.planned_tiles.len() {
         return Err("it plans a tile twice".into());
     }
     Ok(meta)

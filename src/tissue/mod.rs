@@ -4,6 +4,7 @@
 //! patches run, never what a nucleus is.
 
 mod area;
+mod choice;
 mod clean;
 mod detect;
 mod otsu;
@@ -12,6 +13,7 @@ mod png;
 mod regions;
 
 pub use area::{Area, DILATION_UM};
+pub use choice::MaskChoice;
 pub use detect::{CELL_UM, detect};
 pub use plausible::{share_warning, stain_warning};
 pub use regions::{Regions, parse_level0_box};

@@ -117,7 +117,11 @@ pub(super) fn predict<'a>(
         Arc::new(PlainReader::from_rgb(&labelled.name, labelled.rgb.clone()));
     let (frames, level) = Frames::for_slide(reader.info(), [model.spec.mpp; 2], model.spec.mpp)?;
     let pixels = ProcImage::new(reader, frames, level, 64 << 20);
-    let predicted = image::predict(&pixels, model, None, true)?;
+    let options = image::ImageOptions {
+        keep_map: true,
+        ..image::ImageOptions::default()
+    };
+    let predicted = image::predict(&pixels, model, options)?;
     let map = predicted
         .map
         .ok_or_else(|| PipelineError::Panic("no map".into()))?;

@@ -15,11 +15,12 @@ use serde_json::Value;
 use super::rows::Rows;
 use super::tiles::Tiles;
 use super::{Scene, ViewError};
-use crate::config::Units;
 use crate::import;
+use crate::output::Units;
 use crate::output::table::columns;
-use crate::output::{Record, SlideResult, nuclei_csv, significant};
+use crate::output::{nuclei_csv, significant};
 use crate::pipeline;
+use crate::result::{Record, SlideResult};
 use crate::slide::{self, SlideReader};
 use crate::store::Store;
 
@@ -81,11 +82,10 @@ fn from_store(folder: &Path) -> Result<Found, ViewError> {
     );
     let result = loaded?.slide;
     let mut notes = Vec::new();
-    if result.missing_tiles > 0 {
+    if result.coverage.missing_tiles > 0 {
         notes.push(format!(
             "{} of {} tiles are not done, so nuclei are missing: finish the run",
-            result.missing_tiles,
-            result.meta.planned_tiles.len()
+            result.coverage.missing_tiles, result.coverage.planned_tiles
         ));
     }
     let rows = match beside.filter(|rows| are_of(rows, &result)) {
@@ -269,7 +269,7 @@ fn other_slide(result: &SlideResult, reader: &dyn SlideReader) -> Option<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::fixture;
+    use crate::result::fixture;
     use crate::slide::testing::TestSlide;
 
     #[test]

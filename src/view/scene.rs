@@ -10,8 +10,8 @@ use super::index::{Detail, Index, Shown, Spot, ViewBox};
 use super::rows::{Column, Rows};
 use super::tiles::{TILE_PX, Tiles};
 use crate::nuclei::outline_on_edges;
-use crate::output::record::round2;
-use crate::output::{Record, SlideResult, pictures, significant};
+use crate::output::{pictures, significant};
+use crate::result::{Record, SlideResult, round2};
 
 /// One slide's results, ready to be asked.
 pub struct Scene {
@@ -219,7 +219,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::output::{million, run_json};
+    use crate::output::million;
     use crate::view::SlideChoice;
 
     #[test]

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use wsi_nuclei::config::layers;
+use wsi_nuclei::cli::settings::layers;
 use wsi_nuclei::eval::folders;
 use wsi_nuclei::geometry::Rect;
 use wsi_nuclei::model::{ModelSpec, pickle, torch_file, weights};

@@ -329,7 +329,7 @@ fn tiles_of_other_hardware_are_refused_or_reported() {
     let dir = undisturbed();
     dir.ok(&format!("{RUN} -o out --model analytic --quiet"));
     let store = Store::open(&dir.path("out/a/store.zarr")).unwrap();
-    let [col, row] = store.meta().planned_tiles[0];
+    let [col, row] = store.meta().layout.planned_tiles[0];
     let tile = store.read_tile(col, row).unwrap().unwrap();
     store.write_tile(&tile, "an abacus").unwrap();
     drop(store);

@@ -6,8 +6,9 @@ use std::net::TcpStream;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::config::Units;
-use crate::output::{fixture, nuclei_csv};
+use crate::output::Units;
+use crate::output::nuclei_csv;
+use crate::result::fixture;
 use crate::view::{Tiles, open};
 
 fn scene() -> Scene {

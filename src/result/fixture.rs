@@ -2,29 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use super::SlideResult;
 use crate::features::Ring;
 use crate::geometry::Rect;
-use crate::model::{Architecture, ModelSpec, TypeInfo};
-use crate::nuclei::{Nucleus, PostprocParams, StainSums};
+use crate::model::TypeInfo;
+use crate::nuclei::{Nucleus, StainSums};
+use crate::result::SlideResult;
+use crate::result::{Coverage, ModelCard, SlideMeta, SlideSource};
 use crate::slide::frames::Frames;
-use crate::slide::{Level, SlideInfo};
-use crate::store::StoreMeta;
 
 /// The slide at `ratio` proc px a level-0 px; the nuclei stay where they are in proc px.
 pub fn result(ratio: f64) -> SlideResult {
     let level0 = [60.0, 40.0].map(|side: f64| (side / ratio).round() as u64);
     let level0_mpp = 0.25 * ratio;
     SlideResult {
-        meta: StoreMeta {
+        meta: SlideMeta {
             identity: BTreeMap::new(),
-            tile_patches: 2,
-            tiles_xy: [2, 1],
-            planned_tiles: vec![[0, 0], [1, 0]],
-            patch_in_px: 40,
-            patch_out_px: 20,
             stem: "hand-made".into(),
-            slide: slide(level0, level0_mpp),
+            slide: slide(),
             mpp_from: "file".into(),
             frames: Frames {
                 level0_size_px: level0,
@@ -43,10 +37,14 @@ pub fn result(ratio: f64) -> SlideResult {
             nucleus(Rect::new(40, 20, 9, 9), disc, [0, 255, 0]),
             nucleus(Rect::new(55, 34, 5, 6), |_, _| true, [100, 100, 55]),
         ],
-        done_px: 1600,
-        unreadable_px: 400,
-        outside_px: 400,
-        missing_tiles: 0,
+        coverage: Coverage {
+            planned_tiles: 2,
+            tiles_px: 2400,
+            done_px: 1600,
+            unreadable_px: 400,
+            outside_px: 400,
+            missing_tiles: 0,
+        },
         read_errors: vec!["hand-made: level 0: no pixels".into()],
         // Nothing but other nuclei around the first.
         rings: Some([0, 40, 50, 60].map(ring).to_vec()),
@@ -102,48 +100,29 @@ fn nucleus(bbox: Rect, inside: fn(i32, i32) -> bool, probs: [u32; 3]) -> Nucleus
     }
 }
 
-fn slide(level0: [u64; 2], mpp: f64) -> SlideInfo {
-    SlideInfo {
+fn slide() -> SlideSource {
+    SlideSource {
         path: "hand-made.svs".into(),
-        vendor: "aperio".into(),
-        levels: vec![Level {
-            width_px: level0[0],
-            height_px: level0[1],
-            downsample: 1.0,
-        }],
-        mpp: Some([mpp; 2]),
         objective_power: Some(20.0),
         bounds_px: None,
-        background: [255; 3],
-        associated: Vec::new(),
-        properties: BTreeMap::new(),
-        file_bytes: 1234,
         quickhash: "00ff".into(),
     }
 }
 
-fn model() -> ModelSpec {
+fn model() -> ModelCard {
     let kind = |name: &str, color| TypeInfo {
         name: name.into(),
         color,
     };
-    ModelSpec {
+    ModelCard {
         name: "hand-made".into(),
-        architecture: Architecture::Analytic,
         mpp: 0.25,
-        patch_in_px: 40,
-        patch_out_px: 20,
         types: vec![
             kind("background", [0, 0, 0]),
             kind("tumour", [255, 0, 0]),
             kind("lymphocyte", [0, 0, 255]),
         ],
-        postproc: PostprocParams::default(),
-        weights: None,
-        sha256: None,
         licence: "MIT".into(),
-        citation: String::new(),
-        training_data: String::new(),
-        scores: toml::Table::new(),
+        ..ModelCard::default()
     }
 }

@@ -1,54 +1,44 @@
-//! One nucleus as the writers see it: its id, its type, its place at level 0.
+//! One nucleus as writers and viewers see it: its id, its type, its place at level 0.
 //!
 //! In: a [`Nucleus`] in proc px. Out: level-0 px, in the edge frame of tables (pixel i covers [i, i+1)) or in
 //! hover_net's centre frame (pixel centres at integers). All clamping and rounding of coordinates happens here.
 
 use crate::nuclei::Nucleus;
 
-use super::SlideResult;
+use super::{ImportedLabel, SlideResult};
 
 /// A nucleus with its id and its slide.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
-    /// From 1, or as the file said that the nuclei were read from.
+    /// Counts from 1, or is the id in the file that the nuclei were read from.
     pub id: u64,
     pub nucleus: &'a Nucleus,
     /// Place in the model's types; `None` for a model without types.
     pub type_id: Option<usize>,
-    /// Mean probability of the type over the pixels, or what the file said.
+    /// Mean probability of the type over the pixels, or the imported file's own value.
     pub type_prob: Option<f64>,
     /// Level-0 width and height, px.
     size_px: [u64; 2],
-    /// Proc px a level-0 px.
+    /// Proc px per level-0 px.
     ratio: [f64; 2],
-}
-
-/// What a file of nuclei says about one of them, over what its sums could say.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Said {
-    pub id: u64,
-    pub type_id: Option<usize>,
-    pub type_prob: Option<f64>,
 }
 
 impl<'a> Record<'a> {
     /// The nucleus at `place`, from 0.
     pub fn new(place: usize, nucleus: &'a Nucleus, result: &SlideResult) -> Self {
         let frames = result.frames();
-        let said = match &result.imported {
-            Some(imported) => imported.said.get(place).copied(),
-            None => None,
-        };
-        let said = said.unwrap_or_else(|| Said {
+        let imported = result.imported.as_ref();
+        let label = imported.and_then(|imported| imported.labels.get(place).copied());
+        let label = label.unwrap_or_else(|| ImportedLabel {
             id: place as u64 + 1,
             type_id: nucleus.type_id(),
             type_prob: nucleus.type_prob(),
         });
         Self {
-            id: said.id,
+            id: label.id,
             nucleus,
-            type_id: said.type_id,
-            type_prob: said.type_prob,
+            type_id: label.type_id,
+            type_prob: label.type_prob,
             size_px: frames.level0_size_px,
             ratio: frames.proc_per_level0,
         }
@@ -159,8 +149,8 @@ pub fn push_round2(text: &mut String, v: f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture;
     use super::{push_round2, round2};
+    use crate::result::fixture;
 
     #[test]
     fn boxes_cover_the_mask_and_the_outline() {

@@ -7,18 +7,9 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{OutputError, write_file};
-use crate::config::Setting;
-
-/// Seconds of one stage, summed over its workers.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StageReport {
-    pub name: String,
-    pub workers: usize,
-    pub busy_s: f64,
-    pub waiting_for_input_s: f64,
-    pub waiting_for_output_s: f64,
-}
+use super::config::Setting;
+use crate::output::{OutputError, write_file};
+use crate::pipeline::telemetry::StageReport;
 
 /// What computed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -80,8 +71,8 @@ pub fn write(report: &RunReport, path: &Path) -> Result<(), OutputError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Origin, Setting};
     use crate::machine::peak_memory_bytes;
+    use crate::run::config::Origin;
 
     #[test]
     fn says_what_was_set_and_where_it_came_from() {

@@ -10,10 +10,10 @@ use clap::{Args, Command, FromArgMatches};
 use toml::de::{DeTable, DeValue};
 
 use super::ConfigError;
-use super::settings::{Settings, public_name};
+use super::flags::{Settings, public_name};
 
 /// config/default.toml as it stands in the binary.
-pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
+pub const DEFAULT_TOML: &str = include_str!("../../../config/default.toml");
 
 /// Reads one flag's text with the flag's own parser.
 fn parse_one(field: &str, value: &str) -> Result<Settings, String> {

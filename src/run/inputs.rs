@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::{RunConfig, RunError, SlideConfig};
+use crate::digest::hex;
+use crate::slide::mpp;
+use crate::tissue::MaskChoice;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use wsi_nuclei::config::{MaskChoice, Mpp, RunConfig, SlideConfig};
-use wsi_nuclei::digest::hex;
-
-use super::Failure;
 
 /// What a folder is searched for on behalf of `run`.
 pub const SLIDE_EXTENSIONS: &[&str] = &[
@@ -45,7 +45,7 @@ pub fn from_paths(
     recursive: bool,
     extensions: &[&str],
     config: &RunConfig,
-) -> Result<Vec<SlideConfig>, Failure> {
+) -> Result<Vec<SlideConfig>, RunError> {
     let mut files = Vec::new();
     for path in paths {
         if path.is_dir() {
@@ -56,7 +56,7 @@ pub fn from_paths(
                 } else {
                     " (-r also looks into its folders)"
                 };
-                return Err(Failure::usage(format!(
+                return Err(RunError::Usage(format!(
                     "{}: no slide or image in this folder{deeper}: looked for .{}",
                     path.display(),
                     extensions.join(", .")
@@ -79,12 +79,12 @@ pub fn from_paths(
 
 /// The slides of a manifest: CSV with a header, column `path` and optionally `id, mpp, mask, roi, model`. Paths count
 /// from the manifest's folder.
-pub fn from_manifest(manifest: &Path, config: &RunConfig) -> Result<Vec<SlideConfig>, Failure> {
+pub fn from_manifest(manifest: &Path, config: &RunConfig) -> Result<Vec<SlideConfig>, RunError> {
     let wrong = |line: u64, reason: String| {
-        Failure::usage(format!("{}, line {line}: {reason}", manifest.display()))
+        RunError::Usage(format!("{}, line {line}: {reason}", manifest.display()))
     };
     let text = fs::read_to_string(manifest).map_err(|error| {
-        Failure::usage(format!(
+        RunError::Usage(format!(
             "{}: cannot be read as a manifest: {error}",
             manifest.display()
         ))
@@ -121,7 +121,7 @@ pub fn from_manifest(manifest: &Path, config: &RunConfig) -> Result<Vec<SlideCon
         slides.push(from_row(&row, folder, config).map_err(|reason| wrong(line, reason))?);
     }
     if slides.is_empty() {
-        return Err(Failure::usage(format!(
+        return Err(RunError::Usage(format!(
             "{}: no slides: each line after the first names one",
             manifest.display()
         )));
@@ -146,11 +146,8 @@ fn from_row(row: &Row, folder: &Path, config: &RunConfig) -> Result<SlideConfig,
     };
     let mut slide = slide(path, stem, config);
     if !row.mpp.is_empty() {
-        let mpp: Mpp = row
-            .mpp
-            .parse()
-            .map_err(|reason: String| format!("mpp `{}`: {reason}", row.mpp))?;
-        slide.mpp = Some(mpp.0);
+        let mpp = mpp::parse(&row.mpp).map_err(|reason| format!("mpp `{}`: {reason}", row.mpp))?;
+        slide.mpp = Some(mpp);
         slide.mpp_from = Some("manifest");
     }
     if !row.mask.is_empty() {
@@ -195,7 +192,10 @@ fn slide(path: PathBuf, stem: String, config: &RunConfig) -> SlideConfig {
 }
 
 /// Gives every slide a folder of its own, or refuses.
-fn with_folders(slides: Vec<SlideConfig>, config: &RunConfig) -> Result<Vec<SlideConfig>, Failure> {
+fn with_folders(
+    slides: Vec<SlideConfig>,
+    config: &RunConfig,
+) -> Result<Vec<SlideConfig>, RunError> {
     let mut seen_paths = BTreeSet::new();
     let mut slides: Vec<SlideConfig> = slides
         .into_iter()
@@ -211,7 +211,7 @@ fn with_folders(slides: Vec<SlideConfig>, config: &RunConfig) -> Result<Vec<Slid
     let mut owners: BTreeMap<&str, &Path> = BTreeMap::new();
     for slide in &slides {
         if let Some(other) = owners.insert(&slide.stem, &slide.path) {
-            return Err(Failure::usage(format!(
+            return Err(RunError::Usage(format!(
                 "{} and {} would both be written to {}: give them ids in a manifest (--manifest), or --dedupe-names",
                 other.display(),
                 slide.path.display(),
@@ -265,9 +265,9 @@ pub fn search(
     folder: &Path,
     recursive: bool,
     extensions: &[&str],
-) -> Result<Vec<PathBuf>, Failure> {
+) -> Result<Vec<PathBuf>, RunError> {
     let unreadable = |error: std::io::Error| {
-        Failure::usage(format!(
+        RunError::Usage(format!(
             "{}: the folder cannot be read: {error}",
             folder.display()
         ))
@@ -301,15 +301,12 @@ pub fn search(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wsi_nuclei::config::Settings;
 
-    fn config(dedupe: bool) -> RunConfig {
-        let settings = Settings {
-            output: Some("out".into()),
-            dedupe_names: Some(dedupe),
-            ..Settings::default()
-        };
-        RunConfig::resolve(settings, None, |_| None).unwrap()
+    fn config(dedupe_names: bool) -> RunConfig {
+        RunConfig {
+            dedupe_names,
+            ..RunConfig::default()
+        }
     }
 
     fn touch(folder: &Path, names: &[&str]) {
@@ -355,7 +352,7 @@ mod tests {
             &config(false),
         )
         .unwrap_err();
-        assert!(error.message.contains(".svs") && error.message.contains("-r"));
+        assert!(error.to_string().contains(".svs") && error.to_string().contains("-r"));
     }
 
     #[test]
@@ -364,7 +361,7 @@ mod tests {
         touch(dir.path(), &["a/x.svs", "b/x.tif"]);
         let paths = [dir.path().join("a/x.svs"), dir.path().join("b/x.tif")];
         let error = from_paths(&paths, false, SLIDE_EXTENSIONS, &config(false)).unwrap_err();
-        assert!(error.message.contains("--dedupe-names"));
+        assert!(error.to_string().contains("--dedupe-names"));
         let slides = from_paths(&paths, false, SLIDE_EXTENSIONS, &config(true)).unwrap();
         assert_ne!(slides[0].stem, slides[1].stem);
         assert!(slides.iter().all(|s| s.stem.len() == "x-".len() + 8));
@@ -423,7 +420,9 @@ mod tests {
         let file = dir.path().join("cohort.csv");
         let mistake = |text: &str| {
             fs::write(&file, text).unwrap();
-            from_manifest(&file, &config(false)).unwrap_err().message
+            from_manifest(&file, &config(false))
+                .unwrap_err()
+                .to_string()
         };
         assert!(mistake("slide\nx\n").contains("line 1: no column `path`"));
         assert!(mistake("path,mpp\nx.svs,\ny.svs,fast\n").contains("line 3: mpp `fast`"));

@@ -1,21 +1,19 @@
 //! Many slides: each in a process of its own, so that what kills one (a crash in a C library, the kernel out of memory)
 //! costs that slide and no other.
 //!
-//! In: the slides of a run. Out: how each ended, read from its process's exit code. A child is this program with the
-//! same arguments and `--only STEM`; it says everything itself, and the parent only speaks for those that cannot. Never
-//! forks without exec: libtorch and CUDA do not survive that.
+//! In: the slides of a run, and how to start a process for one of them. Out: how each ended: the child's own record, a
+//! line of JSON on its standard output, or what its exit status says where it died without one. A child shows its
+//! progress itself; the parent speaks only for those that cannot. Never forks without exec: libtorch and CUDA do not
+//! survive that.
 
-use std::ffi::OsString;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use wsi_nuclei::config::SlideConfig;
-
-use super::progress::Progress;
-use super::run::Ending;
-use super::{EXIT_NONE, EXIT_SOME, EXIT_STOPPED, EXIT_USAGE, Failure};
+use super::ending::{EXIT_NONE, EXIT_SOME, EXIT_STOPPED, EXIT_USAGE};
+use super::{Ending, RunError, RunEvent, SlideConfig, Watch};
 
 /// How often the parent looks at its child and at the stop flag.
 const LOOK: Duration = Duration::from_millis(20);
@@ -23,33 +21,51 @@ const LOOK: Duration = Duration::from_millis(20);
 /// committed is lost.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// Runs slide after slide, each in its process, until all are done or a signal asks to stop.
-pub fn each(
+/// Runs slide after slide, each in the process that `command` starts for it, until all are done or `stop` is raised.
+/// Only what a child could not say itself comes to `watch`.
+///
+/// # Errors
+/// A process that cannot be started.
+pub fn run_in_children(
     slides: &[SlideConfig],
-    progress: &Progress,
+    watch: Watch<'_>,
     stop: &AtomicBool,
-) -> Result<Vec<Ending>, Failure> {
+    command: impl Fn(&SlideConfig) -> std::io::Result<Command>,
+) -> Result<Vec<Ending>, RunError> {
     let mut endings = Vec::new();
     for slide in slides {
         if stop.load(Ordering::Relaxed) {
             endings.push(Ending::Stopped);
             break;
         }
-        let status = start(&slide.stem)
-            .and_then(|mut child| wait(&mut child, stop))
+        let started = Instant::now();
+        let outcome = command(slide)
+            .and_then(|mut command| {
+                let child = command.stdin(Stdio::null()).stdout(Stdio::piped());
+                child.spawn()
+            })
+            .and_then(|mut child| wait_for(&mut child, stop))
             .map_err(|error| {
-                Failure::slides(format!(
+                RunError::Machine(format!(
                     "{}: its process cannot be started: {error}",
                     slide.path.display()
                 ))
             })?;
-        let ending = ending_of(status, stop.load(Ordering::Relaxed), slide);
-        if let Ending::Failed(why) = &ending
-            && !why.is_empty()
-        {
-            progress.begin(&slide.stem);
-            progress.error(why);
-        }
+        let ending = match outcome.record {
+            Some(ending) => ending,
+            None => {
+                let ending = ending_of_status(outcome.status, stop.load(Ordering::Relaxed), slide);
+                if ending.reason().is_some_and(|why| !why.is_empty()) {
+                    watch(RunEvent::Begun(slide));
+                    watch(RunEvent::Ended {
+                        slide,
+                        ending: &ending,
+                        seconds: started.elapsed().as_secs_f64(),
+                    });
+                }
+                ending
+            }
+        };
         let stopped = ending == Ending::Stopped;
         endings.push(ending);
         if stopped {
@@ -59,32 +75,24 @@ pub fn each(
     Ok(endings)
 }
 
-/// This very program, though its file may have been replaced since, with the same arguments for one slide.
-fn start(stem: &str) -> std::io::Result<Child> {
-    let program = match cfg!(target_os = "linux") {
-        true => "/proc/self/exe".into(),
-        false => std::env::current_exe()?,
-    };
-    let mut args = std::env::args_os();
-    let name = args.next().unwrap_or_else(|| "wsi-nuclei".into());
-    // Behind the subcommand's name: what follows may hold a `--`.
-    let subcommand = args.next();
-    let only = [OsString::from("--only"), OsString::from(stem)];
-    Command::new(program)
-        .arg0(name)
-        .args(subcommand)
-        .args(only)
-        .args(args)
-        .stdin(Stdio::null())
-        .spawn()
+/// The line by which a child tells its parent how its slide ended.
+pub fn record_line(ending: &Ending) -> String {
+    // An Ending has nothing that JSON cannot hold.
+    let text = serde_json::to_string(ending).unwrap_or_default();
+    format!("{text}\n")
+}
+
+struct Outcome {
+    status: ExitStatus,
+    record: Option<Ending>,
 }
 
 /// Waits for the child; hands a stop request on, and insists on it after [`GRACE`].
-fn wait(child: &mut Child, stop: &AtomicBool) -> std::io::Result<ExitStatus> {
+fn wait_for(child: &mut Child, stop: &AtomicBool) -> std::io::Result<Outcome> {
     let mut asked: Option<Instant> = None;
-    loop {
+    let status = loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(status);
+            break status;
         }
         match asked {
             None if stop.load(Ordering::Relaxed) => {
@@ -96,11 +104,20 @@ fn wait(child: &mut Child, stop: &AtomicBool) -> std::io::Result<ExitStatus> {
             _ => {}
         }
         std::thread::sleep(LOOK);
+    };
+    let mut said = String::new();
+    if let Some(mut out) = child.stdout.take() {
+        // A pipe holds far more than the one line that a child writes; what is not text is no record.
+        let _ = out.read_to_string(&mut said);
     }
+    // A child that died of a signal may have written its record before it had finished everything.
+    let lines = said.lines().filter(|_| status.signal().is_none());
+    let record = lines.rev().find_map(|line| serde_json::from_str(line).ok());
+    Ok(Outcome { status, record })
 }
 
-/// What an exit code says; an empty reason has been given by the child itself.
-fn ending_of(status: ExitStatus, stopping: bool, slide: &SlideConfig) -> Ending {
+/// What an exit status says of a child without a record; an empty reason has been given by the child itself.
+fn ending_of_status(status: ExitStatus, stopping: bool, slide: &SlideConfig) -> Ending {
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     match code {
         Some(0) => Ending::Done { nuclei: 0 },

@@ -7,10 +7,13 @@ use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 
-use super::values::{
-    Auto, ByteSize, Count, DeviceChoice, Formats, GeojsonFrame, Level0Box, MaskChoice, Mpp,
-    PostprocRules, Precision, ProgressMode, Shard, Tta, Units,
-};
+use crate::model::{DeviceChoice, Precision, Tta};
+use crate::nuclei::PostprocRules;
+use crate::output::{Formats, GeojsonFrame, Units};
+use crate::plan::Shard;
+use crate::tissue::MaskChoice;
+
+use super::values::{Auto, ByteSize, Count, Level0Box, Mpp, ProgressMode};
 
 macro_rules! settings {
     ($( $(#[doc = $help:expr])* $(#[arg($($arg:tt)*)])? $name:ident : $type:ty ),* $(,)?) => {

@@ -3,6 +3,10 @@ use std::path::Path;
 
 use clap::{Args, Command, FromArgMatches};
 
+use crate::output::{Format, Formats, Needs, Units};
+use crate::plan::Shard;
+
+use super::values::Level0Box;
 use super::*;
 
 fn flags(line: &str) -> Settings {
@@ -17,49 +21,41 @@ fn no_env(_: &str) -> Option<OsString> {
     None
 }
 
-fn resolve(line: &str) -> Result<RunConfig, ConfigError> {
-    RunConfig::resolve(flags(line), None, no_env)
+fn resolve_line(line: &str) -> Result<RunConfig, ConfigError> {
+    Ok(resolve_in(flags(line), None, no_env)?.0)
 }
 
 fn message(line: &str) -> String {
-    resolve(line).unwrap_err().to_string()
+    resolve_line(line).unwrap_err().to_string()
 }
 
 #[test]
 fn default_toml_gives_the_documented_defaults() {
-    let config = resolve("-o out").unwrap();
-    assert_eq!(config.model, "default");
-    assert_eq!(config.device, DeviceChoice::Auto);
-    assert_eq!(config.precision, Precision::Auto);
-    assert_eq!(config.batch_size, None);
-    assert_eq!(config.patch_size_px, None);
-    assert_eq!(config.tile_size_px, None);
-    assert_eq!(config.memory_bytes, None);
-    assert_eq!(config.mpp, None);
-    assert_eq!(config.mask, MaskChoice::Otsu);
+    let config = resolve_line("-o out").unwrap();
+    let documented = RunConfig {
+        settings: config.settings.clone(),
+        ..RunConfig::default()
+    };
     assert_eq!(
-        config.formats,
-        [
-            Format::Json,
-            Format::Csv,
-            Format::Parquet,
-            Format::Geojson,
-            Format::Overlay,
-            Format::Crops,
-            Format::Report
-        ]
+        config,
+        RunConfig {
+            output: "out".into(),
+            ..documented
+        }
     );
-    assert_eq!(config.units, Units::Um);
-    assert_eq!(config.postproc, PostprocRules::Default);
-    assert_eq!(config.progress, ProgressMode::Auto);
-    assert!(!(config.restart || config.quiet || config.mix_devices || config.dedupe_names));
+    // default.toml lists the formats that are written of a slide.
+    let listed = layers::defaults().unwrap().format;
+    assert_eq!(listed, Some(Formats(Format::defaults(Needs::Pixels))));
+    let (_, terminal) = resolve_in(flags("-o out"), None, no_env).unwrap();
+    assert_eq!(terminal.progress, ProgressMode::Auto);
+    assert!(!terminal.quiet && terminal.log.is_none());
     assert!(config.threads >= 1);
 }
 
 #[test]
 fn every_setting_stands_in_default_toml_set_or_commented_out() {
     for field in Settings::FIELDS {
-        let name = settings::public_name(field);
+        let name = super::flags::public_name(field);
         assert!(
             layers::DEFAULT_TOML.lines().any(|line| {
                 line.trim_start_matches("# ")
@@ -119,7 +115,7 @@ fn flag_over_environment_over_file_over_default() {
         "WSI_NUCLEI_QUIET" => Some(OsString::from("")),
         _ => None,
     };
-    let config = RunConfig::resolve(flags("--threads 4"), Some(&file), env).unwrap();
+    let (config, _) = resolve_in(flags("--threads 4"), Some(&file), env).unwrap();
     assert_eq!(config.threads, 4);
     assert_eq!(config.memory_bytes, Some(3 << 30));
     assert_eq!(config.units, Units::Px);
@@ -138,8 +134,8 @@ fn flag_over_environment_over_file_over_default() {
 #[test]
 fn a_flag_can_switch_off_what_a_lower_layer_switched_on() {
     let env = |name: &str| (name == "WSI_NUCLEI_RESTART").then(|| OsString::from("yes"));
-    let on = RunConfig::resolve(flags("-o x"), None, env).unwrap();
-    let off = RunConfig::resolve(flags("-o x --restart=false"), None, env).unwrap();
+    let (on, _) = resolve_in(flags("-o x"), None, env).unwrap();
+    let (off, _) = resolve_in(flags("-o x --restart=false"), None, env).unwrap();
     assert!(on.restart && !off.restart);
 }
 
@@ -163,14 +159,14 @@ fn mistakes_in_a_file_are_named_with_their_line() {
     assert!(wrong("units = \"miles\"").contains("possible values: um, px"));
     assert!(wrong("threads = \n").starts_with("my.toml, line 1: "));
     assert!(wrong("[threads]\nx = 1").contains("`threads` is a table"));
-    let missing = RunConfig::resolve(flags("-o x"), Some(Path::new("none.toml")), no_env);
+    let missing = resolve_in(flags("-o x"), Some(Path::new("none.toml")), no_env);
     assert!(missing.unwrap_err().to_string().starts_with("none.toml: "));
 }
 
 #[test]
 fn mistakes_in_the_environment_name_the_variable() {
     let env = |name: &str| (name == "WSI_NUCLEI_SHARD").then(|| OsString::from("4/4"));
-    let error = RunConfig::resolve(flags("-o x"), None, env).unwrap_err();
+    let error = resolve_in(flags("-o x"), None, env).unwrap_err();
     assert!(
         error.to_string().starts_with(
             "environment variable WSI_NUCLEI_SHARD: `4/4`: shard 4 of 4 does not exist"
@@ -241,8 +237,8 @@ fn contradictions_are_refused() {
     assert!(message("-o x --precision f16").contains("--precision f16 is not"));
     assert!(message("-o x --device cuda:0,1").contains("one GPU"));
     assert!(message("-o x --patch-size 512 --tile-size 256").contains("whole patches"));
-    assert!(message("-o x --memory 1MiB").contains("at least 256MiB"));
+    assert!(message("-o x --memory 1MiB").contains("at least 320MiB"));
     assert!(message("-o x --mask no-such.png").contains("no such file"));
     assert!(message("-o x --roi no-such.geojson").contains("no such file"));
-    assert!(resolve("-o x --quiet --progress none").is_ok());
+    assert!(resolve_line("-o x --quiet --progress none").is_ok());
 }

@@ -1,0 +1,148 @@
+//! One plain image, held whole: no tiles, no store.
+//!
+//! In: an image's [`SlideConfig`], the run's settings, models. Out: `OUT/<stem>/` as for a slide, with labels.png and, if
+//! asked for, the prediction map as raw.npy.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::pictures::read_crops;
+use super::{Ending, Models, RunConfig, SlideConfig, SlideFailure};
+use crate::model::Pool;
+use crate::nuclei::PostprocRules;
+use crate::output::{self, Pictures, labels, raw_map};
+use crate::pipeline::image::ImageOptions;
+use crate::pipeline::{self, PipelineError};
+use crate::prediction::PredictionMap;
+use crate::result::{Coverage, ModelCard, SlideMeta, SlideResult, SlideSource};
+use crate::slide::blocks::ProcImage;
+use crate::slide::frames::Frames;
+use crate::slide::{self, SlideReader};
+use crate::tissue::TissueMask;
+
+/// Longest side of thumb.png, px.
+const THUMB_SIDE_PX: u32 = 2048;
+/// Bytes of proc blocks kept: an image's patches overlap.
+const CACHE_BYTES: usize = 128 << 20;
+
+/// An image whose nuclei are known.
+pub(super) struct AnalysedImage {
+    pub result: SlideResult,
+    /// The whole prediction map `[height, width]`, if it was to be kept.
+    pub map: Option<PredictionMap>,
+    pub reader: Arc<dyn SlideReader>,
+}
+
+/// Runs one image and writes its results.
+///
+/// # Errors
+/// Why the image could not be done.
+pub fn run_image(
+    image: &SlideConfig,
+    config: &RunConfig,
+    models: &mut Models,
+    save_raw: bool,
+) -> Result<Ending, SlideFailure> {
+    let pool = models.get(&image.model)?;
+    let analysed = analyse_image(image, config, &pool, save_raw)?;
+    if let (true, Some(map)) = (save_raw, &analysed.map) {
+        raw_map::write(map, &image.folder.join("raw.npy"))?;
+    }
+    write_results(
+        &analysed.result,
+        analysed.reader.as_ref(),
+        config,
+        &image.folder,
+    )?;
+    Ok(Ending::Done {
+        nuclei: analysed.result.nuclei.len(),
+    })
+}
+
+/// Predicts an image and finds its nuclei, by hover_net's per-map rules where the settings say so.
+pub(super) fn analyse_image(
+    image: &SlideConfig,
+    config: &RunConfig,
+    pool: &Pool,
+    keep_map: bool,
+) -> Result<AnalysedImage, SlideFailure> {
+    let spec = &pool.model().spec;
+    let reader: Arc<dyn SlideReader> = slide::open(&image.path)
+        .map_err(PipelineError::from)?
+        .into();
+    let info = reader.info();
+    let mpp = slide::mpp::resolve_mpp(info, image.mpp).map_err(PipelineError::from)?;
+    let (frames, level) =
+        Frames::for_slide(info, mpp.mpp, spec.mpp).map_err(PipelineError::from)?;
+    let proc = ProcImage::new(reader.clone(), frames, level, CACHE_BYTES);
+    let by_reference = config.postproc == PostprocRules::Reference;
+    let options = ImageOptions {
+        patch_px: config.patch_size_px,
+        batch: config.batch_size,
+        keep_map: keep_map || by_reference,
+    };
+    let predicted = pipeline::image::predict(&proc, pool.model(), options)?;
+    let nuclei = match &predicted.map {
+        Some(map) if by_reference => pipeline::image::reference_nuclei(map, &proc)?,
+        _ => {
+            let mpp = frames.proc_mpp();
+            pipeline::image::nuclei(&predicted.foreground, &spec.postproc, mpp)
+        }
+    };
+    let mut meta = SlideMeta {
+        identity: std::collections::BTreeMap::new(),
+        stem: image.stem.clone(),
+        slide: SlideSource::from(info),
+        mpp_from: image.mpp_from.unwrap_or(mpp.from).to_owned(),
+        frames,
+        model: ModelCard::from(spec),
+        tissue_mm2: frames.mm2(frames.proc_rect().area()),
+        warnings: mpp
+            .warning
+            .into_iter()
+            .chain(frames.scale_warning(spec.mpp))
+            .collect(),
+    };
+    let rings = pipeline::rings::measure(&nuclei, &proc, &AtomicBool::new(false));
+    let rings = rings.map(|(rings, unread)| {
+        meta.warnings
+            .extend(pipeline::rings::unread_warning(unread));
+        rings
+    });
+    let result = SlideResult {
+        meta,
+        coverage: Coverage::whole(predicted.done_px),
+        read_errors: Vec::new(),
+        rings,
+        nuclei,
+        imported: None,
+    };
+    Ok(AnalysedImage {
+        result,
+        map: predicted.map,
+        reader,
+    })
+}
+
+fn write_results(
+    result: &SlideResult,
+    reader: &dyn SlideReader,
+    config: &RunConfig,
+    folder: &Path,
+) -> Result<(), SlideFailure> {
+    let frames = result.frames();
+    let formats = config.formats_of_images();
+    let mask = TissueMask::all(frames.level0_size_px, frames.level0_mpp);
+    let picture = |side_px| slide::thumb::thumb(reader, side_px).map_err(PipelineError::from);
+    let pictures = Pictures {
+        crops: read_crops(result, reader, &mask, &formats),
+        overlay: Some(picture(u32::MAX)?),
+        // An image's overlay keeps the image's size.
+        legend: false,
+        ..Pictures::new(picture(THUMB_SIDE_PX)?, mask)
+    };
+    output::write_all(result, pictures, config.choice(&formats), folder)?;
+    labels::write(result, folder)?;
+    Ok(())
+}

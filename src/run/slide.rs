@@ -1,0 +1,182 @@
+//! One slide, from its file to its folder of results.
+//!
+//! In: a [`SlideConfig`], the run's settings, models. Out: `OUT/<stem>/` with store, tables, pictures and run.json, which
+//! is written however the slide ended. The slide is opened once.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use image::RgbImage;
+
+use super::pictures::{read_crops, read_overlay};
+use super::run_json::{self, ModelReport, RunReport, SlideReport};
+use super::{Ending, Models, RunConfig, RunEvent, SlideConfig, SlideFailure, Watch, exit_code};
+use crate::machine::peak_memory_bytes;
+use crate::output::{self, Format, Pictures};
+use crate::pipeline::events::Event;
+use crate::pipeline::{self, PipelineError};
+use crate::plan::Shard;
+use crate::result::SlideResult;
+use crate::slide::SlideReader;
+use crate::tissue::TissueMask;
+
+/// A slide whose nuclei are known and in its store.
+pub(super) struct AnalysedSlide {
+    pub result: SlideResult,
+    pub thumb: RgbImage,
+    pub mask: TissueMask,
+    pub reader: Arc<dyn SlideReader>,
+}
+
+/// Runs one slide and writes its results, with run.json beside them however it ended.
+pub fn run_slide(
+    slide: &SlideConfig,
+    config: &RunConfig,
+    models: &mut Models,
+    watch: Watch<'_>,
+    stop: &AtomicBool,
+) -> Ending {
+    let clock = Instant::now();
+    let mut report = RunReport {
+        engine: models.engine(),
+        slide: SlideReport {
+            path: slide.path.display().to_string(),
+            ..SlideReport::default()
+        },
+        settings: config.settings.clone(),
+        started_unix_s: unix_seconds(),
+        ..RunReport::default()
+    };
+    let ending = analyse_slide(slide, config, models, watch, stop, &mut report)
+        .and_then(|analysed| write_results(slide, config, analysed, watch))
+        .unwrap_or_else(Ending::from);
+    report.seconds = clock.elapsed().as_secs_f64();
+    report.peak_memory_bytes = peak_memory_bytes();
+    report.exit_code = exit_code(std::slice::from_ref(&ending));
+    report.error = ending.reason().map(str::to_owned);
+    // A slide that never got a folder, or whose folder belongs to another run, gets no report either.
+    if !slide.folder.is_dir() || matches!(ending, Ending::Refused(_)) {
+        return ending;
+    }
+    match (write_report(&report, slide, config, &ending), ending) {
+        (Err(error), Ending::Done { .. } | Ending::Share { .. }) => {
+            Ending::Failed(error.to_string())
+        }
+        (Err(error), Ending::Incomplete { nuclei, why }) => Ending::Incomplete {
+            nuclei,
+            why: format!("{why}; {error}"),
+        },
+        // What went wrong before is what the user must hear: a full disk takes run.json down as well.
+        (_, ending) => ending,
+    }
+}
+
+fn write_report(
+    report: &RunReport,
+    slide: &SlideConfig,
+    config: &RunConfig,
+    ending: &Ending,
+) -> Result<(), output::OutputError> {
+    let name = match (config.shard, ending) {
+        // Shards that end at the same time must not write over each other; the last one writes for the slide.
+        (Some(Shard { index, of }), Ending::Share { .. } | Ending::Stopped | Ending::Failed(_)) => {
+            format!("run-{index}-of-{of}.json")
+        }
+        _ => "run.json".to_owned(),
+    };
+    run_json::write(report, &slide.folder.join(name))
+}
+
+/// Brings a slide's store to its end and reads all nuclei from it.
+pub(super) fn analyse_slide(
+    slide: &SlideConfig,
+    config: &RunConfig,
+    models: &mut Models,
+    watch: Watch<'_>,
+    stop: &AtomicBool,
+    report: &mut RunReport,
+) -> Result<AnalysedSlide, SlideFailure> {
+    let pool = models.get(&slide.model)?;
+    report.model = ModelReport {
+        name: pool.model().spec.name.clone(),
+        sha256: Some(pool.model().weights_sha256.clone()),
+    };
+    let mut prepared = pipeline::prepare(&slide.request(config), pool.model())?;
+    report.slide.quickhash = Some(prepared.meta.slide.quickhash.clone());
+    report.slide.bytes = Some(prepared.meta.slide.file_bytes);
+    let store = prepared.open_store(&slide.folder.join("store.zarr"), config.restart)?;
+    let thumb = store.thumb().map_err(PipelineError::from)?;
+    let mask = store.mask().map_err(PipelineError::from)?;
+    let reader = prepared.image.reader().clone();
+    let finished = pipeline::run(prepared, &store, &pool, stop, &|event| {
+        watch(RunEvent::Slide(event));
+    })?;
+    let result = finished.loaded.slide;
+    report.stages = finished.stages;
+    report.tiles_planned = result.coverage.planned_tiles;
+    report.tiles_reused = finished.tiles_reused;
+    report.nuclei = result.nuclei.len();
+    report.nuclei_over_2_tiles = finished.loaded.seams.nuclei_over_2_tiles;
+    report.nuclei_over_4_tiles = finished.loaded.seams.nuclei_over_4_tiles;
+    Ok(AnalysedSlide {
+        result,
+        thumb,
+        mask,
+        reader,
+    })
+}
+
+fn write_results(
+    slide: &SlideConfig,
+    config: &RunConfig,
+    analysed: AnalysedSlide,
+    watch: Watch<'_>,
+) -> Result<Ending, SlideFailure> {
+    watch(RunEvent::Slide(Event::Stage("writing")));
+    let AnalysedSlide {
+        result,
+        thumb,
+        mask,
+        reader,
+    } = analysed;
+    let formats = config.formats_of_slides();
+    let overlay = match formats.contains(&Format::Overlay) {
+        true => Some(read_overlay(reader.as_ref(), &result).map_err(PipelineError::from)?),
+        false => None,
+    };
+    let crops = read_crops(&result, reader.as_ref(), &mask, &formats);
+    let pictures = Pictures {
+        overlay,
+        crops,
+        ..Pictures::new(thumb, mask)
+    };
+    output::write_all(&result, pictures, config.choice(&formats), &slide.folder)?;
+    for warning in output::plausible::warnings(&result) {
+        watch(RunEvent::Slide(Event::Warning(warning)));
+    }
+    Ok(Ending::of_result(&result))
+}
+
+/// Writes outputs again from the store at `store` into `folder`: no slide, no network. Returns the nuclei.
+///
+/// # Errors
+/// A store that cannot be read, or a file that cannot be written.
+pub fn export_store(
+    store: &Path,
+    choice: output::Choice<'_>,
+    folder: &Path,
+) -> Result<SlideResult, SlideFailure> {
+    let store = crate::store::Store::open(store).map_err(PipelineError::from)?;
+    let thumb = store.thumb().map_err(PipelineError::from)?;
+    let mask = store.mask().map_err(PipelineError::from)?;
+    let result = pipeline::load(&store)?.slide;
+    output::write_all(&result, Pictures::new(thumb, mask), choice, folder)?;
+    Ok(result)
+}
+
+fn unix_seconds() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
+}
