@@ -5,6 +5,7 @@ mod cases;
 mod cli;
 mod crowd;
 mod disk;
+mod golden;
 mod harness;
 mod hostile;
 mod hostile_labels;
