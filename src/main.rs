@@ -1,7 +1,14 @@
 //! wsi-nuclei on the command line: parse, dispatch, exit code.
 
-use std::process::ExitCode;
+use std::ptr;
 
-fn main() -> ExitCode {
-    wsi_nuclei::cli::main()
+fn main() -> ! {
+    let code = wsi_nuclei::cli::main();
+    // After a stop, workers may still be inside libtorch. A usual exit would destroy libtorch's statics under them and
+    // crash; this one ends all threads at once. Rust's standard streams hold nothing back but what C's do is flushed.
+    // SAFETY: fflush(NULL) flushes every open stream; _exit takes a number and does not return.
+    unsafe {
+        libc::fflush(ptr::null_mut());
+        libc::_exit(i32::from(code))
+    }
 }

@@ -28,7 +28,6 @@ mod view;
 
 use std::fmt;
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use crate::machine::{libtorch, openslide};
 use crate::output::OutputError;
@@ -157,8 +156,8 @@ enum Command {
     Completions(completions::CompletionsArgs),
 }
 
-/// Parses, dispatches, says what went wrong.
-pub fn main() -> ExitCode {
+/// Parses, dispatches, says what went wrong. Returns the exit code.
+pub fn main() -> u8 {
     let command = Cli::command().version(version());
     let parsed = command
         .try_get_matches()
@@ -168,18 +167,20 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and versions go to standard output with code 0; a closed pipe is nobody's business.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+            return if error.use_stderr() { EXIT_USAGE } else { 0 };
         }
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match outcome {
+        Ok(()) => 0,
         Err(failure) => {
             if !failure.message.is_empty() {
                 let _ = writeln!(io::stderr().lock(), "error: {}", failure.message);
             }
-            ExitCode::from(failure.code)
+            failure.code
         }
-    }
+    };
+    let _ = io::stdout().flush();
+    code
 }
 
 fn dispatch(command: Command) -> Result<(), Failure> {

@@ -3,6 +3,8 @@
 //! In: proc pixels and a model. Out: its nuclei, and the prediction map if asked for. Patches are the same as on slides
 //! (same grid, same reflection at the rim), so the nuclei are too.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rayon::prelude::*;
 
 use super::PipelineError;
@@ -27,13 +29,15 @@ pub struct ImagePrediction {
 
 /// How an image is predicted.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct ImageOptions {
+pub struct ImageOptions<'a> {
     /// Side of the network's input, px; `None`: the model's.
     pub patch_px: Option<u32>,
     /// Patches at once on a GPU; `None`: what suits the device.
     pub batch: Option<usize>,
     /// Whether the whole prediction map is kept.
     pub keep_map: bool,
+    /// Raised by whoever wants the work to end.
+    pub stop: Option<&'a AtomicBool>,
 }
 
 /// Predicts every patch of `image`.
@@ -43,7 +47,7 @@ pub struct ImageOptions {
 pub fn predict(
     image: &ProcImage,
     model: &Model,
-    options: ImageOptions,
+    options: ImageOptions<'_>,
 ) -> Result<ImagePrediction, PipelineError> {
     let spec = &model.spec;
     let size = image.frames().proc_rect();
@@ -64,6 +68,9 @@ pub fn predict(
     // A few patches at a time: dense maps of all patches would not fit.
     let at_once = (rayon::current_num_threads().max(1) * 2).max(batch);
     for some in patches.chunks(at_once) {
+        if options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Err(PipelineError::Stopped);
+        }
         let pixels = some
             .par_iter()
             .map(|&index| patch::read_patch(image, &grid, index))

@@ -49,6 +49,7 @@ pub fn run_tile(
     models: &mut Models,
     types: &[TypeInfo],
     files: &TileFiles,
+    stop: &AtomicBool,
 ) -> Result<Ending, SlideFailure> {
     let pool = models.get(&image.model)?;
     // hover_net shows the network the pixels as they are: images count as at the model's own scale.
@@ -56,7 +57,7 @@ pub fn run_tile(
         mpp: image.mpp.or(Some(pool.model().spec.mpp)),
         ..image.clone()
     };
-    let analysed = analyse_image(&image, config, &pool, files.save_raw_map)?;
+    let analysed = analyse_image(&image, config, &pool, files.save_raw_map, stop)?;
     let AnalysedImage {
         mut result,
         map,

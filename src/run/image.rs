@@ -43,9 +43,10 @@ pub fn run_image(
     config: &RunConfig,
     models: &mut Models,
     save_raw: bool,
+    stop: &AtomicBool,
 ) -> Result<Ending, SlideFailure> {
     let pool = models.get(&image.model)?;
-    let analysed = analyse_image(image, config, &pool, save_raw)?;
+    let analysed = analyse_image(image, config, &pool, save_raw, stop)?;
     if let (true, Some(map)) = (save_raw, &analysed.map) {
         raw_map::write(map, &image.folder.join("raw.npy"))?;
     }
@@ -66,6 +67,7 @@ pub(super) fn analyse_image(
     config: &RunConfig,
     pool: &Pool,
     keep_map: bool,
+    stop: &AtomicBool,
 ) -> Result<AnalysedImage, SlideFailure> {
     let spec = &pool.model().spec;
     let reader: Arc<dyn SlideReader> = slide::open(&image.path)
@@ -81,6 +83,7 @@ pub(super) fn analyse_image(
         patch_px: config.patch_size_px,
         batch: config.batch_size,
         keep_map: keep_map || by_reference,
+        stop: Some(stop),
     };
     let predicted = pipeline::image::predict(&proc, pool.model(), options)?;
     let nuclei = match &predicted.map {
@@ -104,17 +107,15 @@ pub(super) fn analyse_image(
             .chain(frames.scale_warning(spec.mpp))
             .collect(),
     };
-    let rings = pipeline::rings::measure(&nuclei, &proc, &AtomicBool::new(false));
-    let rings = rings.map(|(rings, unread)| {
-        meta.warnings
-            .extend(pipeline::rings::unread_warning(unread));
-        rings
-    });
+    let (rings, unread) =
+        pipeline::rings::measure(&nuclei, &proc, stop).ok_or(PipelineError::Stopped)?;
+    meta.warnings
+        .extend(pipeline::rings::unread_warning(unread));
     let result = SlideResult {
         meta,
         coverage: Coverage::whole(predicted.done_px),
         read_errors: Vec::new(),
-        rings,
+        rings: Some(rings),
         nuclei,
         imported: None,
     };

@@ -16,5 +16,6 @@ mod learning;
 mod old_results;
 mod pyramid;
 mod seams;
+mod stopped;
 mod tiff;
 mod view;
