@@ -53,7 +53,7 @@ run_cases() {
 
 # No program ends with -1: the test fails and tells the code and the messages.
 write_case -1 '' ''
-run_cases && die "the case was not run" "fetch the slide that is the base of $cases (make demo, or WSI_NUCLEI_SHARED)"
+run_cases && die "the case was not run" "set WSI_NUCLEI_SHARED to the folder that has the base of $cases"
 code=$(sed -n '1s/.*: ended with Some(\([0-9]*\)), not -1$/\1/p' "$work/ours")
 [ -n "$code" ] || { cat "$work/ours" >&2; die "the program did not end with a code" "a crash is a bug: mend it first"; }
 # Each error and warning, as a TOML string.
