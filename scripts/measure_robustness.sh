@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Measures how scores fall when images get worse: blurs, dims, compresses or pales the held-out images, and scores them again.
+# Measures how scores fall when images get worse: blurs, dims, compresses or pales the held-out images and scores them
+# again.
 # usage: measure_robustness.sh BINARY DATA OUT     (needs python3 with numpy and pillow; `make parity`'s has both)
 set -euo pipefail
 cd "$(dirname "$0")/.."

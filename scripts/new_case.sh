@@ -9,7 +9,8 @@
 #        '[{ kind = "fill_tile", directory = 0, tile = 64, value = 0 }]'
 # FLAGS  more flags of `wsi-nuclei run` for this case
 #
-# It runs all cases two or three times. What it records is what the program does today: read it, and shorten the messages to the words that matter.
+# It runs all cases two or three times. What it records is what the program does today: check it, and shorten the
+# messages to the words that matter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +19,7 @@ die() {
     echo "new-case: cure: $2" >&2
     exit 1
 }
-[ $# -ge 3 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2; }
 cases=tests/cases/$1.toml name=$2 edits=$3 flags=${4:-}
 [ -f "$cases" ] || die "no $cases" "give one of: $(basename -s .toml tests/cases/*.toml | xargs)"
 [ -f .deps/env ] || die "no .deps/env" "make setup"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares this program with hover_net and scikit-image and writes the table of docs/accuracy.md. `make parity` gives the
-# arguments.
+# Compares this program with hover_net and scikit-image and writes the table of docs/accuracy.md. `make parity` gives
+# the arguments.
 # usage: parity.sh BINARY DATA OUT
 set -euo pipefail
 cd "$(dirname "$0")/.."
