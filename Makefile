@@ -21,12 +21,12 @@ setup: ## libtorch, OpenSlide and libclang into .deps/
 build: setup ## the release binary
 	@$(ENV) cargo build --release --locked
 
-demo: build ## nuclei of a real slide, from nothing to out/demo
+demo: build ## sets up, builds, finds the nuclei of a real slide: out/demo
 	@scripts/fetch_demo_slide.sh
 	@"$(BINARY)" run $(DEMO_SLIDE) -o out/demo
 	@echo "demo: look at $$PWD/out/demo/CMU-1-Small-Region/overlay.png; the numbers are in nuclei.csv and summary.json beside it"
 
-test: setup ## format, lints and all tests: what CI runs
+test: setup ## format, lints and all tests
 	@cargo fmt --version >/dev/null && cargo clippy --version >/dev/null || { echo "make test: cure: rustup component add rustfmt clippy" >&2; exit 1; }
 	@test -d "$${WSI_NUCLEI_SHARED:-../shared}" || echo "make test: no $${WSI_NUCLEI_SHARED:-../shared}: tests on real slides and labelled images say 'skipped'"
 	cargo fmt --check
@@ -37,36 +37,36 @@ test: setup ## format, lints and all tests: what CI runs
 
 check: test ## the same as test
 
-soak: setup ## killed, damaged, shared and cut differently, many times (a quarter of an hour): docs/reliability.md
+soak: setup ## many runs killed, damaged, shared and tiled differently (a quarter of an hour): docs/reliability.md
 	$(ENV) WSI_NUCLEI_SOAK=1 cargo test --locked --test binary -- --nocapture killed:: invariance::
 
 FUZZ_SECONDS ?= 600
 FUZZ_SEED := $(or $(FUZZ_SEED),$(shell date +%s))
-fuzz: setup ## damaged files for every reader, FUZZ_SECONDS each; other files every time
+fuzz: setup ## damaged files for every reader, FUZZ_SECONDS each; each call draws other files
 	@echo "fuzz: again with the same files: make fuzz FUZZ_SEED=$(FUZZ_SEED)"
 	$(ENV) WSI_NUCLEI_FUZZ_SECONDS=$(FUZZ_SECONDS) WSI_NUCLEI_FUZZ_SEED=$(FUZZ_SEED) cargo test --locked --test binary -- --nocapture hostile
 
 BUDGET_PX ?= 100000
-budget: setup ## peak memory and scratch on a slide of BUDGET_PX a side, against --memory and plan (a quarter of an hour)
+budget: setup ## peak memory and scratch on a slide of BUDGET_PX x BUDGET_PX, against --memory and plan (a quarter of an hour)
 	$(ENV) WSI_NUCLEI_BUDGET_PX=$(BUDGET_PX) cargo test --locked --test binary -- --ignored --nocapture a_huge_slide
 
 install: build ## binary and libraries into PREFIX (~/.local)
 	@scripts/install.sh "$(BINARY)" "$(PREFIX)"
 
 DATA ?= $${WSI_NUCLEI_SHARED:-../shared}/data
-train-default: build ## the default model again, from nothing (hours; DATA=FOLDER of the data sets)
+train-default: build ## trains the default model from an ImageNet encoder (hours; DATA=FOLDER of the data sets)
 	@$(ENV) scripts/train_default.sh "$(BINARY)" "$(DATA)" out/train-default
 
-parity: build ## every comparison with hover_net and scikit-image, into docs/accuracy.md (DATA=FOLDER; 20 minutes)
+parity: build ## compares with hover_net and scikit-image, into docs/accuracy.md (DATA=FOLDER; 20 minutes)
 	@$(ENV) scripts/parity.sh "$(BINARY)" "$(DATA)" out/parity
 
-outputs: build ## a run's files, opened by pyarrow, pandas, DuckDB, zarr and ome-zarr, `view` and reports in Chromium (needs pip, npm)
+outputs: build ## opens a run's files with pyarrow, pandas, DuckDB, zarr and ome-zarr, `view` and reports in Chromium (needs pip, npm)
 	@scripts/fetch_demo_slide.sh
 	@$(ENV) scripts/outputs.sh "$(BINARY)" $(DEMO_SLIDE) out/outputs
 	@$(ENV) tests/outputs/labels.sh "$(BINARY)" out/outputs
 	@$(ENV) tests/outputs/view.sh "$(BINARY)" $(DEMO_SLIDE) out/outputs
 	@$(ENV) tests/outputs/report.sh "$(BINARY)" $(DEMO_SLIDE) out/outputs
 
-clean: ## what cargo built and the demo made; .deps/ and slides/ stay
+clean: ## removes what cargo built and the demo made; keeps .deps/ and slides/
 	cargo clean
 	rm -rf out

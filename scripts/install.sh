@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # install.sh BINARY PREFIX: copies the binary into PREFIX/bin and the libraries that it needs into PREFIX/lib, where its
-# rpath finds them: the result needs neither .deps/ nor an environment variable. CUDA's libraries are not copied.
+# rpath finds them. The installed program needs neither .deps/ nor an environment variable. CUDA's libraries are not
+# copied.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=$1 prefix=$2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What more data would bring: the same short training on a quarter, a half and all of the images to learn from, scored on
-# the same held-out images. An hour on two cores.
+# Shows what more data would bring: runs the same short training on a quarter, a half and all of the training images,
+# and scores each on the same held-out images. Takes an hour on two cores.
 # usage: learning_curve.sh BINARY DATA OUT [STEPS]
 set -euo pipefail
 cd "$(dirname "$0")/.."

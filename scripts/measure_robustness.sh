@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# How scores fall when pictures get worse: held-out images blurred, dimmed, compressed, paled, and scored again.
+# Measures how scores fall when images get worse: blurs, dims, compresses or pales the held-out images and scores them
+# again.
 # usage: measure_robustness.sh BINARY DATA OUT     (needs python3 with numpy and pillow; `make parity`'s has both)
 set -euo pipefail
 cd "$(dirname "$0")/.."

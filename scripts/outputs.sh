@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The files of a run, opened by pyarrow, pandas and DuckDB. `make outputs` gives the arguments.
+# Runs a slide and opens the files with pyarrow, pandas and DuckDB. `make outputs` gives the arguments.
 # usage: outputs.sh BINARY SLIDE OUT
 set -euo pipefail
 cd "$(dirname "$0")/.."

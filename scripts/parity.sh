@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every comparison with the oracles, into the table of docs/accuracy.md. `make parity` gives the arguments.
+# Compares this program with hover_net and scikit-image and writes the table of docs/accuracy.md. `make parity` gives
+# the arguments.
 # usage: parity.sh BINARY DATA OUT
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -36,7 +37,7 @@ WSI_NUCLEI_PARITY=$(realpath "$out") cargo test --release --locked --test parity
 $python tests/parity/torchscript.py "$binary" "$out/torchscript" "$data/consep/Train/Images/train_12.png" | tee -a "$out/log"
 $python tests/parity/rules.py "$binary" "$out/rules" "$data" "$out/predicted" | tee -a "$out/log"
 
-# The table between the two marks of docs/accuracy.md.
+# Replace the table between the two marks in docs/accuracy.md.
 awk -v rows="$out/log" '
     /^<!-- parity -->/ { print; print "| what | cases | agreement | largest difference |"; print "| --- | --- | --- | --- |"
         while ((getline line < rows) > 0) { sub(/^test [a-z_]+ \.\.\. /, "", line); if (line ~ /^\|/) print line }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# hover_net's run_tile.sh, flag for flag. Edit the values, or give others after the script's name (they win).
+# Replaces hover_net's run_tile.sh, flag for flag. Edit the values, or pass others as arguments (they win).
 exec "${WSI_NUCLEI:-wsi-nuclei}" hovernet \
     --gpu='0' \
     --nr_types=6 \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings what the build needs into .deps/ (ignored by git): libtorch 2.11.0, OpenSlide 4, libclang (for bindgen).
-# Idempotent; says what it does; each failure names its cure. An existing LIBTORCH is respected.
+# Fetches what the build needs into .deps/ (ignored by git): libtorch 2.11.0, OpenSlide 4, libclang (for bindgen).
+# Can be run again at any time; each failure names its cure. An existing LIBTORCH is respected.
 # WSI_NUCLEI_CUDA=1 also fetches CUDA's libraries (2.5 GB), 0 never does; the default is 1 where an NVIDIA driver runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,7 +8,7 @@ deps=$PWD/.deps
 site=$deps/python
 
 torch=2.11.0
-# What torch 2.11.0 asks for on Linux; the first two are all that a CPU needs.
+# What torch 2.11.0 requires on Linux; a CPU needs only cpu_wheels.
 cpu_wheels=("torch==$torch" 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*')
 cuda_wheels=(nvidia-cudnn-cu13==9.19.0.56 nvidia-cusparselt-cu13==0.8.0 nvidia-nccl-cu13==2.28.9 nvidia-nvshmem-cu13==3.4.5
     'cuda-toolkit[cublas,cufft,cufile,curand,cusolver,cusparse,nvjitlink,nvrtc]==13.0.2')
@@ -24,7 +24,7 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; elif command -v sudo >/dev/null; then sudo "$@"; else return 1; fi
 }
 
-# need COMMAND PACKAGE: have the command, or install the Debian package that brings it.
+# need COMMAND PACKAGE: installs the Debian PACKAGE if COMMAND is missing.
 need() {
     command -v "$1" >/dev/null && return
     command -v apt-get >/dev/null ||
@@ -35,11 +35,11 @@ need() {
     command -v "$1" >/dev/null || die "$1 is still missing" "as root: apt-get install $2"
 }
 
-# done_with NAME FILE: NAME was fetched to the end before, and FILE is still there.
+# done_with NAME FILE: whether NAME was fetched completely before and FILE is still there.
 done_with() { [ -e "$deps/$1.done" ] && [ -e "$2" ]; }
 
-# fetch NAME GB PIP-OPTION… REQUIREMENT…: unpacks wheels from PyPI into $site; they are unpacked and not installed, so
-# neither the version nor the settings of this machine's Python matter. What a broken run left is redone.
+# fetch NAME GB PIP-OPTION… REQUIREMENT…: unpacks wheels from PyPI into $site. They are unpacked, not installed, so that
+# neither the version nor the settings of this machine's Python matter. What an interrupted call left is done again.
 fetch() {
     local name=$1 gb=$2 stage=$deps/stage
     shift 2
@@ -60,7 +60,7 @@ fetch() {
         rm "$wheel"
     done
     mkdir -p "$site"
-    # Wheels share folders (nvidia/), and some keep their files in NAME.data/platlib: merge all, replacing files.
+    # Wheels share folders (nvidia/), and some keep their files in NAME.data/platlib: merge them, replacing files.
     local root
     for root in "$stage"/unpacked/*.data/{platlib,purelib} "$stage/unpacked"; do
         [ -d "$root" ] || continue
@@ -70,7 +70,7 @@ fetch() {
     touch "$deps/$name.done"
 }
 
-# put FILE: standard input into FILE, untouched where nothing changes (cargo rebuilds on new dates).
+# put FILE: writes standard input to FILE, unless FILE has that content already (cargo rebuilds on new dates).
 put() {
     cat >"$1.new"
     if cmp -s "$1.new" "$1"; then rm "$1.new"; else mv "$1.new" "$1"; fi
@@ -78,7 +78,7 @@ put() {
 
 mkdir -p "$deps" 2>/dev/null && [ -w "$deps" ] ||
     die "cannot write into $deps" "clone to a folder that you own, or: chown -R $(id -un) '$PWD'"
-# Two at once would fetch into the same folder.
+# Two calls at the same time would fetch into the same folder.
 if command -v flock >/dev/null; then
     exec 9>"$deps/lock"
     flock 9
@@ -121,7 +121,7 @@ PC
 
 done_with libclang-18 "$site/clang/native" || fetch libclang-18 1 --no-deps libclang==18.1.1
 
-# What the build reads: `make` does; a shell can: . .deps/env
+# The environment of the build. `make` reads it; in a shell: . .deps/env
 put "$deps/env" <<ENV
 export LIBTORCH=$(printf %q "$libtorch")
 export LIBTORCH_CXX11_ABI=1

