@@ -141,7 +141,9 @@ fn rooms_used(line: &str) -> Vec<&str> {
             None => behind.split([',', '(', ')']).next().unwrap_or(behind),
         };
         for item in list.split(',') {
-            let name = item.trim().split(|c: char| !c.is_alphanumeric() && c != '_');
+            let name = item
+                .trim()
+                .split(|c: char| !c.is_alphanumeric() && c != '_');
             rooms.extend(name.into_iter().next().filter(|name| !name.is_empty()));
         }
     }

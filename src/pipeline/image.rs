@@ -68,7 +68,10 @@ pub fn predict(
     // A few patches at a time: dense maps of all patches would not fit.
     let at_once = (rayon::current_num_threads().max(1) * 2).max(batch);
     for some in patches.chunks(at_once) {
-        if options.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+        if options
+            .stop
+            .is_some_and(|stop| stop.load(Ordering::Relaxed))
+        {
             return Err(PipelineError::Stopped);
         }
         let pixels = some
