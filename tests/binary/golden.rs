@@ -19,13 +19,13 @@ fn record_file() -> PathBuf {
 #[test]
 fn every_output_byte_is_as_recorded() {
     let dir = Dir::new();
-    dir.field("in/field.png", 700, 500);
+    dir.field("field.png", 700, 500);
     // The rules without a network: the same bits on every CPU.
     dir.ok(&format!(
-        "run in/field.png -o run --model analytic --mpp 0.25 --tile-size 256 --format {ALL}"
+        "run field.png -o run --model analytic --mpp 0.25 --tile-size 256 --format {ALL}"
     ));
     dir.ok(&format!(
-        "tile in/field.png -o tile --model analytic --mpp 0.25 --save-raw --format {ALL}"
+        "tile field.png -o tile --model analytic --mpp 0.25 --save-raw --format {ALL}"
     ));
     dir.ok("postproc tile/field/raw.npy -o postproc --postproc reference");
     dir.ok(&format!(
