@@ -1,5 +1,8 @@
-//! Boxes of pixels. In: numbers. Out: numbers. Never knows which frame it is in: the name of the variable says
-//! (`_proc_px`, `_level0_px`); conversions between frames live in [`crate::slide::frames`].
+//! Boxes of pixels.
+//!
+//! In: numbers. Out: numbers. A box does not know its frame of coordinates: the name of the
+//! variable says it (`_proc_px`, `_level0_px`). Never converts between frames:
+//! [`crate::slide::frames`] does.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +30,7 @@ impl Rect {
         self.y + self.h
     }
 
-    /// Pixels inside.
+    /// Number of pixels inside.
     pub const fn area(&self) -> u64 {
         self.w as u64 * self.h as u64
     }
@@ -40,7 +43,7 @@ impl Rect {
         x >= self.x && y >= self.y && x < self.right() && y < self.bottom()
     }
 
-    /// The common part; empty (`w` or `h` 0) where there is none.
+    /// The common part; empty (`w` or `h` 0) if there is none.
     pub fn intersect(&self, other: &Rect) -> Rect {
         let x = self.x.max(other.x);
         let y = self.y.max(other.y);
@@ -49,7 +52,7 @@ impl Rect {
         Rect::new(x, y, (right - x).max(0), (bottom - y).max(0))
     }
 
-    /// The smallest box around both, neither of them empty.
+    /// The smallest box around both. Neither may be empty.
     pub fn hull(&self, other: &Rect) -> Rect {
         let x = self.x.min(other.x);
         let y = self.y.min(other.y);

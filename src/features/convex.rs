@@ -1,11 +1,13 @@
-//! The convex hull of a mask and what is measured on it, in exact integers.
+//! The convex hull of a mask and its measures, in exact integers.
 //!
-//! In: the first and last pixel of each row. Out: the hull polygon, the convex image, Feret diameters. Follows
-//! `skimage.morphology.convex_hull_image`: a pixel stands for the middles of its four sides, and the convex image has
-//! every pixel whose centre is inside the hull or on it.
+//! In: the first and last pixel of each row. Out: the hull polygon, the convex image, Feret
+//! diameters. Follows `skimage.morphology.convex_hull_image`: the hull is of the middles of the
+//! four sides of each pixel, and the convex image has every pixel whose centre is inside the hull
+//! or on it. Never sees the mask itself.
 
-/// A convex polygon as its left and right boundary. Points are (x, y) in half px, pixel (i, j)'s centre at (2 i, 2 j);
-/// both chains go down, y strictly increasing, no three points on a line.
+/// A convex polygon as its left and right boundary. Points are (x, y) in half px; the centre of
+/// pixel (i, j) is (2 i, 2 j). In both chains y increases strictly and no three points are on a
+/// line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hull {
     left: Vec<[i64; 2]>,
@@ -17,7 +19,8 @@ fn turn(a: [i64; 2], b: [i64; 2], c: [i64; 2]) -> i64 {
     (c[0] - a[0]) * (b[1] - a[1]) - (b[0] - a[0]) * (c[1] - a[1])
 }
 
-/// Adds `point` to the chain whose outside is towards `sign * x`, dropping what is no longer a corner.
+/// Adds `point` to the chain whose outside is towards `sign * x`, and drops points that are no
+/// longer corners.
 fn extend(chain: &mut Vec<[i64; 2]>, point: [i64; 2], sign: i64) {
     if let Some(last) = chain.last_mut()
         && last[1] == point[1]
@@ -35,7 +38,7 @@ fn extend(chain: &mut Vec<[i64; 2]>, point: [i64; 2], sign: i64) {
     chain.push(point);
 }
 
-/// The hull of the middles of the sides of all pixels.
+/// The hull of the middles of the sides of all pixels, from the first and last pixel of each row.
 pub fn hull(extents: &[Option<[i32; 2]>]) -> Hull {
     let mut hull = Hull::default();
     for (y, extent) in extents.iter().enumerate() {
@@ -65,8 +68,8 @@ pub fn convex_image(hull: &Hull, height: usize) -> Vec<Option<[i32; 2]>> {
         .collect()
 }
 
-/// Where the chain crosses row `y`, as a fraction (numerator, denominator); `None` above and below it. Drops the
-/// points that later rows do not need.
+/// The x at which the chain crosses row `y`, as (numerator, denominator); `None` above and below
+/// it. Drops the points that later rows do not need.
 fn cross_x(chain: &mut &[[i64; 2]], y: i64) -> Option<(i64, i64)> {
     while let [_, b, ..] = chain
         && b[1] <= y
@@ -83,16 +86,17 @@ fn cross_x(chain: &mut &[[i64; 2]], y: i64) -> Option<(i64, i64)> {
     }
 }
 
-/// Largest and smallest distance between two parallel lines that hold the hull between them, px.
+/// Largest and smallest distance between two parallel lines with the hull between them, px.
 ///
-/// The largest equals `feret_diameter_max` of scikit-image when `hull` is the hull of the convex image; the smallest is
-/// taken over the hull's edges (it is always reached with one line on an edge).
+/// The largest equals scikit-image's `feret_diameter_max` if `hull` is the hull of the convex
+/// image. The smallest is searched over the hull's edges, because one of the two lines then lies on
+/// an edge.
 pub fn feret(hull: &Hull) -> [f64; 2] {
     let corners = || hull.left.iter().chain(hull.right.iter().rev());
     let mut max_sq = 0;
     let mut min = f64::INFINITY;
     let mut before = hull.left.first().or(hull.right.first());
-    // Round the polygon once: down the left side, up the right one, back to the start.
+    // Once around the polygon: down the left side, up the right side, back to the start.
     for b in corners().chain(hull.left.first()) {
         let Some(a) = before.replace(b) else { continue };
         let edge = [b[0] - a[0], b[1] - a[1]];

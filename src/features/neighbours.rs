@@ -1,7 +1,7 @@
-//! Who lives next door.
+//! Neighbouring nuclei.
 //!
-//! In: all centroids of a slide, µm. Out: a [`Neighbourhood`] each, in the same order. Distances are compared, never
-//! summed, so neither the tree nor the threads can show in the result.
+//! In: all centroids of a slide, µm. Out: the [`Neighbourhood`] of each, in the same order.
+//! Distances are compared, never summed, so neither the tree nor the threads can change the result.
 
 use rayon::prelude::*;
 use rstar::RTree;
@@ -15,16 +15,16 @@ pub const NEIGHBOURHOOD_UM: f64 = 50.0;
 pub struct Neighbourhood {
     /// Distance to the nearest other centroid, µm; `None` where there is no other.
     pub nearest_um: Option<f64>,
-    /// Other centroids at most [`NEIGHBOURHOOD_UM`] away.
+    /// Number of other centroids at most [`NEIGHBOURHOOD_UM`] away.
     pub within_50um: u32,
 }
 
-/// The neighbourhood of every centroid (x, y in µm).
+/// The neighbourhood of every centroid, (x, y) in µm.
 pub fn neighbours(centroids_um: &[[f64; 2]]) -> Vec<Neighbourhood> {
     neighbours_among(centroids_um, |_| true)
 }
 
-/// The same, where only the nuclei that `counts` accepts, by their place, are neighbours of anyone.
+/// As [`neighbours`], but only centroids whose place `counts` accepts are counted as neighbours.
 pub fn neighbours_among(
     centroids_um: &[[f64; 2]],
     counts: impl Fn(usize) -> bool,
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_that_count_are_neighbours() {
+    fn only_accepted_centroids_are_neighbours() {
         let points: Vec<[f64; 2]> = (0..300u32)
             .map(|i| [f64::from(i * 37 % 101) * 2.0, f64::from(i * 53 % 97) * 2.0])
             .collect();
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn alone() {
+    fn a_single_nucleus_has_no_neighbour() {
         assert!(neighbours(&[]).is_empty());
         let only = neighbours(&[[3.0, 4.0]]);
         assert_eq!(

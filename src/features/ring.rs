@@ -1,7 +1,9 @@
-//! The tissue right around a nucleus: its stain over a ring of [`RING_UM`].
+//! The stain of the tissue around a nucleus, over a ring of [`RING_UM`].
 //!
-//! In: nuclei, and the pixels of any box. Out: one [`Ring`] each, in their order. A ring is every pixel of the slide that is at most the ring's width from a pixel of the nucleus (centre to centre) and
-//! in no nucleus at all. Exact sums: neither threads nor the order of reading can change them.
+//! In: nuclei, and the pixels of any box. Out: the [`Ring`] of each nucleus, in their order. A ring
+//! has every pixel of the slide that is in no nucleus and at most the ring's width away, centre to
+//! centre, from a pixel of its nucleus. Sums are exact, so neither threads nor the order of reading
+//! can change them. Never keeps a pixel.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,17 +15,17 @@ use super::stain::mean_and_std;
 use crate::geometry::Rect;
 use crate::nuclei::{Nucleus, StainSums};
 
-/// Width of a ring.
+/// Width of a ring, µm.
 pub const RING_UM: f64 = 2.0;
-/// Nuclei that begin in so many rows are measured by one thread.
+/// Nuclei whose boxes begin in the same band of this many rows are measured by one thread.
 const BAND_PX: i32 = 512;
-/// Width of the strips in which neighbours are looked up.
+/// Width of the strips of columns in which neighbours are looked up.
 const STRIP_PX: i32 = 64;
 
-/// Sums over the pixels of one ring. Optical densities in 1/10000.
+/// Sums over the pixels of one ring, as [`StainSums`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ring {
-    /// 0: nothing but other nuclei around it, or pixels that cannot be read.
+    /// Pixels in the ring. 0 if all are in other nuclei, or if they cannot be read.
     pub area_px: u32,
     pub hematoxylin: i64,
     pub hematoxylin_sq: u64,
@@ -37,7 +39,7 @@ impl Ring {
         self.od(self.hematoxylin, self.hematoxylin_sq)
     }
 
-    /// The same of eosin.
+    /// Mean and population standard deviation of eosin's optical density; NaN without pixels.
     pub fn eosin_od(&self) -> [f64; 2] {
         self.od(self.eosin, self.eosin_sq)
     }
@@ -50,16 +52,17 @@ impl Ring {
     }
 }
 
-/// The slide as far as rings need it.
+/// The slide that rings are measured on.
 pub struct Around<P> {
-    /// Proc px.
+    /// The whole slide, proc px.
     pub slide: Rect,
+    /// µm per proc px, (x, y).
     pub mpp: [f64; 2],
     /// RGB of a box inside the slide, proc px; `None` where it cannot be read.
     pub pixels: P,
 }
 
-/// The rings of `nuclei`; `None` if `stop` was set meanwhile.
+/// The rings of `nuclei`, in their order; `None` if `stop` was set meanwhile.
 pub fn rings<P>(nuclei: &[Nucleus], around: &Around<P>, stop: &AtomicBool) -> Option<Vec<Ring>>
 where
     P: Fn(Rect) -> Option<RgbImage> + Sync,
@@ -79,8 +82,8 @@ where
             if stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let near = Near::of(&sorted, band, &reach, tallest_px);
-            Some(of_band(band, &near, around, &reach))
+            let near = Near::new(&sorted, band, &reach, tallest_px);
+            Some(measure_band(band, &near, around, &reach))
         })
         .collect::<Option<_>>()?;
     let mut rings = vec![Ring::default(); nuclei.len()];
@@ -90,8 +93,9 @@ where
     Some(rings)
 }
 
-/// Rings of one band, from left to right, so that a block of the slide is read once.
-fn of_band<P>(
+/// The rings of one band, with the places of their nuclei. Measures from left to right, so that a
+/// block of the slide is read once. A ring whose pixels cannot be read is left out.
+fn measure_band<P>(
     band: &[(usize, &Nucleus)],
     near: &Near<'_>,
     around: &Around<P>,
@@ -106,13 +110,13 @@ where
         .filter_map(|(place, nucleus)| {
             let field = reach.around(nucleus.bbox).intersect(&around.slide);
             let pixels = (around.pixels)(field)?;
-            let ring = of_one(nucleus, near.meeting(field), field, &pixels, reach);
+            let ring = measure_ring(nucleus, near.meeting(field), field, &pixels, reach);
             Some((place, ring))
         })
         .collect()
 }
 
-fn of_one<'a>(
+fn measure_ring<'a>(
     nucleus: &Nucleus,
     others: impl Iterator<Item = &'a Nucleus>,
     field: Rect,
@@ -129,13 +133,13 @@ fn of_one<'a>(
             inside[row + span.start..row + span.end].fill(value);
         }
     };
-    for (y, left, right) in nucleus.runs() {
+    for run in nucleus.runs() {
         for (dy, dx) in reach.spans() {
-            paint(y + dy, left - dx, right + dx, true);
+            paint(run.y + dy, run.x0 - dx, run.x1 + dx, true);
         }
     }
-    for (y, left, right) in others.flat_map(Nucleus::runs) {
-        paint(y, left, right, false);
+    for run in others.flat_map(Nucleus::runs) {
+        paint(run.y, run.x0, run.x1, false);
     }
     let mut sums = StainSums::default();
     let mut area_px = 0;
@@ -161,7 +165,7 @@ fn of_one<'a>(
     }
 }
 
-/// How far a ring goes, as pixels to either side in each row above and below.
+/// How far a ring extends: pixels to either side, for each row above and below.
 struct Reach {
     rows_px: i32,
     /// From `-rows_px` to `rows_px`.
@@ -170,7 +174,7 @@ struct Reach {
 
 impl Reach {
     fn new(mpp: [f64; 2]) -> Self {
-        // A distance that is the width but for the last bit is within.
+        // A distance that exceeds the width by a rounding error only is within.
         let [x_px, y_px] = mpp.map(|mpp| RING_UM / mpp + 1e-9);
         let rows_px = y_px as i32;
         let at = |row: i32| {
@@ -183,7 +187,7 @@ impl Reach {
         }
     }
 
-    /// (rows down, pixels to either side).
+    /// (rows down, pixels to either side) of each row.
     fn spans(&self) -> impl Iterator<Item = (i32, i32)> + '_ {
         (-self.rows_px..).zip(self.to_the_side_px.iter().copied())
     }
@@ -201,8 +205,9 @@ struct Near<'a> {
 }
 
 impl<'a> Near<'a> {
-    /// `all` and `band` are sorted by the upper side of their boxes.
-    fn of(
+    /// `all` is sorted by the upper sides of the boxes; `tallest_px` is the height of the tallest
+    /// box.
+    fn new(
         all: &[(usize, &'a Nucleus)],
         band: &[(usize, &Nucleus)],
         reach: &Reach,
@@ -223,7 +228,7 @@ impl<'a> Near<'a> {
         Self { strips }
     }
 
-    /// Those that meet `field`, some of them more than once.
+    /// The nuclei whose boxes meet `field`, some of them more than once.
     fn meeting(&self, field: Rect) -> impl Iterator<Item = &'a Nucleus> {
         let lists = strips_of(field).filter_map(|strip| self.strips.get(&strip));
         lists

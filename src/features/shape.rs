@@ -1,17 +1,18 @@
 //! The region properties of one mask.
 //!
-//! In: mask bits. Out: a [`Shape`], equal to scikit-image 0.26 `regionprops` where that has the property. Sums are
-//! exact integers; floating point comes last, so that no order of summation shows.
+//! In: mask bits. Out: a [`Shape`], equal to scikit-image 0.26 `regionprops` for the properties
+//! that it has. Sums are exact integers, so the order of summation changes nothing. Never knows the
+//! slide.
 
 use std::f64::consts::PI;
 
 use super::convex;
-use super::grid::Grid;
+use super::mask_image::MaskImage;
 use crate::nuclei::Nucleus;
 
-/// Shape of one nucleus on an isotropic grid: px and px² from [`shape`], µm and µm² from [`shape_um`].
+/// Shape of one nucleus: in px and px² from [`shape`], in µm and µm² from [`shape_um`].
 ///
-/// Every field names the property of scikit-image 0.26 that it equals. All zero for an empty mask.
+/// Fields name the property of scikit-image 0.26 that they equal. All are zero for an empty mask.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Shape {
     /// `area`.
@@ -38,7 +39,8 @@ pub struct Shape {
     pub major_axis_length: f64,
     /// `axis_minor_length`.
     pub minor_axis_length: f64,
-    /// `orientation`: angle between the y axis (rows) and the major axis, -π/2..=π/2, counter-clockwise.
+    /// `orientation`: angle between the y axis (rows) and the major axis, -π/2..=π/2,
+    /// counter-clockwise.
     pub orientation: f64,
     /// `perimeter` (4-neighbourhood).
     pub perimeter: f64,
@@ -48,34 +50,35 @@ pub struct Shape {
     pub circularity: f64,
     /// `feret_diameter_max`: the longest distance between two points of the convex image's outline.
     pub feret_max: f64,
-    /// Least distance between two parallel lines that hold the convex image's outline.
+    /// Least distance between two parallel lines with the convex image's outline between them.
     pub feret_min: f64,
-    /// Perimeter of the convex image over perimeter, by the same estimator: 1 for a convex nucleus, less the rougher
-    /// it is. NaN where the perimeter is 0.
+    /// Perimeter of the convex image over perimeter, by the same estimator: 1 for a convex nucleus,
+    /// less for a rough one. NaN where the perimeter is 0.
     pub roughness: f64,
-    /// Mean of the pixels' centres, x and y, edge frame (`centroid` + 0.5, in the mask's own box).
+    /// Mean of the pixels' centres, x and y, edge frame: `centroid` + 0.5. From the corner of the
+    /// mask's box in [`shape`], of the slide in [`shape_of`].
     pub centroid: [f64; 2],
 }
 
-/// Shape of the `width * height` bits of `mask` (layout of [`Nucleus::mask`]), in px; the centroid counts from the
-/// mask's upper left corner.
+/// Shape, in px, of the `width * height` bits of `mask` (layout of [`Nucleus::mask`]). The centroid
+/// counts from the mask's upper left corner.
 pub fn shape(mask: &[u8], width: usize, height: usize) -> Shape {
-    let grid = Grid::from_bits(mask, width, height);
-    let sums = Moments::of(&grid);
+    let image = MaskImage::from_bits(mask, width, height);
+    let sums = Moments::of(&image);
     if sums.n == 0 {
         return Shape::default();
     }
     let area = sums.n as f64;
     let bbox_area = (width * height) as f64;
 
-    let convex = convex::convex_image(&convex::hull(&grid.extents()), height);
+    let convex = convex::convex_image(&convex::hull(&image.extents()), height);
     let convex_area: f64 = convex
         .iter()
         .flatten()
         .map(|[a, b]| f64::from(b - a + 1))
         .sum();
     let [feret_max, feret_min] = convex::feret(&convex::hull(&convex));
-    let perimeter = grid.perimeter();
+    let perimeter = image.perimeter();
     let over_perimeter = |value: f64| {
         if perimeter > 0.0 {
             value / perimeter
@@ -95,9 +98,9 @@ pub fn shape(mask: &[u8], width: usize, height: usize) -> Shape {
             (1.0 - small / large).sqrt()
         },
         equivalent_diameter: (4.0 * area / PI).sqrt(),
-        euler_number: grid.euler_number(),
+        euler_number: image.euler_number(),
         extent: area / bbox_area,
-        filled_area: grid.filled_area() as f64,
+        filled_area: image.filled_area() as f64,
         inertia_eigval_x: large,
         inertia_eigval_y: small,
         major_axis_length: 4.0 * large.sqrt(),
@@ -108,7 +111,7 @@ pub fn shape(mask: &[u8], width: usize, height: usize) -> Shape {
         circularity: over_perimeter(4.0 * PI * area / perimeter),
         feret_max,
         feret_min,
-        roughness: over_perimeter(Grid::from_extents(&convex, width).perimeter()),
+        roughness: over_perimeter(MaskImage::from_extents(&convex, width).perimeter()),
         centroid: [sums.x as f64 / area + 0.5, sums.y as f64 / area + 0.5],
     }
 }
@@ -126,10 +129,11 @@ pub fn shape_of(nucleus: &Nucleus) -> Shape {
     shape
 }
 
-/// The same shape in µm, `mpp` = µm a px in x and y.
+/// The same shape in µm. `mpp`: µm per px, (x, y).
 ///
-/// Lengths take the geometric mean of the two, so areas are exact; x and y of a scanner differ by parts in a thousand
-/// at most, and scikit-image's perimeter knows isotropic pixels only. The centroid takes each axis's own.
+/// Lengths are scaled by the geometric mean of the two, so areas are exact: a scanner's x and y
+/// differ by parts in a thousand at most, and scikit-image's perimeter knows only isotropic pixels.
+/// The centroid is scaled by each axis's own value.
 pub fn shape_um(shape: &Shape, mpp: [f64; 2]) -> Shape {
     let um2 = mpp[0] * mpp[1];
     let um = um2.sqrt();
@@ -162,7 +166,7 @@ struct Moments {
 }
 
 impl Moments {
-    fn of(grid: &Grid) -> Self {
+    fn of(image: &MaskImage) -> Self {
         let mut sums = Self {
             n: 0,
             x: 0,
@@ -171,9 +175,9 @@ impl Moments {
             xy: 0,
             yy: 0,
         };
-        for y in 0..grid.height {
+        for y in 0..image.height {
             let (mut n, mut x, mut xx) = (0u64, 0u64, 0u64);
-            for (at, &cell) in grid.row(y).iter().enumerate() {
+            for (at, &cell) in image.row(y).iter().enumerate() {
                 let inside = u64::from(cell);
                 let at = at as u64;
                 n += inside;
@@ -200,7 +204,7 @@ impl Moments {
         ]
     }
 
-    /// Eigenvalues of the inertia tensor (normalised by the area, pixels as points), the larger first.
+    /// Eigenvalues of the inertia tensor, pixels as points, divided by the area; the larger first.
     fn inertia_eigvals(&self) -> [f64; 2] {
         let [xx, xy, yy] = self.central();
         let n2 = (self.n * self.n) as f64;
@@ -208,7 +212,7 @@ impl Moments {
         if large == 0.0 {
             return [0.0, 0.0];
         }
-        // The smaller from the determinant: no digits lost for a thin nucleus.
+        // The smaller comes from the determinant, so that a thin nucleus loses no digits.
         let det = match (xx.checked_mul(yy), xy.checked_mul(xy)) {
             (Some(a), Some(b)) => (a - b) as f64,
             _ => xx as f64 * yy as f64 - xy as f64 * xy as f64,
@@ -216,7 +220,7 @@ impl Moments {
         [large / n2, (det / large).max(0.0).min(large) / n2]
     }
 
-    /// scikit-image's convention and its special case of equal moments in x and y.
+    /// scikit-image's `orientation`, with its special case of equal moments in x and y.
     fn orientation(&self) -> f64 {
         let [xx, xy, yy] = self.central();
         if xx == yy {

@@ -1,19 +1,17 @@
-//! Colour, stain and type of one nucleus, from its sums.
+//! Colour, stain and type entropy of one nucleus, from its sums.
 //!
-//! In: a [`Nucleus`]. Out: means and standard deviations over its pixels, class probabilities and their entropy. Never
-//! sees the pixels: the sums were taken where the slide was read.
+//! In: a [`Nucleus`]. Out: means and standard deviations over its pixels, and the entropy of its
+//! class probabilities. Never sees the pixels.
 
-use crate::nuclei::Nucleus;
+use crate::nuclei::{Nucleus, OD_SCALE};
 
-/// Units of [`StainSums`](crate::nuclei::StainSums)'s optical densities in 1.0 OD.
-const OD_SCALE: f64 = 10_000.0;
-
-/// Means and population standard deviations over a nucleus's pixels; 0 for a nucleus without pixels.
+/// Means and population standard deviations over a nucleus's pixels; all 0 for a nucleus without
+/// pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Stain {
     /// Red, green, blue, 0..=255.
     pub rgb_mean: [f64; 3],
-    /// Optical density of the stain (Ruifrok and Johnston's deconvolution).
+    /// Optical density of the stain (colour deconvolution of Ruifrok and Johnston 2001).
     pub hematoxylin_od_mean: f64,
     pub hematoxylin_od_std: f64,
     pub eosin_od_mean: f64,
@@ -39,7 +37,9 @@ pub fn stain(nucleus: &Nucleus) -> Stain {
     }
 }
 
-/// Mean and standard deviation of `n` optical densities from their sum and sum of squares; the difference of squares in exact integers.
+/// Mean and population standard deviation of `n` optical densities from their sum and sum of
+/// squares, which are in units of 1 / [`OD_SCALE`]. The difference of squares is computed in exact
+/// integers.
 pub(super) fn mean_and_std(n: u32, sum: i64, sum_sq: u64) -> [f64; 2] {
     let spread = i128::from(n) * i128::from(sum_sq) - i128::from(sum) * i128::from(sum);
     let n = f64::from(n);
@@ -49,17 +49,8 @@ pub(super) fn mean_and_std(n: u32, sum: i64, sum_sq: u64) -> [f64; 2] {
     ]
 }
 
-/// Mean class probability over the nucleus (`[types]`, background included); empty for a model without types.
-pub fn type_probabilities(nucleus: &Nucleus) -> Vec<f64> {
-    let full = 255.0 * f64::from(nucleus.area_px.max(1));
-    nucleus
-        .prob_sums
-        .iter()
-        .map(|&sum| f64::from(sum) / full)
-        .collect()
-}
-
-/// Shannon entropy of the mean class probabilities, nats: 0 when sure, ln(types) when it could be anything.
+/// Shannon entropy of the mean class probabilities, nats: 0 if one class is certain, ln(types) if
+/// all are equally likely; 0 for a model without types.
 pub fn type_entropy(nucleus: &Nucleus) -> f64 {
     let total: f64 = nucleus.prob_sums.iter().map(|&sum| f64::from(sum)).sum();
     let entropy: f64 = nucleus
@@ -71,7 +62,7 @@ pub fn type_entropy(nucleus: &Nucleus) -> f64 {
             -p * p.ln()
         })
         .sum();
-    // The sum of no term is -0.
+    // The sum of no terms is -0.
     entropy + 0.0
 }
 
@@ -116,9 +107,5 @@ mod tests {
         assert_eq!(type_entropy(&nucleus(vec![0, 510, 0])), 0.0);
         assert!((type_entropy(&nucleus(vec![7, 7, 7])) - 3f64.ln()).abs() < 1e-12);
         assert_eq!(type_entropy(&nucleus(vec![])).to_bits(), 0);
-        assert_eq!(
-            type_probabilities(&nucleus(vec![0, 51, 459])),
-            [0.0, 0.1, 0.9]
-        );
     }
 }

@@ -1,8 +1,8 @@
 //! Foreground -> blobs, by union-find on runs.
 //!
-//! In: a [`Foreground`] of any extent. Out: its 4-connected components, each a `Foreground` of its own, ordered by
-//! first pixel in raster order. Never looks at single pixels: the cost follows the number of runs. Never joins pixels
-//! that meet only at a corner.
+//! In: a [`Foreground`] of any extent. Out: its 4-connected components, each a `Foreground`,
+//! ordered by first pixel in raster order. Works on runs, never on single pixels. Never joins
+//! pixels that meet only at a corner.
 
 use super::foreground::{Foreground, Run};
 
@@ -13,7 +13,7 @@ pub fn components(fg: &Foreground) -> Vec<Foreground> {
     let mut blob_of_run = vec![0u32; roots.len()];
     let mut pixels: Vec<usize> = Vec::new();
     for (i, (&root, run)) in roots.iter().zip(&fg.runs).enumerate() {
-        // A root is the first run of its component, so it comes before all others.
+        // A root is the first run of its component, so it comes before the others.
         if root as usize == i {
             blob_of_run[i] = pixels.len() as u32;
             pixels.push(0);
@@ -32,9 +32,9 @@ pub fn components(fg: &Foreground) -> Vec<Foreground> {
     blobs
 }
 
-/// For each run the index of the first run of its 4-connected component.
+/// Puts into `roots`, for each run, the index of the first run of its 4-connected component.
 ///
-/// `runs` are sorted by (y, x0) and do not overlap. The answer replaces what `roots` held.
+/// `runs` are sorted by (y, x0) and do not overlap.
 pub(super) fn join_runs(runs: &[Run], roots: &mut Vec<u32>) {
     roots.clear();
     roots.extend(0..runs.len() as u32);
@@ -55,7 +55,7 @@ pub(super) fn join_runs(runs: &[Run], roots: &mut Vec<u32>) {
         }
         let mut j = above;
         while j < row_start && runs[j].x0 < run.x1 {
-            unite(roots, i as u32, j as u32);
+            join_sets(roots, i as u32, j as u32);
             j += 1;
         }
     }
@@ -65,13 +65,13 @@ pub(super) fn join_runs(runs: &[Run], roots: &mut Vec<u32>) {
     }
 }
 
-fn unite(parents: &mut [u32], a: u32, b: u32) {
-    let (a, b) = (find(parents, a), find(parents, b));
+fn join_sets(parents: &mut [u32], a: u32, b: u32) {
+    let (a, b) = (find_root(parents, a), find_root(parents, b));
     let (low, high) = (a.min(b), a.max(b));
     parents[high as usize] = low;
 }
 
-fn find(parents: &mut [u32], mut i: u32) -> u32 {
+fn find_root(parents: &mut [u32], mut i: u32) -> u32 {
     while parents[i as usize] != i {
         let grandparent = parents[parents[i as usize] as usize];
         parents[i as usize] = grandparent;

@@ -1,41 +1,99 @@
 //! How likely a piece of a blob is a nucleus as an expert would draw it.
 //!
-//! In: a nucleus and the maps under it. Out: its [`Traits`], and from them the overlap (intersection over union) with a
-//! true nucleus that labelled images lead to expect. A pure function of the nucleus's own pixels: what surrounds it
-//! cannot change the answer. Never changes a nucleus, it only says which to keep.
+//! In: the nuclei of a blob and the maps under them. Out: their [`Traits`], and from these the
+//! overlap (intersection over union) with a true nucleus to expect. The rule is learnt from
+//! labelled images. Traits are a pure function of the nucleus's own pixels: its surroundings cannot
+//! change them. Never changes a nucleus; it only says which to keep.
 
 use serde::{Deserialize, Serialize};
 
 use super::Nucleus;
 use super::foreground::{Foreground, HV_SCALE};
-use super::gather::{Piece, slots};
+use super::pieces::{LabelledPieces, Piece};
 
-/// Length of [`Traits`].
+/// Number of [`Traits`].
 pub const TRAITS: usize = 8;
 
-/// What is measured of a nucleus, in this order: mean and standard deviation of np; ln of the area in µm²; the length
-/// of its outline along pixel edges over the root of its area in px; ln of the axis ratio of its second moments; mean
-/// difference between its h and v and those that its own shape would have; how large its h and v are compared with
-/// those; their correlation with them.
+/// What is measured of a nucleus to judge it.
 ///
-/// A nucleus alone has h and v that run from -1 to 1 across it. Two that were not told apart, and a smear that only
-/// looks dark, have not.
-pub type Traits = [f64; TRAITS];
+/// Across a single nucleus h and v run from -1 to 1. Across two nuclei that were not separated, or
+/// across a dark smear, they do not; the last three traits tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Traits {
+    /// Mean probability of nucleus over the pixels, 0..=1.
+    pub np_mean: f64,
+    /// Standard deviation of the probability of nucleus.
+    pub np_std: f64,
+    /// ln of the area in µm².
+    pub ln_area_um2: f64,
+    /// Length of the outline along pixel edges, px, over the square root of the area in px.
+    pub outline_ratio: f64,
+    /// ln of the ratio of the major to the minor axis, from the second moments.
+    pub ln_axis_ratio: f64,
+    /// Mean absolute difference between h and v and the ideal maps of the nucleus's shape.
+    pub hv_difference: f64,
+    /// Sum of |h| and |v| over the same sum of the ideal maps.
+    pub hv_size: f64,
+    /// Correlation of h and v with the ideal maps, not centred.
+    pub hv_correlation: f64,
+}
 
-/// A linear rule: expected overlap = `bias` + Σ `weights` · traits, fitted on labelled images by `model tune`.
+impl Traits {
+    /// In the order of [`Confidence::weights`].
+    pub fn as_array(&self) -> [f64; TRAITS] {
+        [
+            self.np_mean,
+            self.np_std,
+            self.ln_area_um2,
+            self.outline_ratio,
+            self.ln_axis_ratio,
+            self.hv_difference,
+            self.hv_size,
+            self.hv_correlation,
+        ]
+    }
+
+    /// The inverse of [`Traits::as_array`].
+    pub(super) fn from_array(array: [f64; TRAITS]) -> Traits {
+        let [
+            np_mean,
+            np_std,
+            ln_area_um2,
+            outline_ratio,
+            ln_axis_ratio,
+            hv_difference,
+            hv_size,
+            hv_correlation,
+        ] = array;
+        Traits {
+            np_mean,
+            np_std,
+            ln_area_um2,
+            outline_ratio,
+            ln_axis_ratio,
+            hv_difference,
+            hv_size,
+            hv_correlation,
+        }
+    }
+}
+
+/// A linear rule: expected overlap = `bias` + Σ `weights` · traits, fitted on labelled images by
+/// `model tune`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Confidence {
     /// Nuclei below this expected overlap are dropped.
     pub least: f64,
     pub bias: f64,
+    /// In the order of [`Traits::as_array`].
     pub weights: [f64; TRAITS],
 }
 
 impl Confidence {
-    /// The overlap with a true nucleus that these traits lead to expect; about 0..=1.
+    /// The intersection over union with a true nucleus to expect for these traits; about 0..=1.
     pub fn expected_overlap(&self, traits: &Traits) -> f64 {
-        line(self.bias, &self.weights, traits)
+        weighted_sum(self.bias, &self.weights, &traits.as_array())
     }
 
     pub(crate) fn keeps(&self, traits: &Traits) -> bool {
@@ -43,49 +101,52 @@ impl Confidence {
     }
 }
 
-/// `bias` + Σ `weights` · `traits`.
-pub(super) fn line(bias: f64, weights: &[f64], traits: &[f64]) -> f64 {
-    // A plain sum in one order: the same on every machine.
-    let terms = weights.iter().zip(traits);
-    terms.fold(bias, |sum, (weight, trait_)| sum + weight * trait_)
+/// `bias` + Σ `weights` · `values`.
+pub(super) fn weighted_sum(bias: f64, weights: &[f64], values: &[f64]) -> f64 {
+    // A plain sum in a fixed order gives the same bits on every machine.
+    let terms = weights.iter().zip(values);
+    terms.fold(bias, |sum, (weight, value)| sum + weight * value)
 }
 
-/// The traits of the nuclei that `gather` made of the same `pieces`, in the same order. `mpp`: µm a px, (x, y).
-pub(super) fn traits(
+/// The nuclei of a labelled blob with their traits, ordered by first pixel. `mpp`: µm per px, (x,
+/// y).
+pub(super) fn measure_nuclei(
     blob: &Foreground,
-    pieces: &[Piece],
-    nuclei: &[Nucleus],
+    labelled: &LabelledPieces,
     mpp: [f64; 2],
-) -> Vec<Traits> {
-    let slot_of_label = slots(pieces);
-    let mut own = vec![Vec::new(); nuclei.len()];
-    for piece in pieces {
-        own[slot_of_label[piece.label as usize]].push(*piece);
+) -> Vec<(Nucleus, Traits)> {
+    let nuclei = labelled.collect_nuclei(blob);
+    let mut pieces_of = vec![Vec::new(); nuclei.len()];
+    for piece in &labelled.pieces {
+        pieces_of[labelled.slot(piece)].push(*piece);
     }
     let px_um2 = mpp[0] * mpp[1];
-    let of = |(nucleus, pieces): (&Nucleus, &Vec<Piece>)| traits_of(nucleus, blob, pieces, px_um2);
-    nuclei.iter().zip(&own).map(of).collect()
+    let measure = |(nucleus, pieces): (Nucleus, Vec<Piece>)| {
+        let traits = measure_traits(&nucleus, blob, &pieces, px_um2);
+        (nucleus, traits)
+    };
+    nuclei.into_iter().zip(pieces_of).map(measure).collect()
 }
 
-fn traits_of(nucleus: &Nucleus, blob: &Foreground, pieces: &[Piece], px_um2: f64) -> Traits {
+fn measure_traits(nucleus: &Nucleus, blob: &Foreground, pieces: &[Piece], px_um2: f64) -> Traits {
     let n = f64::from(nucleus.area_px);
-    let shape = Shape::of(nucleus, pieces);
-    let ramp = Ramp::of(blob, nucleus, pieces, &shape);
-    let mean_np = f64::from(nucleus.np_sum) / n;
+    let silhouette = Silhouette::new(nucleus, pieces);
+    let fit = HvFit::new(blob, nucleus, pieces, &silhouette);
+    let np_mean = f64::from(nucleus.np_sum) / n;
     let np_sq: u64 = pixels(pieces)
         .map(|(at, _, _)| u64::from(blob.np[at]).pow(2))
         .sum();
-    let np_variance = (np_sq as f64 / n - mean_np * mean_np).max(0.0);
-    [
-        mean_np / 255.0,
-        np_variance.sqrt() / 255.0,
-        (n * px_um2).ln(),
-        f64::from(outline_px(nucleus, pieces)) / n.sqrt(),
-        shape.ln_axis_ratio,
-        ramp.difference,
-        ramp.size,
-        ramp.correlation,
-    ]
+    let np_variance = (np_sq as f64 / n - np_mean * np_mean).max(0.0);
+    Traits {
+        np_mean: np_mean / 255.0,
+        np_std: np_variance.sqrt() / 255.0,
+        ln_area_um2: (n * px_um2).ln(),
+        outline_ratio: f64::from(outline_px(nucleus, pieces)) / n.sqrt(),
+        ln_axis_ratio: silhouette.ln_axis_ratio,
+        hv_difference: fit.difference,
+        hv_size: fit.size,
+        hv_correlation: fit.correlation,
+    }
 }
 
 /// Index in the blob's planes, x and y of each pixel.
@@ -96,18 +157,19 @@ fn pixels(pieces: &[Piece]) -> impl Iterator<Item = (usize, i32, i32)> + '_ {
     })
 }
 
-/// Where the centre lies and how far the nucleus reaches from it.
-struct Shape {
-    /// Rounded centre of mass, px from the box's corner.
+/// The centre of a nucleus, how far it reaches from there, and how elongated it is.
+struct Silhouette {
+    /// Rounded centre of mass, px from the corner of the box.
     centre: [i32; 2],
-    /// Largest distance to the left, right, top and bottom, at least 1.
+    /// Largest distance from the centre to the left, right, top and bottom, px, at least 1.
     reach: [f64; 4],
     ln_axis_ratio: f64,
 }
 
-impl Shape {
-    fn of(nucleus: &Nucleus, pieces: &[Piece]) -> Shape {
-        // From the box's corner, so that a blob elsewhere on the slide gives the same bits.
+impl Silhouette {
+    fn new(nucleus: &Nucleus, pieces: &[Piece]) -> Silhouette {
+        // From the corner of the box, so that the same blob elsewhere on the slide gives the same
+        // bits.
         let corner = [nucleus.bbox.x, nucleus.bbox.y];
         let n = f64::from(nucleus.area_px);
         let mut sums = [0i64; 2];
@@ -121,27 +183,30 @@ impl Shape {
         let centre = mean.map(|m| m.round() as i32);
         let right = nucleus.bbox.w - 1 - centre[0];
         let bottom = nucleus.bbox.h - 1 - centre[1];
-        Shape {
+        Silhouette {
             centre,
             reach: [centre[0], right, centre[1], bottom].map(|d| f64::from(d.max(1))),
             ln_axis_ratio: ln_axis_ratio(mean, squares.map(|s| s as f64 / n)),
         }
     }
 
-    /// h and v of a nucleus of this shape at (`x`, `y`) from the box's corner (Graham et al. 2019, section 3).
-    fn ideal(&self, x: i32, y: i32) -> [f64; 2] {
-        let side =
+    /// The ideal h and v at (`x`, `y`) from the corner of the box: the distance from the centre
+    /// over the reach on that side (Graham et al. 2019, HoVer-Net, section 3).
+    fn ideal_hv(&self, x: i32, y: i32) -> [f64; 2] {
+        let scaled =
             |d: i32, before: f64, after: f64| f64::from(d) / if d > 0 { after } else { before };
         let [left, right, top, bottom] = self.reach;
         [
-            side(x - self.centre[0], left, right),
-            side(y - self.centre[1], top, bottom),
+            scaled(x - self.centre[0], left, right),
+            scaled(y - self.centre[1], top, bottom),
         ]
     }
 }
 
-/// Half the ln of the ratio of the eigenvalues of the covariance; each pixel is a square, so no nucleus is a line.
+/// ln of the ratio of the axes: half the ln of the ratio of the covariance's eigenvalues.
+/// `squares`: means of x², y² and xy.
 fn ln_axis_ratio(mean: [f64; 2], squares: [f64; 3]) -> f64 {
+    // A pixel is a square, not a point: with its own variance no nucleus is a line.
     let pixel = 1.0 / 12.0;
     let xx = squares[0] - mean[0] * mean[0] + pixel;
     let yy = squares[1] - mean[1] * mean[1] + pixel;
@@ -151,18 +216,18 @@ fn ln_axis_ratio(mean: [f64; 2], squares: [f64; 3]) -> f64 {
     0.5 * ((half + spread) / (half - spread).max(pixel)).ln()
 }
 
-/// How h and v compare with those of the nucleus's own shape.
-struct Ramp {
+/// How h and v compare with the ideal maps: see [`Traits`].
+struct HvFit {
     difference: f64,
     size: f64,
     correlation: f64,
 }
 
-impl Ramp {
-    fn of(blob: &Foreground, nucleus: &Nucleus, pieces: &[Piece], shape: &Shape) -> Ramp {
+impl HvFit {
+    fn new(blob: &Foreground, nucleus: &Nucleus, pieces: &[Piece], shape: &Silhouette) -> HvFit {
         let (mut difference, mut sizes, mut products) = (0.0, [0.0; 2], [0.0; 3]);
         for (at, x, y) in pixels(pieces) {
-            let ideal = shape.ideal(x - nucleus.bbox.x, y - nucleus.bbox.y);
+            let ideal = shape.ideal_hv(x - nucleus.bbox.x, y - nucleus.bbox.y);
             let found = [blob.h[at], blob.v[at]].map(|q| f64::from(q) / f64::from(HV_SCALE));
             for (f, i) in found.into_iter().zip(ideal) {
                 difference += (f - i).abs();
@@ -175,9 +240,9 @@ impl Ramp {
             }
         }
         let both = (products[0] * products[1]).sqrt();
-        Ramp {
+        HvFit {
             difference: difference / (2.0 * f64::from(nucleus.area_px)),
-            // One pixel alone has neither: no ramp to compare with.
+            // The ideal maps of a single pixel are 0: nothing to compare with.
             size: if sizes[1] > 0.0 {
                 sizes[0] / sizes[1]
             } else {
@@ -188,7 +253,8 @@ impl Ramp {
     }
 }
 
-/// Pixel edges between the nucleus and what is not, holes included: four a pixel, less both sides of each inner one.
+/// Pixel edges between the nucleus and its outside, holes included: four per pixel, less both sides
+/// of each edge between two of its pixels.
 fn outline_px(nucleus: &Nucleus, pieces: &[Piece]) -> u32 {
     let inner: u32 = pixels(pieces)
         .map(|(_, x, y)| {

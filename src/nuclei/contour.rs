@@ -1,11 +1,12 @@
 //! Mask of a nucleus -> outlines.
 //!
-//! In: a [`Nucleus`]. Out: either hover_net's kind of contour, through pixel centres, or rings along pixel edges that
-//! give the mask back exactly. In proc px. Never smooths or simplifies beyond dropping points on straight lines.
+//! In: a [`Nucleus`]. Out, in proc px: a contour through pixel centres as hover_net gives it, or
+//! rings along pixel edges from which the mask can be restored exactly. Drops points on straight
+//! lines; never smooths or simplifies otherwise.
 
 use super::Nucleus;
 
-/// (dx, dy) of the eight directions, counter-clockwise as seen in the picture, from the right.
+/// (dx, dy) of the eight directions, counter-clockwise on screen, from the right.
 const DIRECTIONS: [(i32, i32); 8] = [
     (1, 0),
     (1, -1),
@@ -17,12 +18,14 @@ const DIRECTIONS: [(i32, i32); 8] = [
     (1, 1),
 ];
 
-/// The outer boundary through pixel centres, an open ring of (x, y), proc px with centres at integers.
+/// The outer boundary through pixel centres: an open ring of (x, y), proc px with centres at
+/// integers.
 ///
-/// Border following of Suzuki & Abe 1985, only points where the direction changes: the points, start and order of
-/// OpenCV's `findContours(RETR_EXTERNAL, CHAIN_APPROX_SIMPLE)`. Holes are not followed. Of a mask in several
-/// 8-connected parts the largest is taken, the first of equals. Its area is smaller than the mask's by half the
-/// boundary: measure the mask instead. Empty for an empty mask.
+/// Border following of Suzuki & Abe 1985, with points only where the direction changes: the points,
+/// start and order of OpenCV's `findContours(RETR_EXTERNAL, CHAIN_APPROX_SIMPLE)`. Holes are not
+/// followed. If the mask has several 8-connected parts, the largest is followed, the first of
+/// equals. The ring's area is smaller than the mask's by about half the boundary: measure the mask
+/// instead. Empty for an empty mask.
 pub fn outline_through_centres(nucleus: &Nucleus) -> Vec<[i32; 2]> {
     let Some(start) = largest_part(nucleus) else {
         return Vec::new();
@@ -35,7 +38,7 @@ pub fn outline_through_centres(nucleus: &Nucleus) -> Vec<[i32; 2]> {
         let (dx, dy) = DIRECTIONS[d % 8];
         [x + dx, y + dy]
     };
-    // The last pixel of the walk: the first one inside, clockwise from the left of the start.
+    // The walk ends at the first pixel inside, clockwise from the left of the start.
     let Some(last_direction) = (0..8).map(|k| (11 - k) % 8).find(|&d| inside(start, d)) else {
         return vec![start];
     };
@@ -44,7 +47,7 @@ pub fn outline_through_centres(nucleus: &Nucleus) -> Vec<[i32; 2]> {
     let (mut pixel, mut back) = (start, last_direction);
     let mut previous = (last_direction + 4) % 8;
     loop {
-        // Counter-clockwise from where we came: at worst back there.
+        // Counter-clockwise from the direction back; in a dead end the walk goes back.
         let direction = (1..=8)
             .map(|k| (back + k) % 8)
             .find(|&d| inside(pixel, d))
@@ -62,7 +65,7 @@ pub fn outline_through_centres(nucleus: &Nucleus) -> Vec<[i32; 2]> {
     }
 }
 
-/// First pixel in raster order of the largest 8-connected part.
+/// The first pixel, in raster order, of the largest 8-connected part.
 fn largest_part(nucleus: &Nucleus) -> Option<[i32; 2]> {
     let bbox = nucleus.bbox;
     let width = bbox.w.max(0) as usize;
@@ -100,21 +103,23 @@ fn largest_part(nucleus: &Nucleus) -> Option<[i32; 2]> {
     best.map(|(_, first)| first)
 }
 
-/// One exterior ring and its holes, on pixel edges: pixel (i, j) is the square `[i, i + 1] x [j, j + 1]`, proc px.
+/// An exterior ring and its holes, on pixel edges: pixel (i, j) is the square
+/// `[i, i + 1] x [j, j + 1]`, proc px.
 ///
-/// Rings are closed (the last point repeats the first), simple, and have points (x, y) only where they turn. The
-/// exterior's shoelace area `sum(x_i y_i+1 - x_i+1 y_i) / 2` is positive and that of a hole negative, as RFC 7946 asks
-/// of readers that do not know that y points down (clockwise and counter-clockwise on screen).
+/// Rings are closed (the last point repeats the first), simple, and have points (x, y) only where
+/// they turn. The shoelace area `sum(x_i y_i+1 - x_i+1 y_i) / 2` is positive for the exterior and
+/// negative for a hole. That is the order of RFC 7946 for a reader that takes y as pointing up; on
+/// screen exteriors run clockwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Polygon {
     pub exterior: Vec<[i32; 2]>,
     pub holes: Vec<Vec<[i32; 2]>>,
 }
 
-/// The mask's outline along pixel edges: filled by the even-odd rule it is the mask again.
+/// The mask's outline along pixel edges. Filled by the even-odd rule it gives the mask back.
 ///
-/// A 4-connected mask gives one polygon, others one for every part that only touches the rest at corners; ordered by
-/// the first pixel of each. Rings may touch at corners but share no edge.
+/// One polygon per 4-connected part, ordered by first pixel. Rings may touch at corners but share
+/// no edge.
 pub fn outline_on_edges(nucleus: &Nucleus) -> Vec<Polygon> {
     let mut polygons: Vec<Polygon> = Vec::new();
     let mut holes = Vec::new();
@@ -129,7 +134,7 @@ pub fn outline_on_edges(nucleus: &Nucleus) -> Vec<Polygon> {
         }
     }
     for hole in holes {
-        // The smallest exterior around a hole is its own; nested parts have more than one around them.
+        // A part may lie in a hole of another: the smallest exterior around a hole is its own.
         let owner = polygons
             .iter_mut()
             .filter(|p| encloses(&p.exterior, &hole))
@@ -148,8 +153,8 @@ fn doubled_area(ring: &[[i32; 2]]) -> i64 {
         .sum()
 }
 
-/// Whether `hole` lies inside `exterior`: tested at the middle of the pixel below and right of its topmost, leftmost
-/// corner, which is in the hole and on no edge.
+/// Whether `hole` lies inside `exterior`. Tests the middle of the pixel below and to the right of
+/// the hole's topmost, leftmost corner: it is in the hole and on no edge.
 fn encloses(exterior: &[[i32; 2]], hole: &[[i32; 2]]) -> bool {
     let Some(&[x, y]) = hole.iter().min_by_key(|p| (p[1], p[0])) else {
         return false;
@@ -165,16 +170,17 @@ fn encloses(exterior: &[[i32; 2]], hole: &[[i32; 2]]) -> bool {
     crossings % 2 == 1
 }
 
-/// Right, down, left, up: the next entry is a turn to the right as seen in the picture.
+/// (dx, dy) of right, down, left and up: each entry is a right turn, on screen, from the one
+/// before.
 const TURNS: [(i32, i32); 4] = [(1, 0), (0, 1), (-1, 0), (0, -1)];
 
-/// The closed rings around the mask, in raster order of their start, each without a repeated point.
+/// The closed rings around the mask, in raster order of their start. No ring visits a point twice.
 ///
-/// Walks along pixel edges with the mask on the right. Where two pixels meet at a corner it stays with the pixel at
-/// hand; a ring that comes back to such a corner is split there.
+/// Walks along pixel edges with the mask on the right. Where two pixels meet only at a corner, the
+/// walk stays with the current pixel; a ring that comes back to such a corner is split there.
 fn simple_rings(nucleus: &Nucleus) -> Vec<Vec<[i32; 2]>> {
     let (width, height) = (nucleus.bbox.w.max(0), nucleus.bbox.h.max(0));
-    let mask = Mask::new(nucleus);
+    let mask = PaddedMask::new(nucleus);
     let corner = |[x, y]: [i32; 2]| y as usize * (width as usize + 1) + x as usize;
     let mut walked = vec![false; corner([width, height]) + 1]; // the edge to the right of a corner
     let mut position = vec![usize::MAX; walked.len()]; // of a corner in `points`
@@ -214,7 +220,8 @@ fn simple_rings(nucleus: &Nucleus) -> Vec<Vec<[i32; 2]>> {
     rings
 }
 
-/// Adds a corner to the walk; one that is in it already closes a ring, which is taken out.
+/// Adds a corner to the walk. A corner that the walk has visited closes a ring, which moves to
+/// `rings`.
 fn visit(
     at: [i32; 2],
     corner: impl Fn([i32; 2]) -> usize,
@@ -237,35 +244,36 @@ fn visit(
     rings.push(ring);
 }
 
-/// A mask as bytes with one pixel of margin.
-struct Mask {
+/// A mask with one pixel of margin.
+struct PaddedMask {
     stride: usize,
     inside: Vec<bool>,
 }
 
-impl Mask {
-    fn new(nucleus: &Nucleus) -> Mask {
+impl PaddedMask {
+    fn new(nucleus: &Nucleus) -> PaddedMask {
         let bbox = nucleus.bbox;
         let stride = bbox.w.max(0) as usize + 2;
         let mut inside = vec![false; stride * (bbox.h.max(0) as usize + 2)];
-        for y in 0..bbox.h {
-            for x in 0..bbox.w {
-                let at = (y + 1) as usize * stride + (x + 1) as usize;
-                inside[at] = nucleus.contains(bbox.x + x, bbox.y + y);
-            }
+        for run in nucleus.runs() {
+            let row = (run.y - bbox.y + 1) as usize * stride;
+            let at = row + (run.x0 - bbox.x + 1) as usize;
+            inside[at..at + run.len()].fill(true);
         }
-        Mask { stride, inside }
+        PaddedMask { stride, inside }
     }
 
-    /// The pixel at column `x`, row `y` of the box; both may be one outside it.
-    fn pixel(&self, x: i32, y: i32) -> bool {
+    /// Whether the pixel at column `x`, row `y` of the box is inside; both may be one outside the
+    /// box.
+    fn contains(&self, x: i32, y: i32) -> bool {
         self.inside[(y + 1) as usize * self.stride + (x + 1) as usize]
     }
 
-    /// Whether the edge that leaves corner (x, y) in direction `d` of [`TURNS`] has the mask on its right only.
+    /// Whether the edge from corner (x, y) in direction `d` of [`TURNS`] has the mask on its right
+    /// only.
     fn has_edge(&self, [x, y]: [i32; 2], d: usize) -> bool {
         let around = [(x, y), (x - 1, y), (x - 1, y - 1), (x, y - 1)];
         let (right, left) = (around[d], around[(d + 3) % 4]);
-        self.pixel(right.0, right.1) && !self.pixel(left.0, left.1)
+        self.contains(right.0, right.1) && !self.contains(left.0, left.1)
     }
 }

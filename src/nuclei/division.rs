@@ -1,43 +1,75 @@
 //! Which markers of a blob become nuclei, where a lower energy threshold would find more of them.
 //!
-//! In: a blob's energy and a [`Division`]. Out: markers as [`find_markers`] leaves them, each from the threshold at
-//! which the pieces around it look most like nuclei. Every marker of a lower threshold lies in one of each higher one
-//! (holes, opening and least area keep that), so the thresholds make a tree; a piece is divided where that promises
-//! more true nuclei than leaving it whole. A pure function of the blob. Never moves a border itself.
+//! In: a blob's energy and a [`Division`]. Out: markers in the form of [`find_markers`], each from
+//! the threshold at which the pieces around it look most like nuclei. A marker of one threshold
+//! lies in exactly one marker of each higher threshold (filling, opening and the least area keep
+//! this so), so the markers form trees. A piece is divided where that is expected to give more true
+//! nuclei. A pure function of the blob. Never moves a border itself.
 
 use serde::{Deserialize, Serialize};
 
 use super::Nucleus;
-use super::confidence::{TRAITS, Traits, line, traits};
+use super::confidence::{TRAITS, Traits, measure_nuclei, weighted_sum};
 use super::foreground::{Foreground, Run};
-use super::gather::{Piece, gather, slots};
 use super::markers::find_markers;
 use super::params::PostprocParams;
+use super::pieces::LabelledPieces;
 use super::plane::{Grid, Scratch};
-use super::segment::{label_pixels, pieces};
+use super::watershed::label_pixels;
 
-/// Length of [`DivisionTraits`].
+/// Length of [`DivisionTraits::as_array`].
 pub const DIVISION_TRAITS: usize = 2 * TRAITS + 4;
 
-/// What is measured of a piece and its parts, in this order: [`Traits`] of the piece; their mean over the parts, weighted
-/// by area; ln of the smallest part's area in µm²; its share of all parts' area; how many parts; the energy threshold at
-/// which the piece is still whole.
-pub type DivisionTraits = [f64; DIVISION_TRAITS];
+/// What is measured of a piece and the parts into which it may be divided.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct DivisionTraits {
+    /// Of the piece.
+    pub whole: Traits,
+    /// Mean over the parts, weighted by their area.
+    pub parts: Traits,
+    /// ln of the smallest part's area in µm².
+    pub ln_smallest_um2: f64,
+    /// The smallest part's share of the area of all parts.
+    pub smallest_share: f64,
+    /// Number of parts.
+    pub count: f64,
+    /// The energy threshold at which the piece is still whole.
+    pub threshold: f64,
+}
 
-/// A linear rule: expected gain = `bias` + Σ `weights` · traits, fitted on labelled images by `model tune`.
+impl DivisionTraits {
+    /// In the order of [`Division::weights`].
+    pub fn as_array(&self) -> [f64; DIVISION_TRAITS] {
+        let mut array = [0.0; DIVISION_TRAITS];
+        array[..TRAITS].copy_from_slice(&self.whole.as_array());
+        array[TRAITS..2 * TRAITS].copy_from_slice(&self.parts.as_array());
+        array[2 * TRAITS..].copy_from_slice(&[
+            self.ln_smallest_um2,
+            self.smallest_share,
+            self.count,
+            self.threshold,
+        ]);
+        array
+    }
+}
+
+/// A linear rule: expected gain = `bias` + Σ `weights` · traits, fitted on labelled images by
+/// `model tune`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Division {
-    /// Thresholds of the energy, falling, in place of `energy_threshold`.
+    /// Energy thresholds, falling; they replace `energy_threshold`.
     pub thresholds: Vec<f32>,
     pub bias: f64,
+    /// In the order of [`DivisionTraits::as_array`].
     pub weights: [f64; DIVISION_TRAITS],
 }
 
 impl Division {
-    /// What dividing is expected to add: overlaps of matched nuclei, less a quarter for each part more.
+    /// The gain to expect from dividing a piece: overlaps of matched nuclei, less a quarter for
+    /// each additional part.
     fn expected_gain(&self, traits: &DivisionTraits) -> f64 {
-        line(self.bias, &self.weights, traits)
+        weighted_sum(self.bias, &self.weights, &traits.as_array())
     }
 }
 
@@ -46,13 +78,15 @@ pub struct Branch {
     pub whole: Nucleus,
     pub parts: Vec<Nucleus>,
     pub traits: DivisionTraits,
+    /// Place of the piece's threshold.
     level: usize,
+    /// Label of the piece's marker.
     label: u32,
 }
 
 #[cfg(test)]
 impl Branch {
-    pub fn of(whole: Nucleus, parts: Vec<Nucleus>, traits: DivisionTraits) -> Branch {
+    pub fn new(whole: Nucleus, parts: Vec<Nucleus>, traits: DivisionTraits) -> Branch {
         Branch {
             whole,
             parts,
@@ -66,10 +100,11 @@ impl Branch {
 /// The markers of one threshold.
 pub(super) struct Level {
     pub threshold: f32,
+    /// In raster order.
     pub runs: Vec<Run>,
-    /// From 1, of each run.
+    /// Label of each run, from 1.
     pub labels: Vec<u32>,
-    /// Of each marker, which one of the level before it lies in.
+    /// For each marker, the label of the marker of the level before that it lies in.
     pub parents: Vec<u32>,
 }
 
@@ -78,7 +113,8 @@ impl Level {
         self.parents[label as usize - 1]
     }
 
-    /// The markers of this level in each of those of the level before, by label; entry 0 is none.
+    /// For each marker of the level before, by label, the markers of this level in it; entry 0 is
+    /// empty.
     fn children(&self, above: &Level) -> Vec<Vec<u32>> {
         let mut children = vec![Vec::new(); above.parents.len() + 1];
         for (label, &parent) in (1..).zip(&self.parents) {
@@ -86,33 +122,42 @@ impl Level {
         }
         children
     }
+
+    /// The label of the marker that a pixel lies in, 0 for none.
+    fn label_at(&self, y: i32, x: i32) -> u32 {
+        let after = self.runs.partition_point(|run| (run.y, run.x0) <= (y, x));
+        match after.checked_sub(1).map(|i| (self.runs[i], self.labels[i])) {
+            Some((run, label)) if run.y == y && x < run.x1 => label,
+            _ => 0,
+        }
+    }
 }
 
-/// Every place where a blob may be divided; `scratch` holds its energy.
-pub(super) fn branches(
+/// Every place where `thresholds` would divide a blob; `scratch` holds its energy.
+pub(super) fn find_branches(
     blob: &Foreground,
     params: &PostprocParams,
     thresholds: &[f32],
-    (grid, mpp): (&Grid, [f64; 2]),
+    grid: &Grid,
     scratch: &mut Scratch,
 ) -> Vec<Branch> {
-    let levels = levels(blob, params, thresholds, (grid, mpp), scratch);
-    branches_of(blob, &levels, (grid, mpp), scratch)
+    let levels = find_levels(blob, params, thresholds, grid, scratch);
+    measure_branches(blob, &levels, grid, scratch)
 }
 
-/// As [`find_markers`], from the thresholds of `rule`.
+/// As [`find_markers`], but chooses between the thresholds of `rule`.
 pub(super) fn choose_markers(
     blob: &Foreground,
     params: &PostprocParams,
     rule: &Division,
-    (grid, mpp): (&Grid, [f64; 2]),
+    grid: &Grid,
     scratch: &mut Scratch,
 ) -> u32 {
-    let levels = levels(blob, params, &rule.thresholds, (grid, mpp), scratch);
-    let gains = branches_of(blob, &levels, (grid, mpp), scratch)
+    let levels = find_levels(blob, params, &rule.thresholds, grid, scratch);
+    let gains = measure_branches(blob, &levels, grid, scratch)
         .into_iter()
         .map(|b| (b.level, b.label, rule.expected_gain(&b.traits)));
-    let chosen = chosen(&levels, &divided(&levels, gains));
+    let chosen = collect_markers(&levels, &choose_divisions(&levels, gains));
     scratch.runs.clear();
     scratch.roots.clear();
     scratch.runs.extend(chosen.iter().map(|(run, _)| *run));
@@ -120,17 +165,17 @@ pub(super) fn choose_markers(
     chosen.iter().map(|(_, label)| *label).max().unwrap_or(0)
 }
 
-/// The markers of each threshold, until one finds none.
-pub(super) fn levels(
+/// The markers of each threshold, up to the first threshold that has none.
+pub(super) fn find_levels(
     blob: &Foreground,
     params: &PostprocParams,
     thresholds: &[f32],
-    (grid, mpp): (&Grid, [f64; 2]),
+    grid: &Grid,
     scratch: &mut Scratch,
 ) -> Vec<Level> {
     let mut levels: Vec<Level> = Vec::with_capacity(thresholds.len());
     for &threshold in thresholds {
-        let count = find_markers(blob, params, threshold, (grid, mpp), scratch);
+        let count = find_markers(blob, params, threshold, grid, scratch);
         if count == 0 {
             break;
         }
@@ -138,7 +183,7 @@ pub(super) fn levels(
         let mut parents = vec![0; count as usize];
         if let Some(above) = levels.last() {
             for (run, label) in runs.iter().zip(&labels) {
-                parents[*label as usize - 1] = label_at(above, run.y, run.x0);
+                parents[*label as usize - 1] = above.label_at(run.y, run.x0);
             }
         }
         levels.push(Level {
@@ -151,26 +196,15 @@ pub(super) fn levels(
     levels
 }
 
-/// The label of the marker that a pixel lies in, 0 for none.
-fn label_at(level: &Level, y: i32, x: i32) -> u32 {
-    let after = level.runs.partition_point(|run| (run.y, run.x0) <= (y, x));
-    match after
-        .checked_sub(1)
-        .map(|i| (level.runs[i], level.labels[i]))
-    {
-        Some((run, label)) if run.y == y && x < run.x1 => label,
-        _ => 0,
-    }
-}
-
-fn branches_of(
+/// A branch for each marker that holds two or more markers of the next level.
+fn measure_branches(
     blob: &Foreground,
     levels: &[Level],
-    (grid, mpp): (&Grid, [f64; 2]),
+    grid: &Grid,
     scratch: &mut Scratch,
 ) -> Vec<Branch> {
     let mut branches = Vec::new();
-    // Of the level before, if it was described: its pieces, by label.
+    // The pieces of the level before, by label, if they were measured.
     let mut before: Option<Vec<Option<(Nucleus, Traits)>>> = None;
     for (i, pair) in levels.windows(2).enumerate() {
         let (above, below) = (&pair[0], &pair[1]);
@@ -181,8 +215,8 @@ fn branches_of(
         }
         let wholes = before
             .take()
-            .unwrap_or_else(|| described(blob, above, (grid, mpp), scratch));
-        let parts = described(blob, below, (grid, mpp), scratch);
+            .unwrap_or_else(|| measure_level(blob, above, grid, scratch));
+        let parts = measure_level(blob, below, grid, scratch);
         let several = (0u32..).zip(&children).skip(1).filter(|(_, c)| c.len() > 1);
         for (label, children) in several {
             let of_whole = children.iter().map(|part| parts[*part as usize].clone());
@@ -191,7 +225,7 @@ fn branches_of(
                 continue;
             };
             branches.push(Branch {
-                traits: division_traits(&whole, &own, above.threshold, mpp),
+                traits: measure_division(&whole, &own, above.threshold, grid.mpp),
                 whole: whole.0,
                 parts: own.into_iter().map(|(nucleus, _)| nucleus).collect(),
                 level: i,
@@ -204,24 +238,25 @@ fn branches_of(
 }
 
 /// The pieces that a level's markers flood, with their traits, by label.
-fn described(
+fn measure_level(
     blob: &Foreground,
     level: &Level,
-    (grid, mpp): (&Grid, [f64; 2]),
+    grid: &Grid,
     scratch: &mut Scratch,
 ) -> Vec<Option<(Nucleus, Traits)>> {
     scratch.runs.clone_from(&level.runs);
     scratch.roots.clone_from(&level.labels);
     label_pixels(blob, grid, scratch);
-    let pieces: Vec<Piece> = pieces(blob, grid, &scratch.label);
-    let nuclei = gather(blob, &pieces);
-    let traits = traits(blob, &pieces, &nuclei, mpp);
-    let mut by_slot: Vec<_> = nuclei.into_iter().zip(traits).map(Some).collect();
-    let of_label = |slot: &usize| by_slot.get_mut(*slot).and_then(Option::take);
-    slots(&pieces).iter().map(of_label).collect()
+    let labelled = LabelledPieces::split(blob, grid, &scratch.label);
+    let mut by_slot: Vec<_> = measure_nuclei(blob, &labelled, grid.mpp)
+        .into_iter()
+        .map(Some)
+        .collect();
+    let take = |slot: &usize| by_slot.get_mut(*slot).and_then(Option::take);
+    labelled.slot_of_label.iter().map(take).collect()
 }
 
-fn division_traits(
+fn measure_division(
     (whole, own): &(Nucleus, Traits),
     parts: &[(Nucleus, Traits)],
     threshold: f32,
@@ -233,25 +268,28 @@ fn division_traits(
         .iter()
         .map(|(n, _)| area(n))
         .fold(area(whole), f64::min);
-    let mut found = [0.0; DIVISION_TRAITS];
-    found[..TRAITS].copy_from_slice(own);
+    let mut mean = [0.0; TRAITS];
     for (nucleus, traits) in parts {
-        for (sum, trait_) in found[TRAITS..2 * TRAITS].iter_mut().zip(traits) {
-            *sum += area(nucleus) / all * trait_;
+        for (sum, value) in mean.iter_mut().zip(traits.as_array()) {
+            *sum += area(nucleus) / all * value;
         }
     }
-    found[2 * TRAITS..].copy_from_slice(&[
-        (least * mpp[0] * mpp[1]).ln(),
-        least / all,
-        parts.len() as f64,
-        f64::from(threshold),
-    ]);
-    found
+    DivisionTraits {
+        whole: *own,
+        parts: Traits::from_array(mean),
+        ln_smallest_um2: (least * mpp[0] * mpp[1]).ln(),
+        smallest_share: least / all,
+        count: parts.len() as f64,
+        threshold: f64::from(threshold),
+    }
 }
 
-/// Of each level's markers, by label, whether those of the next level take their place: where the gains of dividing, here and
-/// further down, are more than nothing. `gains`: (level, label, expected gain) of the markers that fall into several.
-pub(super) fn divided(
+/// For each marker, by level and label, whether to replace it by the markers of the next threshold:
+/// yes where that, with all divisions further down, raises the expected overlap with true nuclei.
+///
+/// `gains`: (level, label, expected gain) of each marker with two or more children. Other markers
+/// gain nothing by themselves.
+pub(super) fn choose_divisions(
     levels: &[Level],
     gains: impl Iterator<Item = (usize, u32, f64)>,
 ) -> Vec<Vec<bool>> {
@@ -277,18 +315,20 @@ pub(super) fn divided(
     divided
 }
 
-/// The runs of the markers that stay, in raster order, with labels from 1.
-pub(super) fn chosen(levels: &[Level], divided: &[Vec<bool>]) -> Vec<(Run, u32)> {
+/// The runs, with new labels from 1, of the markers that are not replaced themselves but whose
+/// ancestors all are; in raster order.
+pub(super) fn collect_markers(levels: &[Level], divided: &[Vec<bool>]) -> Vec<(Run, u32)> {
     let mut chosen = Vec::new();
     let mut labels = 0;
-    let mut reached: Vec<bool> = Vec::new();
+    // By label of the level before: whether the marker and all its ancestors are replaced.
+    let mut replaced: Vec<bool> = Vec::new();
     for (i, level) in levels.iter().enumerate() {
-        let of = |label: u32| i == 0 || reached[level.parent(label) as usize];
-        let here: Vec<bool> = (0..=level.parents.len() as u32)
-            .map(|label| label > 0 && of(label))
+        let is_reached = |label: u32| i == 0 || replaced[level.parent(label) as usize];
+        let reached: Vec<bool> = (0..=level.parents.len() as u32)
+            .map(|label| label > 0 && is_reached(label))
             .collect();
-        let mut new_labels = vec![0; here.len()];
-        for (label, reached) in here.iter().enumerate() {
+        let mut new_labels = vec![0; reached.len()];
+        for (label, reached) in reached.iter().enumerate() {
             if *reached && !divided[i][label] {
                 labels += 1;
                 new_labels[label] = labels;
@@ -297,10 +337,10 @@ pub(super) fn chosen(levels: &[Level], divided: &[Vec<bool>]) -> Vec<(Run, u32)>
         let runs = level.runs.iter().zip(&level.labels);
         let kept = runs.map(|(run, label)| (*run, new_labels[*label as usize]));
         chosen.extend(kept.filter(|(_, label)| *label > 0));
-        reached = here
+        replaced = reached
             .iter()
             .zip(&divided[i])
-            .map(|(h, d)| *h && *d)
+            .map(|(reached, divided)| *reached && *divided)
             .collect();
     }
     chosen.sort_by_key(|(run, _)| (run.y, run.x0));

@@ -1,8 +1,9 @@
 //! h and v of a blob -> ridge energy.
 //!
-//! In: a blob and the constants of post-processing. Out: for every pixel of the blob an energy of `0..=255`, high
-//! where two nuclei meet. Outside the blob h and v count as 0 and the energy is 255: nothing else is looked at.
-//! All arithmetic on single pixels has one fixed order, so vector width and threads change no bit.
+//! In: a blob and the constants of post-processing. Out: for every pixel of the blob an energy of
+//! `0..=255`, high where two nuclei meet. Outside the blob h and v count as 0 and the energy is
+//! 255. The additions for each pixel have one fixed order, so vector width and threads change no
+//! bit.
 
 use super::foreground::{Foreground, HV_SCALE, Run};
 use super::params::{EnergyRule, PostprocParams};
@@ -12,11 +13,11 @@ use super::sobel::SobelKernel;
 /// Energy of a ridge, and of every pixel outside the blob.
 pub(super) const RIDGE: u8 = 255;
 
-/// Fills `scratch.energy` for the blob; `scratch.kernel` is that of `params.sobel_px`.
+/// Fills `scratch.energy` for the blob; `scratch.kernel` must have the side `params.sobel_px`.
 ///
-/// energy = clamp((hv_hi - s) / (hv_hi - hv_lo), 0, 1) * 255, rounded, where s is the smaller of dh/dx and dv/dy
-/// (`axes`, Graham et al. 2019, HoVer-Net, section 3.2) or the least eigenvalue of the symmetric part of the Jacobian
-/// of (h, v) (`eigen`), in map units a px.
+/// energy = clamp((hv_hi - s) / (hv_hi - hv_lo), 0, 1) * 255, rounded. For `axes` the slope s is
+/// the smaller of dh/dx and dv/dy (Graham et al. 2019, HoVer-Net, section 3.2), for `eigen` the
+/// least eigenvalue of the symmetric part of the Jacobian of (h, v); in map units per px.
 pub(super) fn ridge_energy(
     blob: &Foreground,
     params: &PostprocParams,
@@ -29,31 +30,31 @@ pub(super) fn ridge_energy(
     for (run, at) in blob.runs_with_offsets() {
         let to = grid.start(run);
         let (pixels, place) = (at..at + run.len(), to..to + run.len());
-        scatter(&mut scratch.h[place.clone()], &blob.h[pixels.clone()]);
-        scatter(&mut scratch.v[place], &blob.v[pixels]);
+        dequantise(&mut scratch.h[place.clone()], &blob.h[pixels.clone()]);
+        dequantise(&mut scratch.v[place], &blob.v[pixels]);
     }
-    let ramp = Ramp::new(params);
+    let scale = EnergyScale::new(params);
     let kernel = std::mem::take(&mut scratch.kernel);
-    // Runs nearer to each other than the kernel is wide would compute the same columns twice.
+    // Runs nearer to each other than the kernel is wide would filter the same columns twice.
     for span in spans(blob, 2 * kernel.radius() as i32) {
         match params.energy {
-            EnergyRule::Eigen => eigen_span(span, grid, &kernel, ramp, scratch),
-            EnergyRule::Axes => axes_span(span, grid, &kernel, ramp, scratch),
+            EnergyRule::Eigen => eigen_span(span, grid, &kernel, scale, scratch),
+            EnergyRule::Axes => axes_span(span, grid, &kernel, scale, scratch),
         }
     }
     scratch.kernel = kernel;
-    wall(blob, grid, &mut scratch.energy);
+    close_gaps(blob, grid, &mut scratch.energy);
 }
 
-fn scatter(to: &mut [f32], from: &[i16]) {
+fn dequantise(to: &mut [f32], from: &[i16]) {
     for (t, &f) in to.iter_mut().zip(from) {
-        // HV_SCALE is a power of two: exact.
+        // Exact, because HV_SCALE is a power of two.
         *t = f32::from(f) * (1.0 / HV_SCALE);
     }
 }
 
-/// The spans cover gaps between runs too: those pixels are outside the blob.
-fn wall(blob: &Foreground, grid: &Grid, energy: &mut [u8]) {
+/// Sets the energy back to [`RIDGE`] in the gaps between runs, which the spans cover too.
+fn close_gaps(blob: &Foreground, grid: &Grid, energy: &mut [u8]) {
     for pair in blob.runs.windows(2) {
         if pair[0].y == pair[1].y {
             energy[grid.at(pair[0].x1, pair[0].y)..grid.start(pair[1])].fill(RIDGE);
@@ -61,17 +62,17 @@ fn wall(blob: &Foreground, grid: &Grid, energy: &mut [u8]) {
     }
 }
 
-/// From a slope to an energy.
+/// The linear map from a slope to an energy.
 #[derive(Clone, Copy)]
-struct Ramp {
+struct EnergyScale {
     hi: f32,
     per_slope: f32,
 }
 
-impl Ramp {
-    fn new(params: &PostprocParams) -> Ramp {
+impl EnergyScale {
+    fn new(params: &PostprocParams) -> EnergyScale {
         let width = (params.hv_hi - params.hv_lo).max(f32::MIN_POSITIVE);
-        Ramp {
+        EnergyScale {
             hi: params.hv_hi,
             per_slope: (f32::from(RIDGE) / width).min(f32::MAX),
         }
@@ -79,7 +80,7 @@ impl Ramp {
 
     #[inline(always)]
     fn energy(self, slope: f32) -> u8 {
-        // `max` first: a NaN (0 times infinity, from odd constants) becomes 0.
+        // `max` first, so that a NaN (0 times infinity, from odd constants) becomes 0.
         let energy = ((self.hi - slope) * self.per_slope)
             .max(0.0)
             .min(f32::from(RIDGE));
@@ -90,21 +91,27 @@ impl Ramp {
 
 type Lanes = [f32; LANES];
 
-/// The energy of one span with the least eigenvalue.
-fn eigen_span(span: Run, grid: &Grid, kernel: &SobelKernel, ramp: Ramp, scratch: &mut Scratch) {
+/// Computes the energy of one span from the least eigenvalue.
+fn eigen_span(
+    span: Run,
+    grid: &Grid,
+    kernel: &SobelKernel,
+    scale: EnergyScale,
+    scratch: &mut Scratch,
+) {
     let radius = kernel.radius();
     let [h_smooth, h_derive, v_smooth, v_derive] = &mut scratch.rows;
     let (h, v, stride) = (&scratch.h, &scratch.v, grid.stride);
-    down(span, grid, radius, h_smooth, |at| {
+    filter_columns(span, grid, radius, h_smooth, |at| {
         smooth(h, at, stride, &kernel.smooth)
     });
-    down(span, grid, radius, h_derive, |at| {
+    filter_columns(span, grid, radius, h_derive, |at| {
         derive(h, at, stride, &kernel.derive)
     });
-    down(span, grid, radius, v_smooth, |at| {
+    filter_columns(span, grid, radius, v_smooth, |at| {
         smooth(v, at, stride, &kernel.smooth)
     });
-    down(span, grid, radius, v_derive, |at| {
+    filter_columns(span, grid, radius, v_derive, |at| {
         derive(v, at, stride, &kernel.derive)
     });
     let energy = &mut scratch.energy[grid.start(span)..][..span.len()];
@@ -119,21 +126,27 @@ fn eigen_span(span: Run, grid: &Grid, kernel: &SobelKernel, ramp: Ramp, scratch:
             let difference = dh_dx[l] - dv_dy[l];
             let shear = dh_dy[l] + dv_dx[l];
             let spread = (difference * difference + shear * shear).sqrt();
-            ridge[l] = ramp.energy(0.5 * (dh_dx[l] + dv_dy[l] - spread));
+            ridge[l] = scale.energy(0.5 * (dh_dx[l] + dv_dy[l] - spread));
         }
         out.copy_from_slice(&ridge[..out.len()]);
     }
 }
 
-/// The energy of one span with the smaller of dh/dx and dv/dy.
-fn axes_span(span: Run, grid: &Grid, kernel: &SobelKernel, ramp: Ramp, scratch: &mut Scratch) {
+/// Computes the energy of one span from the smaller of dh/dx and dv/dy.
+fn axes_span(
+    span: Run,
+    grid: &Grid,
+    kernel: &SobelKernel,
+    scale: EnergyScale,
+    scratch: &mut Scratch,
+) {
     let radius = kernel.radius();
     let [h_smooth, _, _, v_derive] = &mut scratch.rows;
     let (h, v, stride) = (&scratch.h, &scratch.v, grid.stride);
-    down(span, grid, radius, h_smooth, |at| {
+    filter_columns(span, grid, radius, h_smooth, |at| {
         smooth(h, at, stride, &kernel.smooth)
     });
-    down(span, grid, radius, v_derive, |at| {
+    filter_columns(span, grid, radius, v_derive, |at| {
         derive(v, at, stride, &kernel.derive)
     });
     let energy = &mut scratch.energy[grid.start(span)..][..span.len()];
@@ -143,18 +156,26 @@ fn axes_span(span: Run, grid: &Grid, kernel: &SobelKernel, ramp: Ramp, scratch: 
         let dv_dy = smooth(v_derive, centre, 1, &kernel.smooth);
         let mut ridge = [0; LANES];
         for l in 0..LANES {
-            ridge[l] = ramp.energy(dh_dx[l].min(dv_dy[l]));
+            ridge[l] = scale.energy(dh_dx[l].min(dv_dy[l]));
         }
         out.copy_from_slice(&ridge[..out.len()]);
     }
 }
 
-/// One pass down the columns of a span and `radius` more on either side: `pass` gives the values from a place in the
-/// plane on. Entry 0 of `row` is column `span.x0 - radius`.
+/// Filters the columns of a span, and `radius` more on either side, into `row`. `pass` gives
+/// `LANES` filtered values from an index of the plane on. Entry 0 of `row` is column
+/// `span.x0 - radius`.
 #[inline(always)]
-fn down(span: Run, grid: &Grid, radius: usize, row: &mut Vec<f32>, pass: impl Fn(usize) -> Lanes) {
+fn filter_columns(
+    span: Run,
+    grid: &Grid,
+    radius: usize,
+    row: &mut Vec<f32>,
+    pass: impl Fn(usize) -> Lanes,
+) {
     let columns = (span.len() + 2 * radius).next_multiple_of(LANES);
-    // The pass along the row works on whole chunks and may look this much further; that is not used.
+    // The pass along the row reads whole chunks, so it may read this much further; it uses none of
+    // it.
     row.resize(columns + 2 * LANES, 0.0);
     let first = grid.start(span) - radius;
     for (chunk, out) in row[..columns].chunks_exact_mut(LANES).enumerate() {
@@ -162,7 +183,7 @@ fn down(span: Run, grid: &Grid, radius: usize, row: &mut Vec<f32>, pass: impl Fn
     }
 }
 
-/// `LANES` neighbouring values of `plane`, each smoothed over the pixels `step` apart.
+/// Smooths `LANES` neighbouring values of `plane`, each over pixels `step` apart.
 #[inline(always)]
 fn smooth(plane: &[f32], at: usize, step: usize, kernel: &[f32]) -> Lanes {
     let centre = lanes(plane, at);
@@ -176,7 +197,7 @@ fn smooth(plane: &[f32], at: usize, step: usize, kernel: &[f32]) -> Lanes {
     sum
 }
 
-/// `LANES` neighbouring values of `plane`, each derived over the pixels `step` apart.
+/// Derives `LANES` neighbouring values of `plane`, each over pixels `step` apart.
 #[inline(always)]
 fn derive(plane: &[f32], at: usize, step: usize, kernel: &[f32]) -> Lanes {
     let mut sum = [0.0; LANES];
@@ -191,6 +212,6 @@ fn derive(plane: &[f32], at: usize, step: usize, kernel: &[f32]) -> Lanes {
 
 #[inline(always)]
 fn lanes(plane: &[f32], at: usize) -> &Lanes {
-    // The margin and the tail of a plane make room for every kernel, so the zeros never come.
+    // The margin and the tail of a plane make room for every kernel, so the zeros are never used.
     plane[at..].first_chunk().unwrap_or(&[0.0; LANES])
 }

@@ -1,13 +1,19 @@
 //! Whole-map filters of the reference rules, in OpenCV's arithmetic.
 //!
-//! In: dense maps, row by row. Out: the same size. Borders are reflected without repeating the edge (reflect-101).
-//! The order of every addition and the type of every constant are OpenCV's, so results agree to the last bit. Slow
-//! and plain: the default rules use [`super::energy`].
+//! In: dense maps, row by row. Out: maps of the same size. Borders are reflected without repeating
+//! the edge (reflect-101). The order of every addition and the type of every constant are OpenCV's,
+//! so results agree to the last bit. Simple and slow; the default rule uses [`super::energy`].
 
-/// A separable filter: first along rows, tap after tap, then down columns, from the centre outwards in pairs.
+/// Applies a separable filter: first along rows, tap after tap, then down columns, in pairs from
+/// the centre outwards.
 ///
-/// `across` and `down` are odd in length and centred; `down` is even or odd as a function.
-pub(super) fn separable(image: &[f64], width: usize, across: &[f64], down: &[f64]) -> Vec<f64> {
+/// `across` and `down` have odd lengths and are centred; `down` is symmetric or antisymmetric.
+pub(super) fn filter_separable(
+    image: &[f64],
+    width: usize,
+    across: &[f64],
+    down: &[f64],
+) -> Vec<f64> {
     let height = image.len() / width;
     let radius = across.len() / 2;
     let mut rows = vec![0.0; image.len()];
@@ -46,7 +52,7 @@ pub(super) fn separable(image: &[f64], width: usize, across: &[f64], down: &[f64
     out
 }
 
-/// Position `i` mirrored into `0..len` without repeating the ends; a single pixel is all there is.
+/// Position `i` mirrored into `0..len` without repeating the ends.
 fn reflect(i: isize, len: usize) -> usize {
     if len == 1 {
         return 0;
@@ -63,7 +69,7 @@ fn extremes(values: impl Iterator<Item = f64>) -> (f64, f64) {
     })
 }
 
-/// Factor and offset that take `least..=most` to 0..=1; a constant map becomes 0. Both are rounded to `f32`.
+/// Factor and offset, rounded to `f32`, that map `least..=most` to 0..=1. A constant map becomes 0.
 fn min_max_scale(least: f64, most: f64) -> (f32, f32) {
     let range = most - least;
     let scale = if range > f64::EPSILON {
@@ -74,15 +80,16 @@ fn min_max_scale(least: f64, most: f64) -> (f32, f32) {
     (scale, -((least * f64::from(scale)) as f32))
 }
 
-/// OpenCV's `normalize(x, 0, 1, NORM_MINMAX, CV_32F)` of a float map: one fused multiply-add a value.
-pub(super) fn min_max_f32(map: &[f32]) -> Vec<f32> {
+/// OpenCV's `normalize(x, 0, 1, NORM_MINMAX, CV_32F)` of a float map: one fused multiply-add per
+/// value.
+pub(super) fn normalise_f32(map: &[f32]) -> Vec<f32> {
     let (least, most) = extremes(map.iter().copied().map(f64::from));
     let (scale, offset) = min_max_scale(least, most);
     map.iter().map(|x| x.mul_add(scale, offset)).collect()
 }
 
-/// The same of a double map: computed in `f64`, rounded to `f32`.
-pub(super) fn min_max_f64(map: &[f64]) -> Vec<f32> {
+/// [`normalise_f32`] of a double map: computed in `f64`, then rounded to `f32`.
+pub(super) fn normalise_f64(map: &[f64]) -> Vec<f32> {
     let (least, most) = extremes(map.iter().copied());
     let (scale, offset) = min_max_scale(least, most);
     let (scale, offset) = (f64::from(scale), f64::from(offset));

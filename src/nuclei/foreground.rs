@@ -1,8 +1,9 @@
-//! The one shape in which predictions travel after the network: the pixels that np calls nucleus, and nothing else.
+//! The form of predictions after the network: the pixels that np calls nucleus, and nothing else.
 //!
-//! In: a dense [`PredictionMap`] of one patch. Out: a [`Foreground`], quantised once. A patch, a tile, a blob and an
-//! open fragment are all a `Foreground`; they differ only in extent. Never holds a pixel outside a nucleus: so memory
-//! follows the nuclei and not the slide, and post-processing cannot see what it must not (DESIGN.md).
+//! In: a dense [`PredictionMap`] of one patch. Out: a [`Foreground`], quantised once. A patch, a
+//! tile, a blob and an open fragment are all a `Foreground`; they differ only in extent. Never
+//! holds a pixel outside nuclei: memory follows the nuclei and not the slide, and post-processing
+//! cannot depend on the rest (docs/decisions/0001-blobs-are-pure-functions.md).
 
 use std::ops::Range;
 
@@ -11,7 +12,7 @@ use image::RgbImage;
 use crate::geometry::Rect;
 use crate::prediction::PredictionMap;
 
-/// Quantisation of h and v: stored as `round(value * HV_SCALE)`, clamped to the range of `i16` (about ±4).
+/// Scale of quantised h and v: `round(value * HV_SCALE)`, clamped to the range of `i16` (±4).
 pub const HV_SCALE: f32 = 8192.0;
 
 /// Pixels `x0..x1` of row `y`, proc px.
@@ -23,6 +24,7 @@ pub struct Run {
 }
 
 impl Run {
+    /// Number of pixels.
     pub const fn len(&self) -> usize {
         (self.x1 - self.x0) as usize
     }
@@ -34,9 +36,9 @@ impl Run {
 
 /// Foreground pixels in raster order with their quantised maps.
 ///
-/// Invariants: `runs` sorted by (y, x0), not empty, maximal (no two touch in a row); with
-/// `n` = sum of run lengths, `np`, `h`, `v` have `n` values, `rgb` has `3 n`, `tp` has `types * n`
-/// (pixel by pixel), in the runs' order.
+/// Invariants: `runs` are sorted by (y, x0), not empty and maximal (no two touch in a row). With n
+/// pixels in all, `np`, `h` and `v` have n values, `rgb` has 3 n and `tp` has `types` n (pixel by
+/// pixel), in the order of the runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Foreground {
     pub runs: Vec<Run>,
@@ -48,22 +50,24 @@ pub struct Foreground {
     pub v: Vec<i16>,
     /// Number of type channels, background (0) included; 0 for a model without types.
     pub types: usize,
-    /// Class probabilities, `round(p * 255)`, `types` a pixel.
+    /// Class probabilities, `round(p * 255)`, `types` per pixel.
     pub tp: Vec<u8>,
-    /// The proc pixels themselves, 3 a pixel: stain features come from here, so that outputs need no slide.
+    /// Colours, 3 bytes per pixel: stain features are computed from them, so outputs need no slide.
     pub rgb: Vec<u8>,
 }
 
-/// A quantised probability: `floor(p * 255 + 1/2)`, NaN and negative values 0, values above 1 255.
+/// Quantises a probability: `floor(p * 255 + 1/2)`. NaN and negative values give 0, values above 1
+/// give 255.
 #[inline]
-#[expect(clippy::manual_clamp, reason = "max sends NaN to 0, clamp would not")]
+#[expect(clippy::manual_clamp, reason = "max turns NaN into 0, clamp would not")]
 pub fn quantise_probability(p: f32) -> u8 {
     let scaled = (p * 255.0 + 0.5).max(0.0).min(255.5);
-    // SAFETY: within 0.0..=255.5, and not NaN. A saturating cast would keep the loops from being vectorised.
+    // A saturating cast would keep the loops from being vectorised.
+    // SAFETY: within 0.0..=255.5, and not NaN.
     unsafe { scaled.to_int_unchecked::<i32>() as u8 }
 }
 
-/// A quantised h or v: `x * HV_SCALE` rounded half away from zero, clamped to `i16`, NaN 0.
+/// Quantises h or v: `x * HV_SCALE` rounded half away from zero, clamped to `i16`. NaN gives 0.
 #[inline]
 pub fn quantise_distance(x: f32) -> i16 {
     let scaled = x * HV_SCALE + 0.5f32.copysign(x);
@@ -72,12 +76,13 @@ pub fn quantise_distance(x: f32) -> i16 {
     unsafe { scaled.clamp(-32768.0, 32767.0).to_int_unchecked::<i32>() as i16 }
 }
 
-/// Appends the runs of one row in which np reaches the threshold; the row starts at (`x0`, `y`), proc px.
+/// Appends the runs in which np reaches the threshold, of one row that starts at (`x0`, `y`), proc
+/// px.
 fn push_runs(np: &[f32], threshold: u8, y: i32, x0: i32, runs: &mut Vec<Run>) {
     let inside = |p: &f32| quantise_probability(*p) >= threshold;
     let mut x = 0;
     while x < np.len() {
-        // Most of a slide is background: eight pixels at a time.
+        // Most of a slide is background: skip it eight pixels at a time.
         if let Some(eight) = np.get(x..x + 8)
             && !eight.iter().fold(false, |any, p| any | inside(p))
         {
@@ -110,13 +115,14 @@ impl Foreground {
         self.np.is_empty()
     }
 
-    /// The nucleus pixels of one patch: those inside `clip` whose quantised np reaches the quantised threshold.
+    /// The nucleus pixels of one patch: the pixels inside `clip` whose quantised np reaches the
+    /// quantised threshold.
     ///
-    /// `map` and `rgb` have the same size; `origin` is where their first pixel lies, proc px; `clip` (the patch's
-    /// output square) is in proc px too. NaN counts as 0.
+    /// `map` and `rgb` have the same size. `origin`: (x, y) of their first pixel, proc px. `clip`:
+    /// the patch's output square, proc px. NaN counts as 0.
     ///
     /// # Panics
-    /// If `rgb`'s size or the length of a plane does not match `map.width` and `map.height`: a caller's error.
+    /// If the size of `rgb` or the length of a plane does not match `map.width` and `map.height`.
     pub fn from_patch(
         map: &PredictionMap,
         rgb: &RgbImage,
@@ -153,7 +159,7 @@ impl Foreground {
         fg
     }
 
-    /// Appends pixels of a map (not their runs), given as a range of its row-by-row index.
+    /// Appends pixels of a map, but not their runs; `pixels` is a range of indices into the map.
     pub(super) fn push_predictions(
         &mut self,
         map: &PredictionMap,
@@ -179,7 +185,7 @@ impl Foreground {
             .extend_from_slice(&rgb.as_raw()[pixels.start * 3..pixels.end * 3]);
     }
 
-    /// Joins disjoint parts (patches of a tile, fragments of a blob) into one, whatever their order.
+    /// Joins disjoint parts (patches of a tile, fragments of a blob), in any order.
     ///
     /// Runs that touch across a seam become one. A pixel that is in two parts is kept once.
     pub fn merge(parts: &[Foreground]) -> Foreground {
@@ -194,7 +200,8 @@ impl Foreground {
             debug_assert!(part.is_empty() || part.types == types);
             pieces.extend(part.runs_with_offsets().map(|(run, at)| (run, part, at)));
         }
-        // Stable, because it takes already sorted stretches as they are: near-linear for tiles and fragments.
+        // The stable sort uses stretches that are sorted already: near-linear for tiles and
+        // fragments.
         pieces.sort_by_key(|(run, _, _)| *run);
         for (run, part, at) in pieces {
             let x0 = match merged.runs.last() {
@@ -209,7 +216,7 @@ impl Foreground {
         merged
     }
 
-    /// The part above proc row `y`, and the part from there on.
+    /// The part above proc row `y`, and the part from row `y` on.
     pub fn split_at_row(mut self, y: i32) -> (Foreground, Foreground) {
         let runs = self.runs.partition_point(|run| run.y < y);
         let pixels: usize = self.runs[..runs].iter().map(Run::len).sum();
@@ -225,7 +232,7 @@ impl Foreground {
         (self, below)
     }
 
-    /// Room for `pixels` pixels.
+    /// Empty, with room for `pixels` pixels.
     pub(super) fn with_capacity(types: usize, pixels: usize) -> Foreground {
         Foreground {
             runs: Vec::new(),
@@ -238,7 +245,8 @@ impl Foreground {
         }
     }
 
-    /// Appends `run`, whose pixels are those of `from` starting at pixel `at`; lengthens the last run where they touch.
+    /// Appends `run`, whose pixels start at index `at` of `from`; joins it to the last run if they
+    /// touch.
     pub(super) fn push_run(&mut self, run: Run, from: &Foreground, at: usize) {
         match self.runs.last_mut() {
             Some(last) if last.y == run.y && last.x1 == run.x0 => last.x1 = run.x1,

@@ -1,23 +1,25 @@
-//! Ridge energy -> markers, one a nucleus.
+//! Ridge energy -> markers, one per nucleus.
 //!
-//! In: a blob and its energy. Out: labelled markers, numbered from 1 in raster order of their first pixel. Holes are
-//! filled and bumps opened on the blob's own markers alone: another blob inside a ring is not swallowed. Never decides
-//! where nuclei end.
+//! In: a blob and its energy. Out: labelled markers, numbered from 1 in raster order of their first
+//! pixel. Only the blob's own markers are filled and opened, so a ring does not swallow another
+//! blob inside it. Never decides where nuclei end.
 
 use super::blobs::join_runs;
 use super::foreground::{Foreground, Run};
-use super::morphology::{Area, DiscRow, dilate, disc, erode, fill_holes};
+use super::morphology::{DiscRow, Window, dilate, disc, erode, fill_holes};
 use super::params::PostprocParams;
 use super::plane::{Grid, Scratch, reset};
-use super::segment::min_area_px;
 
-/// Finds the blob's markers, pixels whose energy is below the threshold: `scratch.runs` their runs in raster order, `scratch.roots` the label (from 1) of each.
-/// Returns how many there are.
+/// Finds the blob's markers: components of the pixels whose energy is below the threshold, filled
+/// and opened.
+///
+/// Puts their runs into `scratch.runs`, in raster order, and the label of each run, from 1, into
+/// `scratch.roots`. Returns the number of markers.
 pub(super) fn find_markers(
     blob: &Foreground,
     params: &PostprocParams,
     energy_threshold: f32,
-    (grid, mpp): (&Grid, [f64; 2]),
+    grid: &Grid,
     scratch: &mut Scratch,
 ) -> u32 {
     let threshold = (energy_threshold * 255.0 + 0.5) as u8;
@@ -29,7 +31,7 @@ pub(super) fn find_markers(
             *marker = u8::from(e < threshold);
         }
     }
-    let area = Area {
+    let window = Window {
         start: grid.start(blob.runs[0]) - (blob.runs[0].x0 - grid.bounds.x) as usize,
         stride: grid.stride,
         width: grid.bounds.w as usize,
@@ -37,26 +39,27 @@ pub(super) fn find_markers(
     };
     fill_holes(
         &mut scratch.marker,
-        area,
+        window,
         &mut scratch.runs,
         &mut scratch.roots,
     );
     if params.open_px > 1 {
-        open(scratch, area, grid, &disc(params.open_px));
+        open_markers(scratch, window, grid, &disc(params.open_px));
     }
-    marker_runs(blob, grid, &scratch.marker, &mut scratch.runs);
+    find_marker_runs(blob, grid, &scratch.marker, &mut scratch.runs);
     join_runs(&scratch.runs, &mut scratch.roots);
-    number(scratch, min_area_px(params.min_area_um2, mpp))
+    number_markers(scratch, params.min_area_px(grid.mpp))
 }
 
-fn open(scratch: &mut Scratch, area: Area, grid: &Grid, disc: &[DiscRow]) {
+fn open_markers(scratch: &mut Scratch, window: Window, grid: &Grid, disc: &[DiscRow]) {
     reset(&mut scratch.eroded, grid.len, 0);
-    erode(&scratch.marker, &mut scratch.eroded, area, disc);
-    dilate(&scratch.eroded, &mut scratch.marker, area, disc);
+    erode(&scratch.marker, &mut scratch.eroded, window, disc);
+    dilate(&scratch.eroded, &mut scratch.marker, window, disc);
 }
 
-/// The marker's runs on the blob itself: filled holes that are not part of the blob drop out here.
-fn marker_runs(blob: &Foreground, grid: &Grid, marker: &[u8], runs: &mut Vec<Run>) {
+/// Finds the runs of marker pixels in the blob. A filled hole that is not part of the blob is left
+/// out.
+fn find_marker_runs(blob: &Foreground, grid: &Grid, marker: &[u8], runs: &mut Vec<Run>) {
     runs.clear();
     for &run in &blob.runs {
         let at = grid.start(run);
@@ -77,8 +80,8 @@ fn marker_runs(blob: &Foreground, grid: &Grid, marker: &[u8], runs: &mut Vec<Run
     }
 }
 
-/// Drops markers under `min_px` pixels and numbers the rest; `roots` become labels.
-fn number(scratch: &mut Scratch, min_px: u64) -> u32 {
+/// Drops markers of fewer than `min_px` pixels and numbers the others; `roots` become labels.
+fn number_markers(scratch: &mut Scratch, min_px: u64) -> u32 {
     let Scratch {
         runs,
         roots,
@@ -93,7 +96,7 @@ fn number(scratch: &mut Scratch, min_px: u64) -> u32 {
     for i in 0..roots.len() {
         let root = roots[i] as usize;
         if root == i {
-            // The count is used up here: from now on it holds the label, 0 for a dropped marker.
+            // The count is not needed again: it becomes the label, 0 for a dropped marker.
             let keep = u64::from(counts[i]) >= min_px;
             labels += u32::from(keep);
             counts[i] = if keep { labels } else { 0 };

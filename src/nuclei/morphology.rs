@@ -1,6 +1,7 @@
 //! Binary images as bytes (0 or 1): discs, opening, holes.
 //!
-//! In: planes of 0 and 1 with their stride. Out: the same. Nothing outside the plane is looked at. Never labels nuclei.
+//! In: planes of 0 and 1, and a [`Window`] in them. Out: the same planes, changed in the window.
+//! Never labels nuclei.
 
 use super::blobs::join_runs;
 use super::foreground::Run;
@@ -13,8 +14,8 @@ pub(super) struct DiscRow {
     pub right: i32,
 }
 
-/// The ellipse that OpenCV's `getStructuringElement(MORPH_ELLIPSE, (d, d))` draws, row by row; its centre is pixel
-/// `d / 2`. For 5: rows of 1, 5, 5, 5, 1.
+/// The ellipse of OpenCV's `getStructuringElement(MORPH_ELLIPSE, (d, d))`, row by row; its centre
+/// is pixel `d / 2`. A diameter of 5 gives rows of 1, 5, 5, 5, 1.
 pub(super) fn disc(diameter: u32) -> Vec<DiscRow> {
     let d = diameter.max(1) as i32;
     let centre = d / 2;
@@ -34,7 +35,7 @@ pub(super) fn disc(diameter: u32) -> Vec<DiscRow> {
 
 /// A box inside a plane.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Area {
+pub(super) struct Window {
     /// Index of the first pixel.
     pub start: usize,
     pub stride: usize,
@@ -42,13 +43,15 @@ pub(super) struct Area {
     pub height: usize,
 }
 
-/// 1 where the whole disc fits: `out[p] = AND of image[p + d]`. The image has the disc's radius of margin around `area`.
-pub(super) fn erode(image: &[u8], out: &mut [u8], area: Area, disc: &[DiscRow]) {
-    combine(image, out, area, disc, 1, |a, b| a & b);
+/// 1 where the whole disc fits: `out[p] = AND of image[p + d]`. The plane has a margin of the
+/// disc's radius around `window`.
+pub(super) fn erode(image: &[u8], out: &mut [u8], window: Window, disc: &[DiscRow]) {
+    combine(image, out, window, disc, 1, |a, b| a & b);
 }
 
-/// 1 where the disc's mirror image meets the picture: `out[p] = OR of image[p - d]`; undoes the shift of an even disc.
-pub(super) fn dilate(image: &[u8], out: &mut [u8], area: Area, disc: &[DiscRow]) {
+/// 1 where the mirrored disc meets the image: `out[p] = OR of image[p - d]`. Mirroring undoes the
+/// shift of a disc of even diameter.
+pub(super) fn dilate(image: &[u8], out: &mut [u8], window: Window, disc: &[DiscRow]) {
     let mirrored: Vec<DiscRow> = disc
         .iter()
         .map(|row| DiscRow {
@@ -57,26 +60,26 @@ pub(super) fn dilate(image: &[u8], out: &mut [u8], area: Area, disc: &[DiscRow])
             right: -row.left,
         })
         .collect();
-    combine(image, out, area, &mirrored, 0, |a, b| a | b);
+    combine(image, out, window, &mirrored, 0, |a, b| a | b);
 }
 
 fn combine(
     image: &[u8],
     out: &mut [u8],
-    area: Area,
+    window: Window,
     disc: &[DiscRow],
     neutral: u8,
     join: impl Fn(u8, u8) -> u8,
 ) {
-    for y in 0..area.height {
-        let start = area.start + y * area.stride;
-        let to = &mut out[start..start + area.width];
+    for y in 0..window.height {
+        let start = window.start + y * window.stride;
+        let to = &mut out[start..start + window.width];
         to.fill(neutral);
         for row in disc {
             for dx in row.left..=row.right {
-                let shift = row.dy as isize * area.stride as isize + dx as isize;
+                let shift = row.dy as isize * window.stride as isize + dx as isize;
                 let from = start.wrapping_add_signed(shift);
-                for (t, &f) in to.iter_mut().zip(&image[from..from + area.width]) {
+                for (t, &f) in to.iter_mut().zip(&image[from..from + window.width]) {
                     *t = join(*t, f);
                 }
             }
@@ -84,34 +87,40 @@ fn combine(
     }
 }
 
-/// Sets to 1 every 0 that is not 4-connected to the area's outside. `runs` and `roots` are buffers.
+/// Sets to 1 every 0 that is not 4-connected to the outside of the window. `runs` and `roots` are
+/// buffers.
 ///
-/// The pixels just around `area` must exist in the plane; they are taken for outside and not looked at.
-pub(super) fn fill_holes(image: &mut [u8], area: Area, runs: &mut Vec<Run>, roots: &mut Vec<u32>) {
+/// The pixels just around `window` count as outside, whatever they hold.
+pub(super) fn fill_holes(
+    image: &mut [u8],
+    window: Window,
+    runs: &mut Vec<Run>,
+    roots: &mut Vec<u32>,
+) {
     runs.clear();
-    let width = area.width as i32;
-    let whole = |y| Run {
+    let width = window.width as i32;
+    let full_row = |y| Run {
         y,
         x0: -1,
         x1: width + 1,
     };
-    runs.push(whole(-1));
-    for y in 0..area.height {
-        let start = area.start + y * area.stride;
-        zero_runs(&image[start..start + area.width], y as i32, runs);
+    runs.push(full_row(-1));
+    for y in 0..window.height {
+        let start = window.start + y * window.stride;
+        push_zero_runs(&image[start..start + window.width], y as i32, runs);
     }
-    runs.push(whole(area.height as i32));
+    runs.push(full_row(window.height as i32));
     join_runs(runs, roots);
     for (run, &root) in runs.iter().zip(roots.iter()) {
         if root != 0 {
-            let at = area.start + run.y as usize * area.stride + run.x0 as usize;
+            let at = window.start + run.y as usize * window.stride + run.x0 as usize;
             image[at..at + run.len()].fill(1);
         }
     }
 }
 
-/// The runs of zeros of one row that has a 0 on either side.
-fn zero_runs(row: &[u8], y: i32, runs: &mut Vec<Run>) {
+/// Appends the runs of zeros of one row, taking the pixels on either side of it as 0.
+fn push_zero_runs(row: &[u8], y: i32, runs: &mut Vec<Run>) {
     let mut x0 = -1;
     let mut x = 0;
     while let Some(skip) = row[x..].iter().position(|&b| b != 0) {

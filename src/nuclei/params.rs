@@ -5,17 +5,20 @@ use serde::{Deserialize, Serialize};
 use super::confidence::Confidence;
 use super::division::Division;
 
-/// Which response of the h and v maps tells nuclei apart.
+/// Which response of the h and v maps separates touching nuclei.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EnergyRule {
-    /// hover_net's: the smaller of dh/dx and dv/dy.
+    /// hover_net's: the smaller of dh/dx and dv/dy (Graham et al. 2019, section 3.2).
     Axes,
-    /// The least eigenvalue of the symmetric part of the Jacobian of (h, v): the same in every direction.
+    /// The least eigenvalue of the symmetric part of the Jacobian of (h, v). Unlike `Axes` it does
+    /// not depend on the direction of the border between two nuclei.
     Eigen,
 }
 
-/// Fixed-scale post-processing. Slopes are in map units a proc px: a kernel's response divided by its gain.
+/// The constants of post-processing with fixed scales.
+///
+/// Slopes are in map units per proc px: the response of a Sobel kernel divided by its gain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PostprocParams {
@@ -30,14 +33,14 @@ pub struct PostprocParams {
     pub hv_hi: f32,
     /// Markers are blob pixels whose ridge energy is below this.
     pub energy_threshold: f32,
-    /// Diameter of the opening of markers, px; 0 or 1: none.
+    /// Diameter of the disc by which markers are opened, px; 0 or 1: no opening.
     pub open_px: u32,
-    /// Markers and nuclei smaller than this are dropped or merged into their neighbour, µm².
+    /// Smaller markers and blobs are dropped, µm².
     pub min_area_um2: f32,
-    /// Where blobs are divided, in place of one energy threshold; none: by `energy_threshold`.
+    /// Chooses between several energy thresholds in place of `energy_threshold`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub division: Option<Division>,
-    /// Which nuclei are sure enough to be kept; none: all.
+    /// Which nuclei are likely enough to be kept; `None`: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<Confidence>,
 }
@@ -57,5 +60,15 @@ impl Default for PostprocParams {
             division: None,
             confidence: None,
         }
+    }
+}
+
+impl PostprocParams {
+    /// The least area as a whole number of px, rounded up, at least 1. `mpp`: µm per px, (x, y).
+    pub fn min_area_px(&self, mpp: [f64; 2]) -> u64 {
+        let pixels = f64::from(self.min_area_um2) / (mpp[0] * mpp[1]);
+        // A rounding error must not raise a whole number to the next. `as` saturates NaN and
+        // infinity.
+        ((pixels - 1e-6).ceil() as u64).max(1)
     }
 }

@@ -1,8 +1,9 @@
 //! One blob laid out as small dense planes, and the buffers that hold them from blob to blob.
 //!
-//! In: a blob. Out: a [`Grid`] that says where a pixel of the blob's box lies in a plane, and a [`Scratch`] with the
-//! planes. Every plane of a blob has the same geometry, with a margin wide enough for every kernel, so that no
-//! neighbour needs a check. Never holds anything that outlives the blob.
+//! In: a blob's box. Out: a [`Grid`] that says where a pixel of the box lies in a plane, and a
+//! [`Scratch`] with the planes. All planes of a blob have the same layout, with a margin wide
+//! enough for every kernel, so that no neighbour needs a check. Nothing in a plane is used for the
+//! next blob.
 
 use super::foreground::{Foreground, Run};
 use super::sobel::SobelKernel;
@@ -12,8 +13,8 @@ use crate::geometry::Rect;
 /// Pixels that vector loops may read or write past the end of a row.
 pub(super) const LANES: usize = 8;
 
-/// Where the pixels of a blob's box lie in its planes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where the pixels of a blob's box lie in its planes, and how large they are.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Grid {
     /// The blob's tight box, proc px.
     pub bounds: Rect,
@@ -23,10 +24,12 @@ pub(super) struct Grid {
     pub stride: usize,
     /// Length of a plane.
     pub len: usize,
+    /// µm per px, (x, y).
+    pub mpp: [f64; 2],
 }
 
 impl Grid {
-    pub fn new(bounds: Rect, margin: usize) -> Grid {
+    pub fn new(bounds: Rect, margin: usize, mpp: [f64; 2]) -> Grid {
         let stride = bounds.w as usize + 2 * margin;
         let rows = bounds.h as usize + 2 * margin;
         Grid {
@@ -34,6 +37,7 @@ impl Grid {
             margin,
             stride,
             len: stride * rows + LANES,
+            mpp,
         }
     }
 
@@ -45,7 +49,7 @@ impl Grid {
         row * self.stride + column
     }
 
-    /// First index of a run; its pixels follow.
+    /// Index of the first pixel of a run; the others follow it.
     #[inline]
     pub fn start(&self, run: Run) -> usize {
         self.at(run.x0, run.y)
@@ -59,7 +63,7 @@ pub(super) struct Scratch {
     /// h and v, 0 outside the blob.
     pub h: Vec<f32>,
     pub v: Vec<f32>,
-    /// A row of h and v after the vertical passes: smoothed and derived.
+    /// One row after the vertical passes: h smoothed, h derived, v smoothed, v derived.
     pub rows: [Vec<f32>; 4],
     /// Ridge energy, `0..=255`; 255 outside the blob.
     pub energy: Vec<u8>,
@@ -69,17 +73,20 @@ pub(super) struct Scratch {
     pub eroded: Vec<u8>,
     /// Label of each pixel; see [`super::watershed`].
     pub label: Vec<u32>,
+    /// Runs of markers, and a buffer for filling holes.
     pub runs: Vec<Run>,
+    /// For each run, the first run of its component, or the label of its marker.
     pub roots: Vec<u32>,
+    /// Pixels of each marker.
     pub counts: Vec<u32>,
     pub queue: LevelQueue,
 }
 
-/// Planes larger than this are given back after use, so that one giant blob does not hold its memory for ever.
+/// Larger planes are freed after use, so that one giant blob does not hold its memory for ever, px.
 const KEEP_PX: usize = 1 << 22;
 
 impl Scratch {
-    /// Frees what an unusually large blob needed.
+    /// Frees the planes of an unusually large blob.
     pub fn trim(&mut self) {
         if self.energy.capacity() > KEEP_PX {
             *self = Scratch::default();
@@ -87,13 +94,13 @@ impl Scratch {
     }
 }
 
-/// A plane of `len` times `value`.
+/// Makes a plane of `len` times `value`.
 pub(super) fn reset<T: Copy>(plane: &mut Vec<T>, len: usize, value: T) {
     plane.clear();
     plane.resize(len, value);
 }
 
-/// The runs of each row of `blob`, runs less than `gap` px apart taken as one.
+/// The runs of `blob`; runs of one row that are less than `gap` px apart are joined.
 pub(super) fn spans(blob: &Foreground, gap: i32) -> impl Iterator<Item = Run> + '_ {
     let mut runs = blob.runs.iter().copied().peekable();
     std::iter::from_fn(move || {

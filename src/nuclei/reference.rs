@@ -1,18 +1,19 @@
 //! HoVer-Net's own post-processing, for one map taken as a whole.
 //!
-//! In: one [`PredictionMap`] and its picture. Out: nuclei and the instance map. Scales by the least and greatest value
-//! of the whole map (Graham et al. 2019; vqdang/hover_net 67e2ce5), so the answer depends on the map's extent: for
-//! single images only, never for a slide. One departure: holes of markers are filled inside each blob alone, so a
-//! ring-shaped blob does not swallow what lies inside it.
+//! In: one [`PredictionMap`] and its image. Out: nuclei and the instance map. Scales by the least
+//! and greatest value of the whole map (Graham et al. 2019; vqdang/hover_net 67e2ce5), so the
+//! result depends on the map's extent: use it for single images, never for a slide. One departure:
+//! holes of markers are filled inside each blob alone, so a ring-shaped blob does not swallow what
+//! lies inside it.
 
 use image::RgbImage;
 
 use super::Nucleus;
 use super::blobs::join_runs;
-use super::filter::{min_max_f32, min_max_f64, separable};
+use super::filter::{filter_separable, normalise_f32, normalise_f64};
 use super::foreground::{Foreground, Run};
-use super::gather::{Piece, gather};
-use super::morphology::{Area, dilate, disc, erode, fill_holes};
+use super::morphology::{Window, dilate, disc, erode, fill_holes};
+use super::pieces::{LabelledPieces, Piece};
 use super::sobel::weights;
 use super::watershed::{OUTSIDE, UNLABELLED, flood_like_skimage};
 use crate::geometry::Rect;
@@ -22,32 +23,32 @@ use crate::prediction::PredictionMap;
 const SOBEL_PX: usize = 21;
 /// Blobs and markers of fewer pixels are dropped.
 const MIN_PX: usize = 10;
-/// A marker's pixels have less energy than this.
+/// Pixels of markers have less energy than this.
 const MARKER_ENERGY: f64 = 0.4;
 /// Diameter of the opening of markers, px.
 const OPEN_PX: u32 = 5;
 /// Rows and columns around the map in padded planes: the opening's radius.
 const MARGIN: usize = 2;
 
-/// The nuclei of a whole map by HoVer-Net's rules, and its instance map, `[height, width]` row by row: 0 for
-/// background, i + 1 for the i-th nucleus. Nuclei are ordered by first pixel in raster order.
+/// The nuclei of a whole map by HoVer-Net's rules, and the instance map, `[height, width]` row by
+/// row: 0 for background, i + 1 for nucleus i. Nuclei are ordered by first pixel in raster order.
 ///
-/// np >= 0.5 is nucleus, before any quantisation; NaN counts as 0. A blob without a marker is lost, as there. Sums
-/// follow the quantisation of [`Foreground::from_patch`].
+/// np >= 0.5 is nucleus, before any quantisation; NaN counts as 0. As in HoVer-Net, a blob without
+/// a marker is lost. Sums follow the quantisation of [`Foreground::from_patch`].
 ///
 /// # Panics
-/// If `rgb`'s size or the length of a plane does not match `map.width` and `map.height`: a caller's error.
+/// If the size of `rgb` or the length of a plane does not match `map.width` and `map.height`.
 pub fn segment_map(map: &PredictionMap, rgb: &RgbImage) -> (Vec<Nucleus>, Vec<u32>) {
     if map.width == 0 || map.height == 0 {
         return (Vec::new(), Vec::new());
     }
     let frame = Frame::new(map.width, map.height);
     let blobs = frame.blobs(&map.np);
-    let overall = ridge(map, &frame, &blobs);
+    let overall = overall_energy(map, &frame, &blobs);
     let mut label = frame.markers(&blobs, &overall);
     let distance = frame.distance(&blobs, &overall);
-    flood_like_skimage(&distance, &mut label, frame.area.stride);
-    nuclei_of(map, rgb, &frame, &label)
+    flood_like_skimage(&distance, &mut label, frame.window.stride);
+    extract_nuclei(map, rgb, &frame, &label)
 }
 
 /// The geometry of planes padded by [`MARGIN`].
@@ -55,7 +56,7 @@ struct Frame {
     width: usize,
     height: usize,
     /// The map within a padded plane.
-    area: Area,
+    window: Window,
 }
 
 impl Frame {
@@ -64,7 +65,7 @@ impl Frame {
         Frame {
             width,
             height,
-            area: Area {
+            window: Window {
                 start: MARGIN * stride + MARGIN,
                 stride,
                 width,
@@ -74,12 +75,12 @@ impl Frame {
     }
 
     fn plane<T: Clone>(&self, value: T) -> Vec<T> {
-        vec![value; self.area.stride * (self.height + 2 * MARGIN)]
+        vec![value; self.window.stride * (self.height + 2 * MARGIN)]
     }
 
     /// Index of a run's first pixel in a padded plane.
     fn start(&self, run: Run) -> usize {
-        self.area.start + run.y as usize * self.area.stride + run.x0 as usize
+        self.window.start + run.y as usize * self.window.stride + run.x0 as usize
     }
 
     /// Index of a run's first pixel in a map.
@@ -91,7 +92,7 @@ impl Frame {
     fn blobs(&self, np: &[f32]) -> Vec<Vec<Run>> {
         let mut runs = Vec::new();
         for (y, row) in np.chunks_exact(self.width).enumerate() {
-            same_runs(row.iter().map(|&p| p >= 0.5), y, |run, inside| {
+            for_each_run(row.iter().map(|&p| p >= 0.5), y, |run, inside| {
                 if inside {
                     runs.push(run);
                 }
@@ -107,7 +108,8 @@ impl Frame {
         blobs
     }
 
-    /// Padded labels: markers from 1, [`UNLABELLED`] on the rest of the blobs, [`OUTSIDE`] elsewhere.
+    /// Padded labels: markers from 1, [`UNLABELLED`] on the rest of the blobs, [`OUTSIDE`]
+    /// elsewhere.
     fn markers(&self, blobs: &[Vec<Run>], overall: &[f64]) -> Vec<u32> {
         let mut owner: Vec<u32> = self.plane(0);
         let mut marker: Vec<u8> = self.plane(0);
@@ -128,7 +130,7 @@ impl Frame {
             mask[at..at + run.len()].fill(true);
         }
         for (l, inside) in label.iter_mut().zip(mask) {
-            // A filled hole joins the marker around it, but is not part of the blob.
+            // A filled hole joined its marker for the opening, but is not part of the blob.
             if !inside {
                 *l = OUTSIDE;
             }
@@ -136,8 +138,9 @@ impl Frame {
         label
     }
 
-    /// The marker pixels of one blob with their holes filled. `owner` says which blob (from 1) a pixel, or the hole
-    /// that it lies in, belongs to; a hole never takes another blob's pixels.
+    /// Marks the marker pixels of one blob and fills their holes. `owner` holds, for each pixel, the
+    /// number (from 1) of the blob that has it or whose hole it lies in. Filling never takes
+    /// another blob's pixels.
     fn fill_blob(
         &self,
         blob: &[Run],
@@ -146,23 +149,23 @@ impl Frame {
         owner: &mut [u32],
         marker: &mut [u8],
     ) {
-        let (bounds, area, mut local) = local_plane(blob);
+        let (bounds, window, mut local) = local_plane(blob);
         for &run in blob {
             let from = self.map_start(run);
-            let to = local_start(&area, &bounds, run.x0, run.y);
+            let to = local_start(&window, &bounds, run.x0, run.y);
             let energies = &overall[from..from + run.len()];
             for (m, &e) in local[to..to + run.len()].iter_mut().zip(energies) {
                 *m = u8::from(e < MARKER_ENERGY);
             }
         }
-        fill_holes(&mut local, area, &mut Vec::new(), &mut Vec::new());
+        fill_holes(&mut local, window, &mut Vec::new(), &mut Vec::new());
         for y in bounds.y..bounds.bottom() {
             let row = Run {
                 y,
                 x0: bounds.x,
                 x1: bounds.right(),
             };
-            let (to, from) = (self.start(row), local_start(&area, &bounds, bounds.x, y));
+            let (to, from) = (self.start(row), local_start(&window, &bounds, bounds.x, y));
             for x in 0..row.len() {
                 let free = owner[to + x] == 0 || owner[to + x] == number;
                 if local[from + x] == 1 && free {
@@ -173,18 +176,18 @@ impl Frame {
         }
     }
 
-    /// Opening in place. What lies outside the map neither erodes nor dilates.
+    /// Opens markers in place. Pixels outside the map neither erode nor dilate.
     fn open(&self, marker: &mut [u8]) {
         let disc = disc(OPEN_PX);
         let mut eroded: Vec<u8> = self.plane(0);
         self.set_border(marker, 1);
-        erode(marker, &mut eroded, self.area, &disc);
+        erode(marker, &mut eroded, self.window, &disc);
         self.set_border(marker, 0);
-        dilate(&eroded, marker, self.area, &disc);
+        dilate(&eroded, marker, self.window, &disc);
     }
 
     fn set_border(&self, plane: &mut [u8], value: u8) {
-        for (y, row) in plane.chunks_exact_mut(self.area.stride).enumerate() {
+        for (y, row) in plane.chunks_exact_mut(self.window.stride).enumerate() {
             if y < MARGIN || y >= self.height + MARGIN {
                 row.fill(value);
             } else {
@@ -194,7 +197,8 @@ impl Frame {
         }
     }
 
-    /// 4-connected markers of one owner with at least [`MIN_PX`] pixels, numbered from 1 in raster order.
+    /// 4-connected markers of one owner with at least [`MIN_PX`] pixels, numbered from 1 in raster
+    /// order.
     fn label(&self, marker: &[u8], owner: &[u32]) -> Vec<u32> {
         let mut label: Vec<u32> = self.plane(UNLABELLED);
         let mut next = 1;
@@ -210,7 +214,7 @@ impl Frame {
             let mut done = 0;
             while let Some(&pixel) = pixels.get(done) {
                 done += 1;
-                let stride = self.area.stride;
+                let stride = self.window.stride;
                 for n in [pixel - stride, pixel - 1, pixel + 1, pixel + stride] {
                     if !seen[n] && owner[n] == owner[pixel] {
                         seen[n] = true;
@@ -236,10 +240,10 @@ impl Frame {
             }
         }
         let gaussian = [0.25, 0.5, 0.25];
-        let blurred = separable(&flat, self.width, &gaussian, &gaussian);
+        let blurred = filter_separable(&flat, self.width, &gaussian, &gaussian);
         let mut distance = self.plane(0.0);
         for (y, row) in blurred.chunks_exact(self.width).enumerate() {
-            let at = self.area.start + y * self.area.stride;
+            let at = self.window.start + y * self.window.stride;
             for (d, b) in distance[at..at + self.width].iter_mut().zip(row) {
                 *d = -b;
             }
@@ -248,17 +252,17 @@ impl Frame {
     }
 }
 
-/// hover_net's `overall`, `[height, width]`: 0..=1, high on ridges between nuclei, 0 outside blobs.
-fn ridge(map: &PredictionMap, frame: &Frame, blobs: &[Vec<Run>]) -> Vec<f64> {
+/// hover_net's `overall`, `[height, width]`: 0..=1, high between nuclei, 0 outside blobs.
+fn overall_energy(map: &PredictionMap, frame: &Frame, blobs: &[Vec<Run>]) -> Vec<f64> {
     let derive = weights(&[-1.0, 1.0], SOBEL_PX - 2);
     let smooth = weights(&[1.0], SOBEL_PX - 1);
     let scaled_slope = |plane: &[f32], across: &[f64], down: &[f64]| {
-        let scaled: Vec<f64> = min_max_f32(&without_nan(plane))
+        let scaled: Vec<f64> = normalise_f32(&without_nan(plane))
             .iter()
             .copied()
             .map(f64::from)
             .collect();
-        min_max_f64(&separable(&scaled, map.width, across, down))
+        normalise_f64(&filter_separable(&scaled, map.width, across, down))
     };
     let dh_dx = scaled_slope(&map.h, &derive, &smooth);
     let dv_dy = scaled_slope(&map.v, &smooth, &derive);
@@ -279,8 +283,8 @@ fn without_nan(plane: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-/// Nuclei and instance map from the padded labels.
-fn nuclei_of(
+/// Makes the nuclei and the instance map from the padded labels.
+fn extract_nuclei(
     map: &PredictionMap,
     rgb: &RgbImage,
     frame: &Frame,
@@ -288,13 +292,11 @@ fn nuclei_of(
 ) -> (Vec<Nucleus>, Vec<u32>) {
     let mut fg = Foreground::with_capacity(map.types, 0);
     let mut pieces = Vec::new();
-    let mut labels = 0;
     for y in 0..map.height {
-        let at = frame.area.start + y * frame.area.stride;
+        let at = frame.window.start + y * frame.window.stride;
         let row = label[at..at + map.width].iter().copied();
-        same_runs(row, y, |run, label| {
+        for_each_run(row, y, |run, label| {
             if label != OUTSIDE && label != UNLABELLED {
-                labels = labels.max(label);
                 let at = fg.len();
                 pieces.push(Piece { run, at, label });
                 let from = frame.map_start(run);
@@ -302,25 +304,21 @@ fn nuclei_of(
             }
         });
     }
-    let nuclei = gather(&fg, &pieces);
+    let labelled = LabelledPieces::new(pieces);
     let mut instances = vec![0; map.width * map.height];
-    let mut number_of_label = vec![0; labels as usize + 1];
-    let mut next = 1;
-    for Piece { run, label, .. } in pieces {
-        // Nuclei stand in the order in which their first piece comes.
-        let number = &mut number_of_label[label as usize];
-        if *number == 0 {
-            *number = next;
-            next += 1;
-        }
-        let from = frame.map_start(run);
-        instances[from..from + run.len()].fill(*number);
+    for piece in &labelled.pieces {
+        let from = frame.map_start(piece.run);
+        instances[from..from + piece.run.len()].fill(labelled.slot(piece) as u32 + 1);
     }
-    (nuclei, instances)
+    (labelled.collect_nuclei(&fg), instances)
 }
 
-/// Calls `each` with every run of equal values of row `y`, and the value.
-fn same_runs<T: PartialEq>(row: impl Iterator<Item = T>, y: usize, mut each: impl FnMut(Run, T)) {
+/// Calls `visit` with every run of equal values in row `y`, and the value.
+fn for_each_run<T: PartialEq>(
+    row: impl Iterator<Item = T>,
+    y: usize,
+    mut visit: impl FnMut(Run, T),
+) {
     let mut row = row.peekable();
     let mut x0 = 0;
     while let Some(value) = row.next() {
@@ -328,7 +326,7 @@ fn same_runs<T: PartialEq>(row: impl Iterator<Item = T>, y: usize, mut each: imp
         while row.next_if_eq(&value).is_some() {
             x1 += 1;
         }
-        each(
+        visit(
             Run {
                 y: y as i32,
                 x0,
@@ -340,34 +338,34 @@ fn same_runs<T: PartialEq>(row: impl Iterator<Item = T>, y: usize, mut each: imp
     }
 }
 
-/// The tight box of a blob, and an empty plane for it with one pixel of margin.
-fn local_plane(blob: &[Run]) -> (Rect, Area, Vec<u8>) {
+/// The tight box of a blob, and an empty plane with one pixel of margin for it.
+fn local_plane(blob: &[Run]) -> (Rect, Window, Vec<u8>) {
     let x0 = blob.iter().map(|r| r.x0).min().unwrap_or(0);
     let x1 = blob.iter().map(|r| r.x1).max().unwrap_or(0);
     let y0 = blob.first().map_or(0, |r| r.y);
     let y1 = blob.last().map_or(0, |r| r.y + 1);
     let (width, height) = ((x1 - x0) as usize, (y1 - y0) as usize);
-    let area = Area {
+    let window = Window {
         start: width + 3,
         stride: width + 2,
         width,
         height,
     };
-    let plane = vec![0; area.stride * (height + 2)];
-    (Rect::new(x0, y0, x1 - x0, y1 - y0), area, plane)
+    let plane = vec![0; window.stride * (height + 2)];
+    (Rect::new(x0, y0, x1 - x0, y1 - y0), window, plane)
 }
 
-/// Index of the pixel at (x, y) of the map in such a plane.
-fn local_start(area: &Area, bounds: &Rect, x: i32, y: i32) -> usize {
-    area.start + (y - bounds.y) as usize * area.stride + (x - bounds.x) as usize
+/// Index of the map's pixel (x, y) in a plane of [`local_plane`].
+fn local_start(window: &Window, bounds: &Rect, x: i32, y: i32) -> usize {
+    window.start + (y - bounds.y) as usize * window.stride + (x - bounds.x) as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// `cv2.morphologyEx(image, cv2.MORPH_OPEN, 5x5 ellipse)`: beyond the border everything counts as set for erosion
-    /// and as unset for dilation.
+    /// `cv2.morphologyEx(image, cv2.MORPH_OPEN, 5x5 ellipse)`: beyond the border everything counts
+    /// as set for erosion and as unset for dilation.
     #[test]
     fn opening_at_the_border_is_opencvs() {
         let frame = Frame::new(7, 4);
@@ -375,12 +373,12 @@ mod tests {
             let mut plane: Vec<u8> = frame.plane(0);
             for (y, row) in rows.iter().enumerate() {
                 for (x, c) in row.bytes().enumerate() {
-                    plane[frame.area.start + y * frame.area.stride + x] = u8::from(c == b'#');
+                    plane[frame.window.start + y * frame.window.stride + x] = u8::from(c == b'#');
                 }
             }
             frame.open(&mut plane);
             let row = |y: usize| -> String {
-                let at = frame.area.start + y * frame.area.stride;
+                let at = frame.window.start + y * frame.window.stride;
                 let pixels = plane[at..at + 7].iter();
                 pixels.map(|&p| if p == 1 { '#' } else { '.' }).collect()
             };

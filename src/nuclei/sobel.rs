@@ -1,32 +1,27 @@
 //! Sobel kernels of any odd side.
 //!
-//! In: a side in px. Out: the two one-dimensional kernels, divided by their gain so that a slope of 1 a px gives 1.
-//! Gains are powers of two, so the division is exact. Never touches an image.
+//! In: a side in px. Out: the two one-dimensional kernels, divided by their gain so that a slope of
+//! 1 per px gives 1. Gains are powers of two, so the division is exact. Never touches an image.
 
-/// The separable pair of one side: `smooth` across and `derive` along the direction of the derivative.
+/// The separable pair of one side: `derive` along the direction of the derivative, `smooth` across.
 ///
-/// Both are stored from the centre outwards, `[side / 2 + 1]`: `smooth` is even, `derive` is odd (`derive[0]` is 0;
-/// `derive[k]` belongs to the pixel k to the right or below, `-derive[k]` to the one k to the left or above).
-/// The kernels are `[1, 1]^(side - 1)` and `[-1, 1] * [1, 1]^(side - 2)`: OpenCV's `getDerivKernels`.
+/// Both are stored from the centre outwards, `[side / 2 + 1]`. `smooth` is symmetric. `derive` is
+/// antisymmetric: `derive[k]` weighs the pixel k to the right or below, `-derive[k]` the pixel k to
+/// the left or above. Undivided, the kernels are those of OpenCV's `getDerivKernels`:
+/// `[1, 1]^(side - 1)` and `[-1, 1] * [1, 1]^(side - 2)`.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct SobelKernel {
+pub(super) struct SobelKernel {
     side: u32,
     pub smooth: Vec<f32>,
     pub derive: Vec<f32>,
 }
 
-/// Largest side: above it the outermost weights would be lost in an `f32`.
-pub const MAX_SIDE: u32 = 63;
+/// Largest side, px: with a larger one the outermost weights would be lost in an `f32`.
+const MAX_SIDE: u32 = 63;
 
 impl SobelKernel {
-    /// `side` is raised to the next odd number and kept within `3..=MAX_SIDE`.
-    pub fn new(side: u32) -> SobelKernel {
-        let mut kernel = SobelKernel::default();
-        kernel.set_side(side);
-        kernel
-    }
-
-    /// Computes the weights unless they are this side's already.
+    /// Computes the weights for a side, raised to the next odd number within `3..=MAX_SIDE`, unless
+    /// the kernel has that side already.
     pub fn set_side(&mut self, side: u32) {
         let side = side.clamp(3, MAX_SIDE) | 1;
         if self.side == side {
@@ -70,10 +65,16 @@ pub(super) fn convolve(signal: &[f64], taps: [f64; 2]) -> Vec<f64> {
 mod tests {
     use super::*;
 
+    fn kernel(side: u32) -> SobelKernel {
+        let mut kernel = SobelKernel::default();
+        kernel.set_side(side);
+        kernel
+    }
+
     /// `cv2.getDerivKernels(1, 0, 9)`.
     #[test]
     fn side_9_is_opencvs() {
-        let kernel = SobelKernel::new(9);
+        let kernel = kernel(9);
         let derive: Vec<f32> = kernel.derive.iter().map(|c| c * 128.0).collect();
         let smooth: Vec<f32> = kernel.smooth.iter().map(|c| c * 256.0).collect();
         assert_eq!(derive, [0.0, 14.0, 14.0, 6.0, 1.0]);
@@ -83,7 +84,7 @@ mod tests {
     #[test]
     fn a_unit_slope_gives_1_at_every_side() {
         for side in (3..=21).step_by(2) {
-            let kernel = SobelKernel::new(side);
+            let kernel = kernel(side);
             let slope: f32 = kernel
                 .derive
                 .iter()
@@ -98,8 +99,8 @@ mod tests {
 
     #[test]
     fn odd_sides_within_limits() {
-        assert_eq!(SobelKernel::new(0), SobelKernel::new(3));
-        assert_eq!(SobelKernel::new(4), SobelKernel::new(5));
-        assert_eq!(SobelKernel::new(9999), SobelKernel::new(MAX_SIDE));
+        assert_eq!(kernel(0), kernel(3));
+        assert_eq!(kernel(4), kernel(5));
+        assert_eq!(kernel(9999), kernel(MAX_SIDE));
     }
 }

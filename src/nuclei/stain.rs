@@ -1,23 +1,25 @@
 //! Colour of a pixel -> optical densities of hematoxylin and eosin, as exact integers.
 //!
-//! In: an sRGB pixel. Out: two densities in 1/10000, for [`super::StainSums`]. Integers, because sums of them do not
-//! depend on the order in which pixels, rows or tiles are added. Never normalises a slide's colours.
+//! In: sRGB pixels. Out: the sums of [`StainSums`], densities in units of 1 / [`OD_SCALE`]. They
+//! are integers, so that sums do not depend on the order in which pixels, rows or tiles are added.
+//! Never normalises a slide's colours.
 
 use std::sync::LazyLock;
 
 use super::StainSums;
 
-/// Optical density of red, green and blue (columns) for hematoxylin, eosin and DAB (rows): Ruifrok & Johnston 2001,
-/// as scikit-image's `rgb_from_hed`.
+/// Optical density of red, green and blue (columns) for hematoxylin, eosin and DAB (rows): Ruifrok
+/// & Johnston 2001, as scikit-image's `rgb_from_hed`.
 const RGB_FROM_HED: [[f64; 3]; 3] = [[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]];
 
-/// Unit of the optical densities: 1/10000.
+/// Units of [`StainSums`] in an optical density of 1.
 pub const OD_SCALE: f64 = 10_000.0;
 
-/// Bits below the unit in the table: a pixel's density is rounded once, after its three channels are added.
+/// Bits below the unit in the table: a pixel's density is rounded once, after its three channels
+/// are added.
 const FRACTION_BITS: u32 = 12;
 
-/// Per channel and value: its share of hematoxylin and of eosin.
+/// By channel and value: its share of the densities of hematoxylin and eosin.
 static SHARES: LazyLock<[[[i32; 2]; 256]; 3]> = LazyLock::new(|| {
     let hed_from_rgb = inverse(RGB_FROM_HED);
     let unit = OD_SCALE * f64::from(1 << FRACTION_BITS);
@@ -33,17 +35,14 @@ static SHARES: LazyLock<[[[i32; 2]; 256]; 3]> = LazyLock::new(|| {
     shares
 });
 
-/// Optical densities of hematoxylin and eosin of one pixel, in 1/10000, rounded half up.
+/// Optical densities of hematoxylin and eosin of one pixel, in units of 1 / [`OD_SCALE`], rounded
+/// half up.
 ///
-/// `-ln(max(value, 1) / 255)` per channel times the inverse of Ruifrok & Johnston's matrix. Unlike scikit-image's
-/// `separate_stains` a negative density stays negative, so that a sum of densities is the density of the sum.
+/// `-ln(max(value, 1) / 255)` per channel times the inverse of Ruifrok & Johnston's matrix. Unlike
+/// in scikit-image's `separate_stains` a negative density stays negative, so that a sum of
+/// densities is the density of the sum.
 #[inline]
-pub fn hematoxylin_eosin(rgb: [u8; 3]) -> [i32; 2] {
-    densities(&SHARES, rgb)
-}
-
-#[inline]
-fn densities(shares: &[[[i32; 2]; 256]; 3], rgb: [u8; 3]) -> [i32; 2] {
+fn hematoxylin_eosin(shares: &[[[i32; 2]; 256]; 3], rgb: [u8; 3]) -> [i32; 2] {
     let (r, g, b) = (
         shares[0][usize::from(rgb[0])],
         shares[1][usize::from(rgb[1])],
@@ -54,13 +53,13 @@ fn densities(shares: &[[[i32; 2]; 256]; 3], rgb: [u8; 3]) -> [i32; 2] {
 }
 
 impl StainSums {
-    /// Adds pixels, `[n, 3]`, 8 bits a channel.
+    /// Adds pixels, `[n, 3]`, 8 bits per channel.
     pub fn add(&mut self, rgb: &[u8]) {
         let shares = &*SHARES;
         let mut colour = [0u64; 3];
         for pixel in rgb.chunks_exact(3) {
             let pixel = [pixel[0], pixel[1], pixel[2]];
-            let [h, e] = densities(shares, pixel).map(i64::from);
+            let [h, e] = hematoxylin_eosin(shares, pixel).map(i64::from);
             for (sum, value) in colour.iter_mut().zip(pixel) {
                 *sum += u64::from(value);
             }
@@ -94,13 +93,13 @@ fn inverse(m: [[f64; 3]; 3]) -> [[f64; 3]; 3] {
 mod tests {
     use super::*;
 
-    /// `skimage.color.separate_stains` with `log` of 1e-6 taken out again, before its clipping at 0:
-    /// `-np.log(np.maximum(rgb, 1) / 255) @ hed_from_rgb`, scikit-image 0.26.
+    /// `skimage.color.separate_stains` of scikit-image 0.26 without its division by `log(1e-6)` and
+    /// its clipping at 0: `-np.log(np.maximum(rgb, 1) / 255) @ hed_from_rgb`.
     #[test]
     fn densities_are_those_of_scikit_images_matrix() {
         let table: [([u8; 3], [f64; 2]); 5] = SKIMAGE_DENSITIES;
         for (rgb, expected) in table {
-            let found = hematoxylin_eosin(rgb).map(f64::from);
+            let found = hematoxylin_eosin(&SHARES, rgb).map(f64::from);
             for (f, e) in found.iter().zip(expected) {
                 assert!((f - e * OD_SCALE).abs() <= 0.502, "{rgb:?}: {f} for {e}");
             }
@@ -115,7 +114,8 @@ mod tests {
         ([1, 255, 77], [9.6856384, -6.1590890]),
     ];
 
-    /// `skimage.color.rgb2hed`, scikit-image 0.26 (tests/fixtures/make_stain.py): in units of -ln(1e-6), from 0.
+    /// `skimage.color.rgb2hed` of scikit-image 0.26 (tests/fixtures/make_stain.py): in units of
+    /// -ln(1e-6), clipped at 0.
     #[test]
     fn densities_are_rgb2hed_in_other_units_and_not_cut_off() {
         let text = include_str!("../../tests/fixtures/stain.json");
@@ -126,7 +126,7 @@ mod tests {
         let unit = -(1e-6f64.ln()) * OD_SCALE;
         for (rgb, hed) in rgb.iter().zip(&hed) {
             let pixel = [0, 1, 2].map(|c| rgb[c].as_u64().unwrap() as u8);
-            for (i, found) in hematoxylin_eosin(pixel).into_iter().enumerate() {
+            for (i, found) in hematoxylin_eosin(&SHARES, pixel).into_iter().enumerate() {
                 let expected = hed[i].as_f64().unwrap() * unit;
                 let found = f64::from(found.max(0));
                 assert!(

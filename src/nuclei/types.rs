@@ -1,13 +1,13 @@
 //! The type of a nucleus from the sums over its pixels.
 //!
-//! In: a [`Nucleus`]. Out: its type id and how sure that is. Id 0 is background and is never an answer while another
-//! type is present. Never looks at pixels.
+//! In: a [`Nucleus`]. Out: its type id and the probability of it. Id 0 is background and is never
+//! chosen while another type is present. Never looks at pixels.
 
 use super::Nucleus;
 
 impl Nucleus {
-    /// The type with the greatest class probability summed over the pixels, background (0) left out; ties go to the
-    /// lowest id. `None` for a model without types.
+    /// The type with the greatest sum of class probabilities, background (0) left out; ties go to
+    /// the lowest id. `None` for a model without types.
     pub fn type_id(&self) -> Option<usize> {
         first_greatest(self.prob_sums.iter().skip(1)).map(|i| i + 1)
     }
@@ -23,13 +23,15 @@ impl Nucleus {
         self.type_id().map(|id| self.mean_probability(id))
     }
 
-    /// Share of the pixels whose most probable class is [`Nucleus::type_id`], 0..=1: hover_net calls it `type_prob`.
+    /// Share of the pixels whose most probable class is [`Nucleus::type_id`], 0..=1. hover_net
+    /// calls it `type_prob`.
     pub fn type_share(&self) -> Option<f64> {
         self.type_id().map(|id| self.pixel_share(id))
     }
 
-    /// hover_net's type and `type_prob`: the class most pixels have; if that is background and another class is
-    /// present, the second. Ties go to the lowest id. The share is of pixels, over area + 1e-6.
+    /// hover_net's type and `type_prob`: the class of most pixels, or, if that is background and
+    /// another class is present, the next most frequent class; and its pixels over (area + 1e-6).
+    /// Ties go to the lowest id.
     pub fn reference_type(&self) -> Option<(usize, f64)> {
         let most = first_greatest(self.type_counts.iter())?;
         let id = match first_greatest(self.type_counts.iter().skip(1)) {
@@ -40,7 +42,7 @@ impl Nucleus {
         Some((id, f64::from(self.type_counts[id]) / area))
     }
 
-    /// Mean probability of being nucleus over the pixels, 0..=1.
+    /// Mean probability of nucleus over the pixels, 0..=1.
     pub fn mean_np(&self) -> f64 {
         f64::from(self.np_sum) / (255.0 * f64::from(self.area_px.max(1)))
     }
@@ -102,11 +104,11 @@ mod tests {
     #[test]
     fn reference_type_takes_the_second_class_over_background() {
         let share = |count: f64| count / (10.0 + 1e-6);
-        let of = |counts: &[u32]| nucleus(&[0; 4], counts).reference_type();
-        assert_eq!(of(&[8, 0, 2, 0]), Some((2, share(2.0))));
-        assert_eq!(of(&[10, 0, 0, 0]), Some((0, share(10.0))));
-        assert_eq!(of(&[1, 2, 5, 2]), Some((2, share(5.0))));
-        assert_eq!(of(&[4, 3, 3, 0]), Some((1, share(3.0))));
-        assert_eq!(of(&[5, 5, 0, 0]), Some((1, share(5.0))));
+        let reference_type = |counts: &[u32]| nucleus(&[0; 4], counts).reference_type();
+        assert_eq!(reference_type(&[8, 0, 2, 0]), Some((2, share(2.0))));
+        assert_eq!(reference_type(&[10, 0, 0, 0]), Some((0, share(10.0))));
+        assert_eq!(reference_type(&[1, 2, 5, 2]), Some((2, share(5.0))));
+        assert_eq!(reference_type(&[4, 3, 3, 0]), Some((1, share(3.0))));
+        assert_eq!(reference_type(&[5, 5, 0, 0]), Some((1, share(5.0))));
     }
 }

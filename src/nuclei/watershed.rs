@@ -1,22 +1,46 @@
-//! Marker-controlled watershed, twice: on a blob's integer energy, and on a whole map's `f64` as scikit-image does.
+//! Marker-controlled watershed: on a blob's integer energy, and on a whole map's `f64` values in
+//! the way of scikit-image.
 //!
-//! In: energies and a plane of labels in which markers have theirs, [`UNLABELLED`] pixels have none yet and
-//! [`OUTSIDE`] pixels never get one. Out: the same plane with every pixel labelled that a marker can reach. Pixels
-//! are taken in order of (level, age), level being the highest energy met on the way (Meyer 1991), neighbours in the
-//! order up, left, right, down; a pixel gets its label when it is first met.
+//! In: energies and a plane of labels. Pixels of markers have a label, [`UNLABELLED`] pixels have
+//! none yet and [`OUTSIDE`] pixels never get one. Out: the same plane with a label on every pixel
+//! that a marker can reach. Pixels are taken in order of (level, age), where level is the highest
+//! energy met on the way (Meyer 1991). Neighbours are visited in the order up, left, right, down; a
+//! pixel gets its label when it is first met.
 
-use super::foreground::Run;
-use super::plane::Grid;
+use super::foreground::{Foreground, Run};
+use super::plane::{Grid, Scratch, reset};
 
 pub(super) const UNLABELLED: u32 = 0;
 pub(super) const OUTSIDE: u32 = u32::MAX;
 
-/// Levels of the smoothed energy: a 3x3 kernel of sum 16 over bytes.
+/// Number of levels: the energy is smoothed by a 3x3 kernel of sum 16 over bytes.
 const LEVELS: usize = 16 * 255 + 1;
 
+/// No pixel: the end of a list.
 const NONE: u32 = u32::MAX;
 
-/// First-in-first-out queues, one a level, as linked lists through one array.
+/// Labels the pixels of a blob by the watershed of its energy, from the markers that `scratch`
+/// holds (`runs`, labels in `roots`), into `scratch.label`.
+pub(super) fn label_pixels(blob: &Foreground, grid: &Grid, scratch: &mut Scratch) {
+    reset(&mut scratch.label, grid.len, OUTSIDE);
+    for &run in &blob.runs {
+        let at = grid.start(run);
+        scratch.label[at..at + run.len()].fill(UNLABELLED);
+    }
+    for (&run, &label) in scratch.runs.iter().zip(&scratch.roots) {
+        let at = grid.start(run);
+        scratch.label[at..at + run.len()].fill(label);
+    }
+    flood(
+        &scratch.energy,
+        &mut scratch.label,
+        grid,
+        &scratch.runs,
+        &mut scratch.queue,
+    );
+}
+
+/// First-in-first-out queues, one per level, as linked lists through one array.
 #[derive(Default)]
 pub(super) struct LevelQueue {
     first: Vec<u32>,
@@ -26,7 +50,7 @@ pub(super) struct LevelQueue {
 
 impl LevelQueue {
     fn start(&mut self, len: usize) {
-        // Every list is empty again when a flood ends.
+        // No list needs clearing: all are empty when a flood ends.
         self.first.resize(LEVELS, NONE);
         self.last.resize(LEVELS, NONE);
         if self.next.len() < len {
@@ -56,9 +80,10 @@ impl LevelQueue {
     }
 }
 
-/// Floods one blob. `energy` is 255 outside it; its 3x3 binomial (Gaussian) mean is what is flooded.
+/// Floods one blob over the 3x3 binomial (Gaussian) mean of `energy`, which is 255 outside the
+/// blob.
 ///
-/// `markers` are the runs whose pixels have their labels already, in raster order, which is their age.
+/// `markers` are the runs whose pixels have labels already, in raster order, which is their age.
 pub(super) fn flood(
     energy: &[u8],
     label: &mut [u32],
@@ -70,7 +95,7 @@ pub(super) fn flood(
     queue.start(grid.len);
     for run in markers {
         for pixel in grid.start(*run)..grid.start(*run) + run.len() {
-            // The others have nothing to give.
+            // A pixel without unlabelled neighbours has nothing to pass its label on to.
             if neighbours(pixel, stride)
                 .iter()
                 .any(|&n| label[n] == UNLABELLED)
@@ -107,10 +132,11 @@ pub(super) fn smoothed(energy: &[u8], pixel: usize, stride: usize) -> usize {
     row(pixel - stride) + 2 * row(pixel) + row(pixel + stride)
 }
 
-/// Floods a padded map in place: scikit-image 0.26's order, ties included.
+/// Floods a padded map in place, in the order of scikit-image 0.26, ties included.
 ///
-/// Markers all have age 0 there, so among equals it is the heap's own structure that decides; the same heap is built
-/// here. `label` and `value` have one pixel of margin, whose label is [`OUTSIDE`].
+/// All markers have age 0 there, so the structure of its heap decides between equal values; this
+/// function builds the same heap. `label` and `value` have one pixel of margin, whose label is
+/// [`OUTSIDE`].
 pub(super) fn flood_like_skimage(value: &[f64], label: &mut [u32], stride: usize) {
     let mut heap = Heap::default();
     for (pixel, &l) in label.iter().enumerate() {
@@ -151,8 +177,8 @@ impl Entry {
     }
 }
 
-/// A binary heap that moves equal entries as scikit-image's does: a child rises only past a greater parent, a parent
-/// sinks towards its left child unless the right one is smaller.
+/// A binary heap that moves equal entries as scikit-image's does: a child rises only past a greater
+/// parent, and a parent sinks towards its left child unless the right child is smaller.
 #[derive(Default)]
 struct Heap {
     entries: Vec<Entry>,

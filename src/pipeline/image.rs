@@ -154,13 +154,9 @@ pub fn instance_map(nuclei: &[Nucleus], grid: &PatchGrid) -> Vec<u32> {
     let [w, h] = grid.slide_px;
     let mut ids = vec![0; w as usize * h as usize];
     for (id, nucleus) in (1..).zip(nuclei) {
-        let b = nucleus.bbox;
-        for y in b.y..b.bottom() {
-            for x in b.x..b.right() {
-                if nucleus.contains(x, y) {
-                    ids[y as usize * w as usize + x as usize] = id;
-                }
-            }
+        for run in nucleus.runs() {
+            let at = run.y as usize * w as usize + run.x0 as usize;
+            ids[at..at + run.len()].fill(id);
         }
     }
     ids

@@ -1,7 +1,8 @@
-//! What will be done, before anything is done: the one patch grid of a slide, its tiles, and the memory budget.
+//! What a run will do: the patch grid of a slide and its tiles.
 //!
-//! In: the slide's frames, the mask, the model's patch sizes, the tile size. Out: a [`Plan`]. The grid depends on the
-//! slide and the model alone; tiles only group patches. Never reads a pixel and never changes a result.
+//! In: the slide's frames, the area to look at, the model's patch sizes, the tile size. Out: a
+//! [`Plan`]. The grid depends on the slide and the model alone; tiles only group patches, so their
+//! size changes no result. Never reads a pixel.
 
 mod shard;
 
@@ -13,10 +14,11 @@ use crate::tissue::Area;
 
 pub use shard::Shard;
 
-/// The one global grid of a slide: output squares tile it exactly, input windows overlap.
+/// The patch grid of a slide: output squares tile the slide exactly, input windows overlap.
 ///
-/// Patch (i, j) has the output square `[i, i+1) x [j, j+1) * patch_out_px`, clipped to the slide, and the input window
-/// around it, `(patch_in_px - patch_out_px) / 2` wider on every side (it may stick out of the slide: reflected).
+/// Patch (i, j) has the output square `[i, i+1) x [j, j+1) * patch_out_px`, clipped to the slide.
+/// Its input window is `(patch_in_px - patch_out_px) / 2` px wider on every side; outside the slide
+/// it is filled by reflection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PatchGrid {
     /// Width and height of the slide, proc px.
@@ -40,7 +42,7 @@ pub struct Tile {
     pub row: i32,
     /// The tile's pixels, clipped to the slide, proc px.
     pub rect: Rect,
-    /// The patches of this tile that meet the mask, in raster order. May be empty: such a tile is not run.
+    /// The patches of this tile that run, in raster order; at least one.
     pub patches: Vec<PatchIndex>,
 }
 
@@ -48,7 +50,7 @@ pub struct Tile {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub grid: PatchGrid,
-    /// Patches a tile in x and y.
+    /// Patches per tile in x and in y.
     pub tile_patches: i32,
     /// Tiles in x and y.
     pub tiles_xy: [i32; 2],
@@ -85,19 +87,14 @@ impl TileLayout {
 }
 
 impl PatchGrid {
-    /// Columns of patches: as many as cover the slide.
+    /// Columns of patches that cover the slide.
     pub fn cols(&self) -> i32 {
         div_ceil(self.slide_px[0], self.patch_out_px)
     }
 
-    /// Rows of patches.
+    /// Rows of patches that cover the slide.
     pub fn rows(&self) -> i32 {
         div_ceil(self.slide_px[1], self.patch_out_px)
-    }
-
-    /// The slide, proc px.
-    pub fn slide_rect(&self) -> Rect {
-        Rect::new(0, 0, self.slide_px[0], self.slide_px[1])
     }
 
     /// A patch's output square, clipped to the slide, proc px.
@@ -105,8 +102,8 @@ impl PatchGrid {
         self.blocks(patch.col, patch.row, 1)
     }
 
-    /// A patch's input window, proc px: always `patch_in_px` a side, so it may stick out of the slide. Output px
-    /// (0, 0) is input px (m, m), m = `(patch_in_px - patch_out_px) / 2`.
+    /// A patch's input window, proc px. It is never clipped. Output px (0, 0) is input px (m, m)
+    /// with m = `(patch_in_px - patch_out_px) / 2`.
     pub fn in_rect(&self, patch: PatchIndex) -> Rect {
         let margin = (self.patch_in_px - self.patch_out_px) / 2;
         Rect::new(
@@ -126,31 +123,18 @@ impl PatchGrid {
     }
 }
 
-/// Which sides of a tile border on another tile of the grid: a blob that touches such a side may go on beyond it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OpenSides {
-    pub left: bool,
-    pub top: bool,
-    pub right: bool,
-    pub bottom: bool,
-}
-
 impl Tile {
-    /// Proc px that will be predicted: the output squares of the tile's patches.
+    /// Proc px that will be predicted: those of the tile's output squares.
     pub fn planned_px(&self, grid: &PatchGrid) -> u64 {
         let squares = self.patches.iter().map(|&patch| grid.out_rect(patch));
         squares.map(|square| square.area()).sum()
     }
-
-    /// The tile's other proc px: outside the mask or the regions.
-    pub fn outside_px(&self, grid: &PatchGrid) -> u64 {
-        self.rect.area() - self.planned_px(grid)
-    }
 }
 
 impl Plan {
-    /// Chooses the patches whose output square meets `area` and groups them into tiles of about `tile_size_px` proc
-    /// px a side: `max(1, round(tile_size_px / patch_out_px))` patches. The choice does not depend on the tiles.
+    /// Chooses the patches whose output square meets `area`, and groups them into tiles with a side
+    /// of about `tile_size_px` proc px: `max(1, round(tile_size_px / patch_out_px))` patches. The
+    /// choice of patches does not depend on the tiles.
     pub fn new(grid: PatchGrid, tile_size_px: i32, frames: &Frames, area: &Area) -> Self {
         let tile_patches = (f64::from(tile_size_px) / f64::from(grid.patch_out_px))
             .round()
@@ -162,7 +146,7 @@ impl Plan {
         let mut tiles = Vec::new();
         for row in 0..tiles_xy[1] {
             for col in 0..tiles_xy[0] {
-                let patches = patches_of(&grid, col, row, tile_patches)
+                let patches = patches_of_tile(&grid, col, row, tile_patches)
                     .filter(|&patch| area.meets(frames.rect_to_level0(grid.out_rect(patch))))
                     .collect::<Vec<_>>();
                 if !patches.is_empty() {
@@ -183,26 +167,6 @@ impl Plan {
         }
     }
 
-    /// The tile in column `col` and row `row` of the tile grid, if it is run.
-    pub fn tile(&self, col: i32, row: i32) -> Option<&Tile> {
-        let at = self
-            .tiles
-            .binary_search_by_key(&(row, col), |tile| (tile.row, tile.col))
-            .ok()?;
-        self.tiles.get(at)
-    }
-
-    /// Which sides of `tile` border on another tile of the grid, whether that one is run or not; the others are the
-    /// slide's rim.
-    pub fn open_sides(&self, tile: &Tile) -> OpenSides {
-        OpenSides {
-            left: tile.col > 0,
-            top: tile.row > 0,
-            right: tile.col + 1 < self.tiles_xy[0],
-            bottom: tile.row + 1 < self.tiles_xy[1],
-        }
-    }
-
     /// What a checkpoint keeps of this plan.
     pub fn layout(&self) -> TileLayout {
         TileLayout {
@@ -214,7 +178,7 @@ impl Plan {
         }
     }
 
-    /// Patches of all tiles.
+    /// Number of patches in all tiles.
     pub fn patches(&self) -> usize {
         self.tiles.iter().map(|tile| tile.patches.len()).sum()
     }
@@ -224,15 +188,10 @@ impl Plan {
         let tiles = self.tiles.iter();
         tiles.map(|tile| tile.planned_px(&self.grid)).sum()
     }
-
-    /// The slide's other proc px, those of tiles that are not run included.
-    pub fn outside_px(&self) -> u64 {
-        self.grid.slide_rect().area() - self.planned_px()
-    }
 }
 
-/// The patches of a tile in raster order.
-fn patches_of(
+/// The patches of a tile, `side` x `side`, in raster order.
+fn patches_of_tile(
     grid: &PatchGrid,
     col: i32,
     row: i32,

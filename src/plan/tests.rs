@@ -23,7 +23,7 @@ fn grid(frames: &Frames, patch_in_px: i32, patch_out_px: i32) -> PatchGrid {
     }
 }
 
-/// Every third cell or so is tissue.
+/// About one cell in 400 is tissue.
 fn patchy(width: u64, height: u64, seed: u64) -> Area {
     let size = [width, height];
     let mut mask = TissueMask::all(size, [0.25; 2]);
@@ -72,7 +72,6 @@ proptest! {
         }
         prop_assert!(hits.iter().all(|&n| n == 1));
         prop_assert_eq!(plan.planned_px(), w * h);
-        prop_assert_eq!(plan.outside_px(), 0);
     }
 
     #[test]
@@ -92,15 +91,15 @@ proptest! {
         prop_assert_eq!(unique.len(), patches.len());
         prop_assert_eq!(plan.planned_px(), whole.planned_px());
         for tile in &plan.tiles {
-            prop_assert_eq!(tile.planned_px(&grid) + tile.outside_px(&grid), tile.rect.area());
-            prop_assert!(std::ptr::eq(plan.tile(tile.col, tile.row).unwrap(), tile));
+            prop_assert!(!tile.patches.is_empty());
+            prop_assert!(tile.planned_px(&grid) <= tile.rect.area());
         }
-        prop_assert_eq!(plan.planned_px() + plan.outside_px(), grid.slide_rect().area());
+        prop_assert!(plan.tiles.is_sorted_by_key(|tile| (tile.row, tile.col)));
     }
 }
 
 #[test]
-fn tiles_round_to_whole_patches_and_know_the_rim() {
+fn tiles_round_to_whole_patches_and_end_at_the_rim() {
     let frames = frames(1000, 500, 1.0);
     let grid = grid(&frames, 256, 164);
     let all = Area::new(
@@ -116,29 +115,10 @@ fn tiles_round_to_whole_patches_and_know_the_rim() {
         (2, [4, 2], 8)
     );
     assert_eq!(plan.patches(), 28);
-    let last = plan.tile(3, 1).unwrap();
+    let last = &plan.tiles[7];
+    assert_eq!((last.col, last.row), (3, 1));
     assert_eq!(last.rect, Rect::new(984, 328, 16, 172));
-    assert_eq!(
-        plan.open_sides(last),
-        OpenSides {
-            left: true,
-            top: true,
-            right: false,
-            bottom: false
-        }
-    );
-    let first = plan.tile(0, 0).unwrap();
-    assert_eq!(
-        plan.open_sides(first),
-        OpenSides {
-            left: false,
-            top: false,
-            right: true,
-            bottom: true
-        }
-    );
     assert_eq!(Plan::new(grid, 1, &frames, &all).tile_patches, 1);
-    assert!(plan.tile(4, 0).is_none());
 }
 
 #[test]

@@ -46,28 +46,15 @@ impl<'a> Record<'a> {
 
     /// Centroid of the mask, proc px, edge frame.
     pub fn centroid_proc_px(&self) -> [f64; 2] {
-        let bbox = self.nucleus.bbox;
-        let mask = &self.nucleus.mask;
         let [mut sum_x, mut sum_y, mut n] = [0i64; 3];
-        let mut bit = 0;
-        for y in 0..i64::from(bbox.h) {
-            let [mut in_row, mut sum] = [0i64; 2];
-            for x in 0..i64::from(bbox.w) {
-                let byte = mask.get(bit / 8).copied().unwrap_or(0);
-                let inside = i64::from(byte >> (bit % 8) & 1);
-                in_row += inside;
-                sum += inside * x;
-                bit += 1;
-            }
-            sum_x += sum;
-            sum_y += in_row * y;
-            n += in_row;
+        for run in self.nucleus.runs() {
+            let px = i64::from(run.x1 - run.x0);
+            // The sum of x0..x1; the product is even.
+            sum_x += i64::from(run.x0 + run.x1 - 1) * px / 2;
+            sum_y += i64::from(run.y) * px;
+            n += px;
         }
-        let [x, y] = [(bbox.x, sum_x), (bbox.y, sum_y)].map(|(first, sum)| {
-            let sum = sum + n * i64::from(first);
-            sum as f64 / n.max(1) as f64 + 0.5
-        });
-        [x, y]
+        [sum_x, sum_y].map(|sum| sum as f64 / n.max(1) as f64 + 0.5)
     }
 
     /// A point of the proc edge frame in the level-0 edge frame, within [0, W] x [0, H].

@@ -1,33 +1,48 @@
 //! Which fragments are parts of one blob.
 //!
-//! In: fragments of any tiles. Out: groups of their indices. An R-tree over their boxes finds candidates, their runs
-//! decide, union-find gathers: exact for any number, size and order of fragments.
+//! In: fragments of any tiles. Out: groups of their indices. An R-tree over their boxes finds
+//! candidates, their runs decide whether they touch, union-find forms the groups: exact for any
+//! number, size and order of fragments.
 
 use rayon::prelude::*;
 use rstar::primitives::{GeomWithData, Rectangle};
 use rstar::{AABB, RTree};
 
+use crate::geometry::Rect;
 use crate::nuclei::{Foreground, Run};
 
-/// Groups fragments that touch (4-connected), directly or through others. Each index is in one group; groups are sorted
-/// inside and by their first index. Fragments without pixels stay alone.
-pub fn join(fragments: &[Foreground]) -> Vec<Vec<usize>> {
-    let boxes: Vec<Option<Bounds>> = fragments.iter().map(|f| Bounds::of(&f.runs)).collect();
-    let tree = RTree::bulk_load(
-        boxes
-            .iter()
-            .enumerate()
-            .filter_map(|(i, bounds)| Some(GeomWithData::new(bounds.as_ref()?.rectangle(), i)))
-            .collect(),
-    );
+/// An R-tree over boxes; each entry holds the index of its box.
+pub(super) type BoxTree = RTree<GeomWithData<Rectangle<[i32; 2]>, usize>>;
+
+/// A box that is not empty as the tree needs it: all four sides inclusive.
+pub(super) fn envelope(bbox: Rect) -> AABB<[i32; 2]> {
+    AABB::from_corners([bbox.x, bbox.y], [bbox.right() - 1, bbox.bottom() - 1])
+}
+
+/// A tree of boxes that are not empty, (index, box).
+pub(super) fn build_tree(boxes: impl Iterator<Item = (usize, Rect)>) -> BoxTree {
+    let entry = |(i, bbox)| GeomWithData::new(Rectangle::from_aabb(envelope(bbox)), i);
+    RTree::bulk_load(boxes.map(entry).collect())
+}
+
+/// Groups fragments that touch (4-connected), directly or through others.
+///
+/// Each index is in one group. Groups are sorted inside and by their first index. A fragment
+/// without pixels is a group of its own.
+pub fn group_fragments(fragments: &[Foreground]) -> Vec<Vec<usize>> {
+    let boxes: Vec<Rect> = fragments.iter().map(Foreground::bounds).collect();
+    let filled = (0..boxes.len()).filter(|&i| !boxes[i].is_empty());
+    let tree = build_tree(filled.map(|i| (i, boxes[i])));
     let touching: Vec<Vec<usize>> = boxes
         .par_iter()
         .enumerate()
-        .map(|(i, bounds)| {
-            let Some(bounds) = bounds else {
+        .map(|(i, bbox)| {
+            if bbox.is_empty() {
                 return Vec::new();
-            };
-            tree.locate_in_envelope_intersecting(&bounds.grown())
+            }
+            // One px wider on every side, so that it meets the boxes of neighbouring pixels.
+            let wider = Rect::new(bbox.x - 1, bbox.y - 1, bbox.w + 2, bbox.h + 2);
+            tree.locate_in_envelope_intersecting(&envelope(wider))
                 .map(|other| other.data)
                 .filter(|&j| j > i && touch(&fragments[i].runs, &fragments[j].runs))
                 .collect()
@@ -42,46 +57,15 @@ pub fn join(fragments: &[Foreground]) -> Vec<Vec<usize>> {
     sets.groups()
 }
 
-/// Smallest box of the runs, all four sides inclusive.
-struct Bounds {
-    x0: i32,
-    y0: i32,
-    x1: i32,
-    y1: i32,
-}
-
-impl Bounds {
-    fn of(runs: &[Run]) -> Option<Self> {
-        let (first, last) = (runs.first()?, runs.last()?);
-        Some(Self {
-            x0: runs.iter().map(|run| run.x0).min()?,
-            y0: first.y,
-            x1: runs.iter().map(|run| run.x1).max()?.saturating_sub(1),
-            y1: last.y,
-        })
-    }
-
-    fn rectangle(&self) -> Rectangle<[i32; 2]> {
-        Rectangle::from_corners([self.x0, self.y0], [self.x1, self.y1])
-    }
-
-    /// Also meets the boxes of pixels next to this one's.
-    fn grown(&self) -> AABB<[i32; 2]> {
-        AABB::from_corners(
-            [self.x0.saturating_sub(1), self.y0.saturating_sub(1)],
-            [self.x1.saturating_add(1), self.y1.saturating_add(1)],
-        )
-    }
-}
-
-/// Whether a pixel of `a` has a 4-neighbour in `b`. Runs are sorted by (y, x0); a and b share no pixel.
-pub fn touch(a: &[Run], b: &[Run]) -> bool {
+/// Whether a pixel of `a` has a 4-neighbour in `b`. Runs are sorted by (y, x0); `a` and `b` share
+/// no pixel.
+fn touch(a: &[Run], b: &[Run]) -> bool {
     (-1..=1).any(|dy| touch_shifted(a, b, dy))
 }
 
 /// Whether a run of `a` in some row y touches one of `b` in row y + dy.
 fn touch_shifted(a: &[Run], b: &[Run], dy: i32) -> bool {
-    // In the same row neighbours lie end to end, in the next one they overlap.
+    // Touching runs of one row lie end to end; touching runs of two rows overlap in x.
     let reach = i32::from(dy == 0);
     let (Some(first), Some(last)) = (b.first(), b.last()) else {
         return false;
@@ -94,7 +78,7 @@ fn touch_shifted(a: &[Run], b: &[Run], dy: i32) -> bool {
     let mut at = b.partition_point(|run| run.y < overlap[0].y + dy);
     for run in overlap {
         let y = run.y + dy;
-        // What ends before this run does so before all later ones as well.
+        // A run that ends before this run also ends before all later ones.
         while b
             .get(at)
             .is_some_and(|o| (o.y, o.x1 + reach) <= (y, run.x0))
@@ -142,7 +126,7 @@ impl UnionFind {
                 place[i] = groups.len();
                 groups.push(vec![i]);
             } else {
-                // The root is smaller: its group is there already.
+                // The root is smaller, so its group exists already.
                 groups[place[root]].push(i);
             }
         }

@@ -1,72 +1,56 @@
-//! Joins what tile borders cut.
+//! Joins the tiles of a slide.
 //!
-//! In: [`TileResult`]s in any order. Out: all nuclei of the slide, sorted by first pixel in raster order. Fragments that
-//! touch across tiles become the blob they were cut from, and the whole blob goes through post-processing once: so the
-//! answer is that of one tile that holds the slide. A blob so large that post-processing cuts it goes there row by row of
-//! the cut's grid, and only its last rows are held. Never moves, merges or drops a finished nucleus.
+//! In: [`TileResult`]s in any order. Out: all nuclei of the slide, sorted by first pixel in raster
+//! order. Fragments that touch across tiles are joined to the blob that the tile borders cut, and
+//! the whole blob is segmented once: the result is that of a single tile as large as the slide. A
+//! blob so large that [`CutRule`] cuts it is segmented row by row of the cut's grid, and only its
+//! last rows are held. Never moves, merges or drops a finished nucleus.
 
-pub mod join;
-pub mod overlap;
+mod join;
+mod overlap;
 
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-pub use join::join;
-pub use overlap::{Overlap, check_disjoint, dedupe};
+pub use overlap::{Overlap, check_disjoint};
 
+use self::join::group_fragments;
 use crate::geometry::Rect;
-use crate::nuclei::segment;
-use crate::nuclei::{CUT, CutRule, Extent, Foreground, Nucleus};
+use crate::nuclei::{CUT, CutRule, Extent, Foreground, Nucleus, cut_along_grid};
 use crate::result::{Coverage, SlideResult};
 use crate::store::{Store, StoreError, TileResult, TileState};
 
-/// How often tile borders cut something, and so how much stitching there was.
+/// How many blobs and nuclei the borders of tiles cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seams {
     /// Open fragments in all tiles.
     pub fragments: usize,
-    /// Blobs that they were joined to; one that is cut counts for every leg that its last rows have.
+    /// Blobs that the fragments were joined to. A blob that [`CutRule`] cuts counts once per
+    /// connected part of its last rows.
     pub blobs: usize,
     /// Blobs with fragments of two or more tiles.
     pub blobs_over_2_tiles: usize,
-    /// Nuclei with pixels in two or more tiles: a seam ran through them.
+    /// Nuclei with pixels in two or more tiles.
     pub nuclei_over_2_tiles: usize,
-    /// Nuclei with pixels in four or more tiles: they lie on a crossing.
+    /// Nuclei with pixels in four or more tiles.
     pub nuclei_over_4_tiles: usize,
 }
 
-/// All nuclei of a slide and the sums of its tiles' accounts.
+/// All nuclei of a slide, and the sums over its tiles.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stitched {
+struct Stitched {
     /// Sorted by [`Nucleus::first_pixel`].
-    pub nuclei: Vec<Nucleus>,
-    pub seams: Seams,
-    pub done_px: u64,
-    pub unreadable_px: u64,
-    pub outside_px: u64,
-    /// Each once, sorted.
-    pub read_errors: Vec<String>,
+    nuclei: Vec<Nucleus>,
+    seams: Seams,
+    done_px: u64,
+    unreadable_px: u64,
+    outside_px: u64,
+    /// Sorted, without duplicates.
+    read_errors: Vec<String>,
 }
 
-/// Joins the tiles of one slide.
-///
-/// `merge` makes one blob of its parts (`Foreground::merge`), `segment` makes nuclei of one blob, or of one cell of one
-/// that is cut (`nuclei::segment_extent`); both must be pure. Blobs run in parallel; neither threads nor the tiles' order
-/// or size can change the result.
-pub fn stitch(
-    tiles: impl IntoIterator<Item = TileResult>,
-    merge: impl Fn(&[Foreground]) -> Foreground + Sync,
-    segment: impl Fn(&Foreground, Extent) -> Vec<Nucleus> + Sync,
-) -> Stitched {
-    let mut stitcher = Stitcher::new(CUT, merge, segment);
-    for tile in tiles {
-        stitcher.add(tile);
-    }
-    stitcher.finish()
-}
-
-/// Joins tiles as they come, so that only blobs that may still grow are held.
+/// Joins tiles as they come; holds only the blobs that may still grow.
 struct Stitcher<M, S> {
     cut: CutRule,
     merge: M,
@@ -76,15 +60,15 @@ struct Stitcher<M, S> {
     open: Vec<Fragment>,
 }
 
-/// What a tile, or a row of the cut's grid, left of a blob.
+/// The part of a blob in one tile, less the rows that are segmented already.
 struct Fragment {
     part: Foreground,
     tile: Rect,
-    /// Its blob is known to be cut, and what lay above has gone.
+    /// Its blob is one that [`CutRule`] cuts, and cells above are segmented already.
     cut: bool,
 }
 
-/// What one blob gave.
+/// The nuclei of one blob, and how many of them lie over several tiles.
 struct Segmented {
     nuclei: Vec<Nucleus>,
     over_2_tiles: usize,
@@ -130,22 +114,22 @@ where
         self.open.extend(fragments);
     }
 
-    /// Every tile above proc row `y` has been added: blobs that end before it become nuclei, and so do those cells of a
-    /// blob that is cut which end before it.
+    /// Segments the blobs that end above proc row `y`, and of blobs that are cut the cells that end
+    /// above it. Every tile above row `y` must have been added.
     fn close_above(&mut self, y: i32) {
         let (mut ready, mut cells) = (Vec::new(), Vec::new());
-        for blob in gather(std::mem::take(&mut self.open)) {
+        for blob in assemble_blobs(std::mem::take(&mut self.open)) {
             let bounds = blob.bounds();
             let grows = bounds.bottom() >= y;
             if !grows {
                 self.done.seams.blobs += 1;
-                // A blob whose upper cells have gone has been in two rows of tiles.
+                // A blob whose upper cells are segmented already was in two rows of tiles.
                 let over_2 = blob.cut || blob.different_tiles().len() >= 2;
                 self.done.seams.blobs_over_2_tiles += usize::from(over_2);
             }
             if blob.cut || bounds.area() > self.cut.over_px {
                 let line = match grows {
-                    // What touches row `y` must stay: what comes below finds its blob by it.
+                    // The cells that touch row `y` must stay: tiles below are joined to them.
                     true => (y - 1).div_euclid(self.cut.grid_px) * self.cut.grid_px,
                     false => i32::MAX,
                 };
@@ -158,18 +142,18 @@ where
                 ready.push(blob);
             }
         }
-        let segmented: Vec<Segmented> = ready.par_iter().map(|b| self.segmented(b)).collect();
+        let segmented: Vec<Segmented> = ready.par_iter().map(|b| self.segment_blob(b)).collect();
         segmented.into_iter().for_each(|blob| self.done.add(blob));
-        // One after the other: each takes memory for its whole box.
+        // One after the other, because each takes memory for its whole box.
         for cell in cells {
-            let segmented = self.segmented(&cell);
+            let segmented = self.segment_blob(&cell);
             self.done.add(segmented);
         }
     }
 
-    fn segmented(&self, blob: &Blob) -> Segmented {
+    fn segment_blob(&self, blob: &Blob) -> Segmented {
         let extent = match blob.cut {
-            true => Extent::Cell,
+            true => Extent::CutCell,
             false => Extent::Whole,
         };
         let nuclei = match &blob.parts[..] {
@@ -177,13 +161,13 @@ where
             parts => (self.segment)(&(self.merge)(parts), extent),
         };
         let tiles = blob.different_tiles();
-        let over = |n| {
-            let many = |nucleus: &&Nucleus| lies_over(nucleus, &tiles) >= n;
-            nuclei.iter().filter(many).count()
+        let count_over = |n| {
+            let lies_over = |nucleus: &&Nucleus| count_tiles(nucleus, &tiles) >= n;
+            nuclei.iter().filter(lies_over).count()
         };
         Segmented {
-            over_2_tiles: over(2),
-            over_4_tiles: over(4),
+            over_2_tiles: count_over(2),
+            over_4_tiles: count_over(4),
             nuclei,
         }
     }
@@ -220,13 +204,13 @@ impl Blob {
         boxes.reduce(|a, b| a.hull(&b)).unwrap_or(none)
     }
 
-    /// What it has above row `line` of the grid by cells, and the rest, which is known to be cut.
+    /// The part above row `line`, by cells of the cut's grid, and the rest.
     fn split(self, grid_px: i32, line: i32) -> (Vec<Blob>, Vec<Fragment>) {
         let mut cells: BTreeMap<(i32, i32), Blob> = BTreeMap::new();
         let mut rest = Vec::new();
         for (part, tile) in self.parts.into_iter().zip(self.tiles) {
             let (above, below) = part.split_at_row(line);
-            for (place, part) in segment::cells(&above, grid_px) {
+            for (place, part) in cut_along_grid(&above, grid_px) {
                 let cell = cells.entry(place).or_insert_with(|| Blob {
                     parts: Vec::new(),
                     tiles: Vec::new(),
@@ -253,12 +237,13 @@ impl Blob {
     }
 }
 
-fn gather(fragments: Vec<Fragment>) -> Vec<Blob> {
+/// Joins fragments that touch.
+fn assemble_blobs(fragments: Vec<Fragment>) -> Vec<Blob> {
     let (parts, from): (Vec<_>, Vec<_>) = fragments
         .into_iter()
         .map(|f| (f.part, (f.tile, f.cut)))
         .unzip();
-    let groups = join(&parts);
+    let groups = group_fragments(&parts);
     let mut parts: Vec<Option<Foreground>> = parts.into_iter().map(Some).collect();
     groups
         .into_iter()
@@ -271,8 +256,8 @@ fn gather(fragments: Vec<Fragment>) -> Vec<Blob> {
         .collect()
 }
 
-/// In how many of `tiles` the nucleus has a pixel.
-fn lies_over(nucleus: &Nucleus, tiles: &[Rect]) -> usize {
+/// The number of `tiles` in which the nucleus has a pixel.
+fn count_tiles(nucleus: &Nucleus, tiles: &[Rect]) -> usize {
     let has_pixel = |tile: &&Rect| {
         let part = nucleus.bbox.intersect(tile);
         (part.y..part.bottom()).any(|y| (part.x..part.right()).any(|x| nucleus.contains(x, y)))
@@ -280,19 +265,28 @@ fn lies_over(nucleus: &Nucleus, tiles: &[Rect]) -> usize {
     tiles.iter().filter(has_pixel).count()
 }
 
-/// A store's tiles as one slide, and what was noticed on the way.
+/// The tiles of a store as one slide, and what their chunks say about them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     pub slide: SlideResult,
     pub seams: Seams,
-    /// Tiles whose chunk is there but fails its check, with the reason; they count as missing.
+    /// Tiles whose chunk exists but fails its check, with the reason; they count as missing.
     pub damaged: Vec<([i32; 2], String)>,
-    /// Every kind of hardware and libraries that made a tile, with its number of tiles.
+    /// The number of tiles by the hardware and libraries that made them.
     pub numerics: BTreeMap<String, usize>,
 }
 
-/// Reads every planned tile of a store and joins them: all that the outputs need. Holds one row of tiles at a time,
-/// beside finished nuclei and blobs that cross the row's lower border: whole, or their last cells if they are cut.
+/// Reads every planned tile of a store and joins them.
+///
+/// `merge` makes one blob of its parts (`Foreground::merge`). `segment` makes nuclei of a blob, or
+/// of one cell of a blob that is cut (`nuclei::segment_extent`). Both must be pure. Blobs are
+/// segmented in parallel; neither threads nor the order or size of tiles can change the result.
+///
+/// Holds one row of tiles at a time, finished nuclei, and the blobs that cross the row's lower
+/// border (of a blob that is cut, its last cells only).
+///
+/// # Errors
+/// A chunk that cannot be read. A chunk that fails its check is no error: see [`Loaded::damaged`].
 pub fn load(
     store: &Store,
     merge: impl Fn(&[Foreground]) -> Foreground + Sync,
@@ -302,7 +296,7 @@ pub fn load(
     planned.sort_unstable_by_key(|&[col, row]| (row, col));
     let mut stitcher = Stitcher::new(CUT, merge, segment);
     let (mut tiles, mut damaged, mut kinds) = (0, Vec::new(), BTreeMap::new());
-    // After each row of tiles, what ends within it is whole.
+    // A blob that ends within a row of tiles is complete after that row.
     for row in planned.chunk_by(|a, b| a[1] == b[1]) {
         let states: Vec<TileState> = row
             .par_iter()

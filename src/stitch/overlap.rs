@@ -1,13 +1,11 @@
-//! Nuclei that share pixels.
+//! Proof that no two nuclei share a pixel.
 //!
-//! In: nuclei. Out: the first pair that shares a pixel, or the nuclei without doubles. Tiles of one slide never share
-//! pixels; [`check_disjoint`] proves it at the end, and [`dedupe`] is for views that overlap (models that give
-//! instances, merged stores).
+//! In: nuclei. Out: nothing, or the first pair that shares a pixel. Tiles of one slide never share
+//! pixels, so a pair means a mistake in this program. Never changes a nucleus.
 
 use rayon::prelude::*;
-use rstar::primitives::{GeomWithData, Rectangle};
-use rstar::{AABB, RTree};
 
+use super::join::{build_tree, envelope};
 use crate::nuclei::Nucleus;
 
 /// Two nuclei with common pixels.
@@ -16,18 +14,20 @@ use crate::nuclei::Nucleus;
     "nuclei {a} and {b} share {pixels} px, the first at ({x_px}, {y_px}) proc px: this is a bug, please report it"
 )]
 pub struct Overlap {
-    /// Their places in the list, `a < b`.
+    /// Place of the first in the list.
     pub a: usize,
+    /// Place of the second, `a < b`.
     pub b: usize,
-    /// How many pixels they share.
+    /// Number of shared pixels.
     pub pixels: u64,
-    /// The first of them in raster order.
+    /// Column of the first shared pixel in raster order, proc px.
     pub x_px: i32,
+    /// Its row, proc px.
     pub y_px: i32,
 }
 
-/// Common pixels of two nuclei: how many, and the first (x, y).
-fn shared(a: &Nucleus, b: &Nucleus) -> (u64, Option<[i32; 2]>) {
+/// The number of pixels that two nuclei share, and the first, (x, y).
+fn count_shared(a: &Nucleus, b: &Nucleus) -> (u64, Option<[i32; 2]>) {
     let common = a.bbox.intersect(&b.bbox);
     let mut pixels = 0;
     let mut first = None;
@@ -42,47 +42,21 @@ fn shared(a: &Nucleus, b: &Nucleus) -> (u64, Option<[i32; 2]>) {
     (pixels, first)
 }
 
-/// Finds nuclei by their boxes.
-struct Boxes {
-    tree: RTree<GeomWithData<Rectangle<[i32; 2]>, usize>>,
-}
-
-fn envelope(nucleus: &Nucleus) -> AABB<[i32; 2]> {
-    let bbox = nucleus.bbox;
-    AABB::from_corners([bbox.x, bbox.y], [bbox.right() - 1, bbox.bottom() - 1])
-}
-
-impl Boxes {
-    fn of(nuclei: &[Nucleus]) -> Self {
-        let boxes = nuclei
-            .iter()
-            .enumerate()
-            .map(|(i, nucleus)| GeomWithData::new(Rectangle::from_aabb(envelope(nucleus)), i));
-        Self {
-            tree: RTree::bulk_load(boxes.collect()),
-        }
-    }
-
-    /// Places of the other nuclei whose box meets that of `nuclei[i]`, sorted.
-    fn meeting(&self, nuclei: &[Nucleus], i: usize) -> Vec<usize> {
-        let mut places: Vec<usize> = self
-            .tree
-            .locate_in_envelope_intersecting(&envelope(&nuclei[i]))
-            .map(|other| other.data)
-            .filter(|&j| j != i)
-            .collect();
-        places.sort_unstable();
-        places
-    }
-}
-
-/// Proves that no two nuclei share a pixel; else names the first pair in the list's order.
+/// Proves that no two nuclei share a pixel.
+///
+/// # Errors
+/// The first pair, in the order of the list, that shares one.
 pub fn check_disjoint(nuclei: &[Nucleus]) -> Result<(), Overlap> {
-    let boxes = Boxes::of(nuclei);
+    let tree = build_tree(nuclei.iter().map(|nucleus| nucleus.bbox).enumerate());
     let first = (0..nuclei.len()).into_par_iter().find_map_first(|a| {
-        let others = boxes.meeting(nuclei, a).into_iter().filter(|&b| b > a);
+        let mut others: Vec<usize> = tree
+            .locate_in_envelope_intersecting(&envelope(nuclei[a].bbox))
+            .map(|other| other.data)
+            .filter(|&b| b > a)
+            .collect();
+        others.sort_unstable();
         others.into_iter().find_map(|b| {
-            let (pixels, first) = shared(&nuclei[a], &nuclei[b]);
+            let (pixels, first) = count_shared(&nuclei[a], &nuclei[b]);
             first.map(|[x_px, y_px]| Overlap {
                 a,
                 b,
@@ -93,51 +67,6 @@ pub fn check_disjoint(nuclei: &[Nucleus]) -> Result<(), Overlap> {
         })
     });
     first.map_or(Ok(()), Err)
-}
-
-/// Keeps one of nuclei that are the same: those with an intersection over union above 0.5, or with one inside the
-/// other. The larger stays, of equal ones that with the smaller first pixel; so the order of the list does not count.
-/// The result is sorted by first pixel.
-pub fn dedupe(nuclei: Vec<Nucleus>) -> Vec<Nucleus> {
-    let boxes = Boxes::of(&nuclei);
-    let same: Vec<Vec<usize>> = (0..nuclei.len())
-        .into_par_iter()
-        .map(|i| {
-            let mut others = boxes.meeting(&nuclei, i);
-            others.retain(|&j| are_the_same(&nuclei[i], &nuclei[j]));
-            others
-        })
-        .collect();
-    let mut order: Vec<usize> = (0..nuclei.len()).collect();
-    // Equal masks go by their content; beyond it two nuclei differ in nothing that is seen.
-    order.par_sort_by_cached_key(|&i| {
-        let nucleus = &nuclei[i];
-        (
-            std::cmp::Reverse(nucleus.area_px),
-            nucleus.first_pixel(),
-            nucleus.bbox,
-            nucleus.mask.clone(),
-            (nucleus.np_sum, nucleus.prob_sums.clone()),
-        )
-    });
-    let mut kept = vec![false; nuclei.len()];
-    for i in order {
-        kept[i] = !same[i].iter().any(|&j| kept[j]);
-    }
-    let mut result: Vec<Nucleus> = nuclei
-        .into_iter()
-        .zip(kept)
-        .filter_map(|(nucleus, keep)| keep.then_some(nucleus))
-        .collect();
-    result
-        .sort_by_cached_key(|nucleus| (nucleus.first_pixel(), nucleus.bbox, nucleus.mask.clone()));
-    result
-}
-
-fn are_the_same(a: &Nucleus, b: &Nucleus) -> bool {
-    let (common, _) = shared(a, b);
-    let [a, b] = [a, b].map(|nucleus| u64::from(nucleus.area_px));
-    common > 0 && (2 * common > a + b - common || common == a.min(b))
 }
 
 #[cfg(test)]
@@ -182,31 +111,5 @@ mod tests {
                 y_px: 2
             })
         );
-    }
-
-    #[test]
-    fn doubles_go_whatever_the_order() {
-        let large = nucleus(10, 10, &["####"; 4]);
-        let within = nucleus(11, 11, &["#"]);
-        // 12 of 20 px shared: the same nucleus, with the later first pixel.
-        let shifted = nucleus(10, 11, &["####"; 4]);
-        // 4 of 28 px shared: a neighbour, though it overlaps both.
-        let neighbour = nucleus(13, 10, &["####"; 4]);
-        let apart = nucleus(40, 10, &["##"]);
-        let all = [
-            shifted,
-            apart.clone(),
-            within,
-            large.clone(),
-            neighbour.clone(),
-        ];
-        let expected = vec![large, neighbour, apart];
-        for turn in 0..all.len() {
-            let mut list = all.to_vec();
-            list.rotate_left(turn);
-            assert_eq!(dedupe(list.clone()), expected);
-            list.reverse();
-            assert_eq!(dedupe(list), expected);
-        }
     }
 }

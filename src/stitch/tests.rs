@@ -1,9 +1,8 @@
-//! The stitcher against a slide that was never cut: every component found on the whole picture by flood fill.
+//! Stitched tiles against the slide as a single tile, whose components a flood fill finds.
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::nuclei::segment::cells;
 use crate::nuclei::{Run, StainSums, components};
 use crate::store::tests::{mask, meta, thumb};
 
@@ -144,7 +143,7 @@ impl Picture {
     }
 }
 
-/// Pixels in raster order as a foreground; every map's value follows from the place.
+/// Pixels in raster order as a foreground; the values of all maps follow from the place.
 fn foreground(pixels: impl Iterator<Item = (i32, i32)>) -> Foreground {
     let mut blob = Foreground {
         types: 2,
@@ -176,7 +175,7 @@ fn pixels(blob: &Foreground) -> impl Iterator<Item = (i32, i32)> + '_ {
         .flat_map(|run| (run.x0..run.x1).map(move |x| (run.y, x)))
 }
 
-/// The maps follow from the place, so the parts' own must be those of the whole: checked here, then rebuilt.
+/// Checks the values of the parts, which follow from the place, then builds the whole anew.
 fn merge(parts: &[Foreground]) -> Foreground {
     for part in parts {
         assert_eq!(*part, foreground(pixels(part)));
@@ -186,7 +185,8 @@ fn merge(parts: &[Foreground]) -> Foreground {
     foreground(all.into_iter())
 }
 
-/// A pure function of one blob that may give several nuclei: one for every six rows, counted from its first.
+/// A pure function of one blob that may give several nuclei: one per six rows, counted from the
+/// first.
 fn segment(blob: &Foreground, _: Extent) -> Vec<Nucleus> {
     let top = blob.runs[0].y;
     let bands = blob
@@ -219,7 +219,7 @@ fn segment(blob: &Foreground, _: Extent) -> Vec<Nucleus> {
         .collect()
 }
 
-/// A rule that these pictures' larger blobs are above.
+/// A rule that cuts the larger blobs of these pictures.
 const SMALL_CUT: CutRule = CutRule {
     over_px: 120,
     grid_px: 8,
@@ -230,14 +230,14 @@ fn segment_cut(blob: &Foreground, extent: Extent) -> Vec<Nucleus> {
     if extent == Extent::Whole && blob.bounds().area() <= SMALL_CUT.over_px {
         return segment(blob, extent);
     }
-    cells(blob, SMALL_CUT.grid_px)
+    cut_along_grid(blob, SMALL_CUT.grid_px)
         .values()
         .flat_map(components)
         .flat_map(|part| segment(&part, extent))
         .collect()
 }
 
-/// Adds a row of tiles as a store's are; the proc row below it.
+/// Adds a row of tiles as [`load`] does. Returns the proc row below it.
 fn add_row<M, S>(to: &mut Stitcher<M, S>, row: &[TileResult]) -> i32
 where
     M: Fn(&[Foreground]) -> Foreground + Sync,
@@ -249,8 +249,11 @@ where
     bottom
 }
 
+/// Joins tiles in any order.
 fn stitched(tiles: Vec<TileResult>) -> Stitched {
-    stitch(tiles, merge, segment)
+    let mut stitcher = Stitcher::new(CUT, merge, segment);
+    tiles.into_iter().for_each(|tile| stitcher.add(tile));
+    stitcher.finish()
 }
 
 proptest! {
@@ -301,7 +304,7 @@ proptest! {
 
 #[test]
 fn of_a_blob_that_is_cut_only_the_last_rows_are_held() {
-    // A comb: legs that only its back, long gone, holds together.
+    // A comb: only its back, segmented long before, connects its teeth.
     let row = |y: i32| match y {
         0 => "#".repeat(40),
         _ => "####.".repeat(8),

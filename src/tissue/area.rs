@@ -1,12 +1,14 @@
-//! Which patches run. In: the tissue mask, regions of interest, a level-0 box. Out: yes or no for any box, and mm².
+//! Which patches run.
 //!
-//! A box runs if, inside it, tissue widened by 16 µm, the regions and the level-0 box have something in common.
+//! In: the tissue mask, regions of interest, a level-0 box. Out: whether a patch runs, and mm² of
+//! tissue. A patch runs if its box has a point that is in the tissue widened by 16 µm, in the
+//! regions and in the level-0 box. Never changes the mask.
 
 use super::TissueMask;
-use super::regions::{Overlap, Regions};
+use super::regions::{Coverage, Regions};
 
-/// Tissue is widened by this much on every side (as a square: Chebyshev distance), µm: a nucleus at the edge of the
-/// tissue is whole.
+/// Tissue is widened by this much on every side (by Chebyshev distance: a cell stays a rectangle),
+/// µm, so that nuclei at its edge are whole.
 pub const DILATION_UM: f64 = 16.0;
 
 /// Where to look on one slide.
@@ -15,7 +17,7 @@ pub struct Area {
     mask: TissueMask,
     level0_size_px: [u64; 2],
     level0_mpp: [f64; 2],
-    /// `(height + 1) x (width + 1)`: tissue cells above and left of each corner.
+    /// `[height + 1, width + 1]`: number of tissue cells above and to the left of each corner.
     sums: Vec<u32>,
     regions: Option<Regions>,
     level0_box: Option<[f64; 4]>,
@@ -25,7 +27,7 @@ impl Area {
     /// The tissue of `mask` alone.
     pub fn new(mask: TissueMask, level0_size_px: [u64; 2], level0_mpp: [f64; 2]) -> Self {
         Self {
-            sums: summed(&mask),
+            sums: sum_table(&mask),
             mask,
             level0_size_px,
             level0_mpp,
@@ -34,13 +36,13 @@ impl Area {
         }
     }
 
-    /// And only inside the regions.
+    /// The same, restricted to the regions.
     pub fn within(mut self, regions: Regions) -> Self {
         self.regions = Some(regions);
         self
     }
 
-    /// And only inside a box: left, top, right, bottom, level-0 px (see [`super::parse_level0_box`]).
+    /// The same, restricted to a box: left, top, right, bottom, level-0 px.
     pub fn within_box(mut self, level0_box: [f64; 4]) -> Self {
         self.level0_box = Some(level0_box);
         self
@@ -50,34 +52,35 @@ impl Area {
         &self.mask
     }
 
-    /// Whether there is something to look at in a box (left, top, right, bottom, level-0 px, edge frame).
+    /// Whether a patch with this box (left, top, right, bottom, level-0 px, edge frame) runs.
     pub fn meets(&self, rect_level0: [f64; 4]) -> bool {
         let rect = match self.level0_box {
-            Some(limit) => common(rect_level0, limit),
+            Some(limit) => intersect(rect_level0, limit),
             None => rect_level0,
         };
         if !(rect[0] < rect[2] && rect[1] < rect[3]) {
             return false;
         }
-        let reach = self.cells_in_reach(rect);
-        let tissue_cells = self.count(reach);
+        let range = self.cells_in_reach(rect);
+        let tissue_cells = self.count_tissue(range);
         if tissue_cells == 0 {
             return false;
         }
         let Some(regions) = &self.regions else {
             return true;
         };
-        match regions.overlap(rect) {
-            Overlap::Outside => false,
-            Overlap::Inside => true,
-            // All of the box is (widened) tissue, or part of it: then the common part must have something.
-            Overlap::Partly => {
-                tissue_cells as usize == reach.cells() || self.meets_cellwise(regions, rect, reach)
+        match regions.coverage(rect) {
+            Coverage::Outside => false,
+            Coverage::Inside => true,
+            // If only part of the box is widened tissue, that part must meet the regions.
+            Coverage::Partly => {
+                tissue_cells as usize == range.cells() || self.meets_cellwise(regions, rect, range)
             }
         }
     }
 
-    /// mm² of tissue inside the regions and the box (a cell counts by its centre); not widened.
+    /// mm² of tissue, not widened, inside the regions and the box; a cell counts if its centre is
+    /// inside.
     pub fn tissue_mm2(&self) -> f64 {
         self.mask
             .mm2_of(self.level0_size_px, self.level0_mpp, |cell| {
@@ -85,22 +88,23 @@ impl Area {
                 let in_box = self
                     .level0_box
                     .is_none_or(|b| x >= b[0] && x < b[2] && y >= b[1] && y < b[3]);
-                in_box && self.regions.as_ref().is_none_or(|r| r.holds([x, y]))
+                in_box && self.regions.as_ref().is_none_or(|r| r.contains([x, y]))
             })
     }
 
-    fn meets_cellwise(&self, regions: &Regions, rect: [f64; 4], reach: Reach) -> bool {
+    /// Whether a widened tissue cell of `range` meets the regions inside `rect`.
+    fn meets_cellwise(&self, regions: &Regions, rect: [f64; 4], range: CellRange) -> bool {
         let [dx, dy] = self.dilation_level0_px();
         let [cell_w, cell_h] = self.mask.cell_level0_px;
-        (reach.rows[0]..reach.rows[1]).any(|row| {
-            (reach.cols[0]..reach.cols[1]).any(|col| {
+        (range.rows[0]..range.rows[1]).any(|row| {
+            (range.cols[0]..range.cols[1]).any(|col| {
                 let widened = [
                     f64::from(col) * cell_w - dx,
                     f64::from(row) * cell_h - dy,
                     f64::from(col + 1) * cell_w + dx,
                     f64::from(row + 1) * cell_h + dy,
                 ];
-                self.mask.is_tissue(col, row) && regions.meets(common(rect, widened))
+                self.mask.is_tissue(col, row) && regions.meets(intersect(rect, widened))
             })
         })
     }
@@ -109,8 +113,8 @@ impl Area {
         self.level0_mpp.map(|mpp| DILATION_UM / mpp)
     }
 
-    /// The cells that, widened, have something in common with the inside of `rect`.
-    fn cells_in_reach(&self, [left, top, right, bottom]: [f64; 4]) -> Reach {
+    /// The cells that meet the inside of `rect` when they are widened.
+    fn cells_in_reach(&self, [left, top, right, bottom]: [f64; 4]) -> CellRange {
         let [dx, dy] = self.dilation_level0_px();
         let [cell_w, cell_h] = self.mask.cell_level0_px;
         let span = |low: f64, high: f64, cell: f64, cells: u32| {
@@ -121,19 +125,19 @@ impl Area {
                 ((high / cell).ceil().clamp(0.0, last) as u32).max(first),
             ]
         };
-        Reach {
+        CellRange {
             cols: span(left - dx, right + dx, cell_w, self.mask.width),
             rows: span(top - dy, bottom + dy, cell_h, self.mask.height),
         }
     }
 
-    fn count(&self, reach: Reach) -> u32 {
+    fn count_tissue(&self, range: CellRange) -> u32 {
         let stride = self.mask.width as usize + 1;
         let at = |row: u32, col: u32| {
             let sum = self.sums.get(row as usize * stride + col as usize);
             u64::from(sum.copied().unwrap_or(0))
         };
-        let ([top, bottom], [left, right]) = (reach.rows, reach.cols);
+        let ([top, bottom], [left, right]) = (range.rows, range.cols);
         let sum = at(bottom, right) + at(top, left) - at(top, right) - at(bottom, left);
         sum as u32
     }
@@ -141,18 +145,18 @@ impl Area {
 
 /// Half-open ranges of cells.
 #[derive(Debug, Clone, Copy)]
-struct Reach {
+struct CellRange {
     cols: [u32; 2],
     rows: [u32; 2],
 }
 
-impl Reach {
+impl CellRange {
     fn cells(self) -> usize {
         (self.cols[1] - self.cols[0]) as usize * (self.rows[1] - self.rows[0]) as usize
     }
 }
 
-fn common(a: [f64; 4], b: [f64; 4]) -> [f64; 4] {
+fn intersect(a: [f64; 4], b: [f64; 4]) -> [f64; 4] {
     [
         a[0].max(b[0]),
         a[1].max(b[1]),
@@ -161,7 +165,8 @@ fn common(a: [f64; 4], b: [f64; 4]) -> [f64; 4] {
     ]
 }
 
-fn summed(mask: &TissueMask) -> Vec<u32> {
+/// The summed-area table of the mask.
+fn sum_table(mask: &TissueMask) -> Vec<u32> {
     let width = mask.width as usize;
     let stride = width + 1;
     let mut sums = vec![0u32; stride * (mask.height as usize + 1)];

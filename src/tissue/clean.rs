@@ -1,7 +1,10 @@
-//! Removes what is too small from a grid of cells. In: booleans, row by row. Out: the same, changed in place.
+//! Removes small groups of cells from a grid.
+//!
+//! In: booleans, row by row. Out: the same, changed in place. Never changes a group of enough
+//! cells.
 
-/// Turns every connected group of fewer than `min_cells` `kind` cells into the other kind. `true` cells touch over
-/// corners (8 neighbours), `false` cells over edges (4), so that the two never cross.
+/// Flips every connected group of fewer than `min_cells` cells that are `kind`. `true` cells have 8
+/// neighbours, `false` cells 4, so that groups of the two kinds never cross.
 pub fn drop_small(cells: &mut [bool], width: usize, kind: bool, min_cells: usize) {
     if width == 0 {
         return;

@@ -1,8 +1,10 @@
-//! Tissue by its colour. In: a slide. Out: cells of about 8 µm, tissue or not.
+//! Tissue by its colour.
 //!
-//! Stain absorbs green more than red or blue, glass and dust absorb all alike: the measure is the spread of the optical
-//! density over the channels, which does not change with the lamp. Otsu places the threshold, within limits that hold
-//! whether the slide is almost empty or all tissue. What cannot be read counts as tissue: the run will account for it.
+//! In: a slide. Out: a [`TissueMask`] with cells of about 8 µm. H&E absorbs green more than red or
+//! blue, while glass and dust absorb all channels alike, so the measure is the spread of the
+//! optical density over the channels; the brightness of the lamp does not change it. Otsu's method
+//! gives the threshold, within limits that also suit slides that are almost empty or all tissue.
+//! Parts that cannot be read count as tissue, so that the run accounts for them.
 
 use image::{Rgb, RgbImage};
 
@@ -13,32 +15,36 @@ use crate::slide::{SlideReader, overview};
 
 /// Side of a mask cell, µm (never less than a level-0 px).
 pub const CELL_UM: f64 = 8.0;
-/// Smallest piece of tissue kept, µm²: about 50 x 50 µm.
+/// Smaller pieces of tissue are dropped, µm²: about 50 x 50 µm.
 const MIN_TISSUE_UM2: f64 = 2_500.0;
-/// Largest hole filled, µm²: glands and vessels belong to the tissue around them.
+/// Smaller holes are filled, µm²: glands and vessels belong to the tissue around them.
 const MAX_HOLE_UM2: f64 = 10_000.0;
-/// On small slides neither limit is more than this share of the slide.
+/// On small slides neither limit exceeds this share of the slide.
 const MAX_CLEANED_SHARE: f64 = 0.05;
-/// The threshold's limits, spread of optical density. Glass is below 0.01 at 8 µm; of the cells of H&E fields 87 to 98 %
-/// lie above the lower limit and 79 to 95 % above the upper (CoNSeP with its fat, NuInsSeg, BRCA-M2C; 661 fields).
+/// Limits of the threshold, spread of optical density. Glass is below 0.01 at 8 µm. Of the cells of
+/// H&E fields, 87 to 98 % are above the lower limit and 79 to 95 % above the upper (CoNSeP with its
+/// fat, NuInsSeg, BRCA-M2C; 661 fields).
 const THRESHOLD: [f64; 2] = [0.015, 0.04];
-/// Glass: spread below this and at least `GLASS_SHARE` of the slide's bright level; its tint is taken off.
+/// Glass has a smaller spread than this. Its colour is taken as white.
 const GLASS_SPREAD: f64 = 0.02;
+/// Glass has at least this share of the brightness of the slide's bright pixels (99th percentile).
 const GLASS_SHARE: f64 = 0.85;
-/// The brightest channel of black (borders, missing parts) is below this.
+/// In black px (borders, missing parts) every channel is below this.
 const BLACK: u8 = 40;
-/// Blue and green ink absorbs red more than `INK_RATIO` times as much as green, and strongly; stain does not (at
-/// most 0.13 % of the tissue cells of the same fields).
+/// The optical density of blue and green ink in red is more than this many times that in green.
+/// That of stain is not (but in 0.13 % of the tissue cells of the same fields at most).
 const INK_RATIO: f64 = 2.0;
+/// The spread of ink's optical density is above this.
 const INK_SPREAD: f64 = 0.15;
-/// Slides of at most this many cells are all tissue unless they are white.
+/// A slide of at most this many cells is all tissue or all glass.
 const FEW_CELLS: usize = 16;
-/// Bins of the histogram for Otsu, over a spread of 0 to `BINS_SPREAD`.
+/// Bins of the histogram for Otsu's method.
 const BINS: usize = 256;
+/// The histogram covers spreads of 0 to this.
 const BINS_SPREAD: f64 = 0.4;
 
-/// Level-0 px a cell and the number of cells that cover a slide.
-pub(super) fn cells(level0_size_px: [u64; 2], level0_mpp: [f64; 2]) -> ([f64; 2], [u32; 2]) {
+/// Level-0 px per cell, (x, y), and the numbers of columns and rows of cells that cover a slide.
+pub(super) fn mask_grid(level0_size_px: [u64; 2], level0_mpp: [f64; 2]) -> ([f64; 2], [u32; 2]) {
     let cell_level0_px = level0_mpp.map(|mpp| (CELL_UM / mpp).max(1.0));
     let count = |px: u64, cell: f64| {
         (px as f64 / cell - 1e-9)
@@ -52,7 +58,7 @@ pub(super) fn cells(level0_size_px: [u64; 2], level0_mpp: [f64; 2]) -> ([f64; 2]
     (cell_level0_px, [width, height])
 }
 
-/// Finds the tissue of a slide with `level0_mpp` µm a level-0 px.
+/// Finds the tissue of a slide. `level0_mpp`: µm per level-0 px, (x, y).
 ///
 /// # Errors
 /// [`TissueError::Slide`] if nothing of the slide can be read.
@@ -77,10 +83,11 @@ pub fn detect(reader: &dyn SlideReader, level0_mpp: [f64; 2]) -> Result<TissueMa
     Ok(mask)
 }
 
-/// Which px of a picture at 8 µm/px are tissue, before cleaning.
+/// Which px of an image at 8 µm/px are tissue, before cleaning.
 fn classify(image: &RgbImage) -> Vec<bool> {
     let glass = glass_colour(image);
-    // NaN, which is above no threshold, where there is none: a large slide has 10^7 cells and more.
+    // NaN stands for none, and is above no threshold: a large slide has more than 10^7 cells, and
+    // an Option would take twice the memory.
     let spreads: Vec<f64> = image
         .pixels()
         .map(|&px| stain_spread(px, glass).unwrap_or(f64::NAN))
@@ -105,7 +112,7 @@ fn classify(image: &RgbImage) -> Vec<bool> {
     spreads.iter().map(is_tissue).collect()
 }
 
-/// The median colour of bright, colourless px; white where there are next to none (less than 1 of 200).
+/// The median colour of bright, colourless px; white if they are fewer than 1 in 200.
 fn glass_colour(image: &RgbImage) -> [f64; 3] {
     let mut brightness: Vec<u8> = image.pixels().map(|px| px.0[1]).collect();
     brightness.sort_unstable();
@@ -140,7 +147,7 @@ fn spread([r, g, b]: [f64; 3]) -> f64 {
     r.max(g).max(b) - r.min(g).min(b)
 }
 
-/// The spread of optical density of one px; `None` where it is black, 0 where it is ink.
+/// The spread of optical density of one px: `None` for black, 0 for ink.
 fn stain_spread(px: Rgb<u8>, glass: [f64; 3]) -> Option<f64> {
     if px.0.iter().all(|&c| c < BLACK) {
         return None;

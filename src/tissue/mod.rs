@@ -1,7 +1,7 @@
 //! Where to look: the tissue mask and regions of interest.
 //!
-//! In: a slide's low magnification (about 8 µm/px), or a PNG, GeoJSON or box. Out: a [`TissueMask`]. Decides which
-//! patches run, never what a nucleus is.
+//! In: a slide at low magnification (about 8 µm/px), or a PNG, GeoJSON or box. Out: a
+//! [`TissueMask`] and the [`Area`] in which patches run. Never decides what a nucleus is.
 
 mod area;
 mod choice;
@@ -16,11 +16,11 @@ pub use area::{Area, DILATION_UM};
 pub use choice::MaskChoice;
 pub use detect::{CELL_UM, detect};
 pub use plausible::{share_warning, stain_warning};
-pub use regions::{Regions, parse_level0_box};
+pub use regions::Regions;
 
 use crate::slide::SlideError;
 
-/// What can go wrong with a mask. Messages name the file, the place and the cure.
+/// Errors of masks and regions. Messages name the file, the place and the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum TissueError {
     #[error(transparent)]
@@ -36,26 +36,24 @@ pub enum TissueError {
         place: String,
         reason: String,
     },
-    #[error("--level0-box {text}: {reason}")]
-    Level0Box { text: String, reason: String },
 }
 
-/// A grid of cells over the whole slide; cell (i, j) covers level-0 px [i, i+1) x [j, j+1) times `cell_level0_px`.
-/// The last column and row may stick out of the slide.
+/// A grid of cells over the whole slide. Cell (i, j) covers level-0 px
+/// [i, i+1) x [j, j+1) times `cell_level0_px`; the last column and row may stick out of the slide.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TissueMask {
     pub width: u32,
     pub height: u32,
-    /// Level-0 px a cell, x and y.
+    /// Level-0 px per cell, x and y.
     pub cell_level0_px: [f64; 2],
-    /// `width * height`, row by row; true = tissue.
+    /// `[height, width]`, row by row; true = tissue.
     pub tissue: Vec<bool>,
 }
 
 impl TissueMask {
     /// Cells of about 8 µm over a slide, all of one kind.
     pub(crate) fn uniform(level0_size_px: [u64; 2], level0_mpp: [f64; 2], tissue: bool) -> Self {
-        let (cell_level0_px, [width, height]) = detect::cells(level0_size_px, level0_mpp);
+        let (cell_level0_px, [width, height]) = detect::mask_grid(level0_size_px, level0_mpp);
         Self {
             width,
             height,
@@ -76,7 +74,7 @@ impl TissueMask {
     }
 
     /// A cell's box in level-0 px, clipped to the slide: left, top, right, bottom.
-    pub fn cell_level0(&self, col: u32, row: u32, level0_size_px: [u64; 2]) -> [f64; 4] {
+    fn cell_level0(&self, col: u32, row: u32, level0_size_px: [u64; 2]) -> [f64; 4] {
         let [w, h] = self.cell_level0_px;
         let [right, bottom] = level0_size_px.map(|px| px as f64);
         [

@@ -1,8 +1,11 @@
-//! Otsu's threshold. In: a histogram. Out: a bin. (N. Otsu, "A threshold selection method from gray-level histograms",
-//! IEEE Trans. SMC 9, 1979, equation 18: the variance between the two classes is greatest.)
+//! Otsu's threshold.
+//!
+//! In: a histogram. Out: the bin at which the variance between the two classes is greatest (N.
+//! Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 9, 1979,
+//! equation 18).
 
-/// The last bin of the lower class, the first such bin where several are equally good; `None` with fewer than two
-/// filled bins.
+/// The last bin of the lower class; the first such bin if several are equally good. `None` with
+/// fewer than two filled bins.
 pub fn otsu(histogram: &[u64]) -> Option<usize> {
     let total: u64 = histogram.iter().sum();
     let moment = |(bin, &count): (usize, &u64)| bin as f64 * count as f64;
@@ -19,7 +22,7 @@ pub fn otsu(histogram: &[u64]) -> Option<usize> {
         }
         let apart = below_moment / below as f64 - (total_moment - below_moment) / above as f64;
         let variance = below as f64 * above as f64 * apart * apart;
-        // Float noise must not move the threshold along a run of empty bins.
+        // Rounding errors must not move the threshold along a run of empty bins.
         if variance > best_variance * (1.0 + 1e-12) {
             best_variance = variance;
             best = Some(bin);
@@ -33,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_to_part_gives_none() {
+    fn fewer_than_two_bins_give_none() {
         assert_eq!(otsu(&[]), None);
         assert_eq!(otsu(&[0, 9, 0]), None);
     }

@@ -1,31 +1,32 @@
-//! What speaks against a slide being an H&E section on glass.
+//! Signs that a slide is not an H&E section on glass.
 //!
-//! In: the mask and the thumbnail. Out: warnings for people, with the cure. Never changes the mask.
+//! In: the mask and the thumbnail. Out: warnings, with the cure. Never changes the mask.
 
 use image::RgbImage;
 
 use super::TissueMask;
 
-/// Shares of a slide that a section takes.
+/// The usual share of a slide that is tissue.
 const TISSUE_SHARE: std::ops::RangeInclusive<f64> = 0.002..=0.98;
-/// Fewer px of tissue in the thumbnail than this say nothing about the stain.
+/// With fewer px of tissue in the thumbnail the stain is not judged.
 const FEWEST_PX: usize = 50;
-/// Mean optical density (log10) below which tissue is hardly stained.
+/// Tissue whose mean optical density (log10) is below this in every channel is hardly stained.
 const PALE: f64 = 0.02;
-/// Least spread of the channels' densities, as a share of the largest: below, the picture is grey.
+/// Tissue is grey if the spread of the channels' densities is below this share of the largest.
 const GREY: f64 = 0.15;
-/// Red density over green density: hematoxylin alone has 0.93, blue ink and Alcian blue twice that.
+/// Red density over green density above which the stain is not H&E. Hematoxylin alone has 0.93,
+/// blue ink and Alcian blue twice that.
 const BLUE: f64 = 1.4;
-/// Median of the brightest channel below which the background is dark.
+/// The background is dark if the brightest channel is below this in half of the px.
 const DARK: u8 = 60;
 
-/// What is odd about how much of the slide a mask takes.
+/// A warning if the share of tissue is unusual.
 pub fn share_warning(mask: &TissueMask) -> Option<String> {
     let tissue = mask.tissue.iter().filter(|&&cell| cell).count();
     let share = tissue as f64 / mask.tissue.len().max(1) as f64;
     let percent = 100.0 * share;
     if tissue == 0 || TISSUE_SHARE.contains(&share) {
-        // No tissue at all is told by its own words.
+        // A slide without any tissue has a warning of its own elsewhere.
         None
     } else if share > 0.5 {
         Some(format!(
@@ -39,7 +40,7 @@ pub fn share_warning(mask: &TissueMask) -> Option<String> {
     }
 }
 
-/// What is odd about the colours of the tissue.
+/// A warning if the colours of the tissue are not those of H&E.
 pub fn stain_warning(thumb: &RgbImage, mask: &TissueMask) -> Option<String> {
     let mut brightest: Vec<u8> = thumb
         .pixels()
@@ -72,7 +73,8 @@ pub fn stain_warning(thumb: &RgbImage, mask: &TissueMask) -> Option<String> {
     }
 }
 
-/// Mean optical density of the thumbnail's tissue, against white.
+/// Mean optical density of the thumbnail's tissue against white, per channel; `None` with too
+/// little tissue.
 fn tissue_density(thumb: &RgbImage, mask: &TissueMask) -> Option<[f64; 3]> {
     let cell = |at: u32, side_px: u32, cells: u32| {
         (u64::from(at) * u64::from(cells) / u64::from(side_px.max(1))) as u32
@@ -122,7 +124,8 @@ mod tests {
             });
             stain_warning(&thumb, &all).unwrap_or_default()
         };
-        // Ruifrok and Johnston's vectors as colours of optical density 0.6: hematoxylin, eosin, DAB.
+        // Ruifrok and Johnston's vectors as colours of optical density 0.6: hematoxylin, eosin,
+        // DAB.
         let colour =
             |vector: [f64; 3]| vector.map(|v: f64| (256.0 * 10f64.powf(-0.6 * v) - 1.0) as u8);
         assert_eq!(of(colour([0.65, 0.70, 0.29])), "");

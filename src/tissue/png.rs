@@ -1,20 +1,23 @@
-//! Masks as pictures. In: a PNG of any size over the slide. Out: a mask, or a PNG of 0 and 255, one px a cell.
+//! Masks as pictures.
+//!
+//! In: a PNG of any size, or a mask. Out: a mask, or a PNG of 0 and 255 with one px per cell. Never
+//! writes a file.
 
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::path::Path;
 
 use image::{DynamicImage, GrayImage, ImageFormat, ImageReader, Limits};
 
 use super::{TissueError, TissueMask};
 
-/// Longest side of a mask picture, px (a slide of 2 mm a px more than fits).
+/// Longest side of a mask picture, px.
 const MAX_SIDE_PX: u32 = 65_535;
 /// Memory for decoding a mask, bytes.
 const MAX_DECODED_BYTES: u64 = 1 << 30;
 
 impl TissueMask {
-    /// Reads a mask picture: what is above 0 in any colour channel (and not transparent) is tissue. Any size: it is laid
-    /// over the whole slide.
+    /// Reads a mask picture of any size, which covers the whole slide. A px is tissue if a colour
+    /// channel is above 0 and it is not transparent.
     ///
     /// # Errors
     /// [`TissueError::Mask`] naming the file.
@@ -45,11 +48,14 @@ impl TissueMask {
                 level0_size_px[0] as f64 / f64::from(width),
                 level0_size_px[1] as f64 / f64::from(height),
             ],
-            tissue: above_zero(image),
+            tissue: tissue_of(image),
         })
     }
 
     /// The mask as the bytes of an 8-bit grey PNG, 255 = tissue.
+    ///
+    /// # Errors
+    /// A mask whose cells do not match its size, or the encoder's error.
     pub fn png_bytes(&self) -> Result<Vec<u8>, String> {
         let pixels = self
             .tissue
@@ -64,34 +70,10 @@ impl TissueMask {
             .map_err(|e| e.to_string())?;
         Ok(bytes.into_inner())
     }
-
-    /// Writes the mask as a PNG, 255 = tissue; a temporary file beside it is renamed, so it is whole or absent.
-    ///
-    /// # Errors
-    /// [`TissueError::Mask`] naming the file.
-    pub fn to_png(&self, path: &Path) -> Result<(), TissueError> {
-        let failed = |reason: String| TissueError::Mask {
-            path: path.to_path_buf(),
-            reason: format!("cannot be written: {reason}: check the folder and the space left"),
-        };
-        let bytes = self.png_bytes().map_err(failed)?;
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let mut file = tempfile::Builder::new()
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(folder)
-            .map_err(|e| failed(e.to_string()))?;
-        file.write_all(&bytes)
-            .and_then(|()| file.as_file().sync_all())
-            .map_err(|e| failed(e.to_string()))?;
-        file.persist(path).map_err(|e| failed(e.to_string()))?;
-        Ok(())
-    }
 }
 
-fn above_zero(image: DynamicImage) -> Vec<bool> {
+/// Which px of a mask picture are tissue.
+fn tissue_of(image: DynamicImage) -> Vec<bool> {
     match image {
         DynamicImage::ImageLuma8(grey) => grey.as_raw().iter().map(|&v| v > 0).collect(),
         other => other

@@ -1,8 +1,10 @@
-//! Regions of interest. In: GeoJSON polygons in level-0 px, or a box. Out: exact answers to "does this box meet them".
+//! Regions of interest.
 //!
-//! A polygon is even-odd over its rings, so inner rings are holes; several polygons are united. An R-tree over the
-//! edges keeps the answers fast for outlines of any length. Coordinates are raw level-0 px (QuPath on a slide with
-//! bounds has its origin at the bounds' corner: move such regions first).
+//! In: GeoJSON polygons in level-0 px. Out: whether a box or a point is inside, exactly. The rings
+//! of a polygon follow the even-odd rule, so inner rings are holes; several polygons are united. An
+//! R-tree over the edges makes this fast for outlines of any length. Coordinates are raw level-0
+//! px: QuPath puts its origin at the corner of a slide's bounds, so move such regions first. Never
+//! clips or simplifies a polygon.
 
 use std::path::Path;
 
@@ -12,7 +14,7 @@ use rstar::{AABB, RTree};
 
 use super::TissueError;
 
-/// Larger coordinates are no level-0 px.
+/// Larger coordinates are refused.
 const MAX_COORDINATE: f64 = 1e9;
 
 type Edge = GeomWithData<Line<[f64; 2]>, u32>;
@@ -20,14 +22,15 @@ type Edge = GeomWithData<Line<[f64; 2]>, u32>;
 /// Polygons in level-0 px, edge frame.
 #[derive(Debug, Clone)]
 pub struct Regions {
+    /// Each with the place of its polygon.
     edges: RTree<Edge>,
-    polygons: u32,
+    /// The largest x.
     right: f64,
 }
 
-/// How a box lies to the regions.
+/// How much of a box the regions cover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overlap {
+pub enum Coverage {
     Outside,
     /// An outline runs through the box.
     Partly,
@@ -50,7 +53,7 @@ impl Regions {
         Self::parse(&text).map_err(|(place, reason)| failed(&place, reason))
     }
 
-    /// [`Regions::from_geojson`] of text; errors are (place, reason).
+    /// [`Regions::from_geojson`] from text; errors are (place, reason).
     fn parse(text: &str) -> Result<Self, (String, String)> {
         let json: GeoJson = text.parse().map_err(|e: geojson::Error| {
             let reason = format!("{e}: export the regions as GeoJSON polygons");
@@ -63,11 +66,12 @@ impl Regions {
                     .map_err(|r| ("the geometry".to_owned(), r))?;
             }
             GeoJson::Feature(feature) => {
-                add_feature(feature, &mut polygons).map_err(|r| (name(feature, 0), r))?;
+                add_feature(feature, &mut polygons).map_err(|r| (name_feature(feature, 0), r))?;
             }
             GeoJson::FeatureCollection(collection) => {
                 for (i, feature) in collection.features.iter().enumerate() {
-                    add_feature(feature, &mut polygons).map_err(|r| (name(feature, i), r))?;
+                    add_feature(feature, &mut polygons)
+                        .map_err(|r| (name_feature(feature, i), r))?;
                 }
             }
         }
@@ -99,27 +103,22 @@ impl Regions {
         }
         Self {
             edges: RTree::bulk_load(edges),
-            polygons: polygons.len() as u32,
             right,
         }
     }
 
-    /// Number of polygons.
-    pub fn polygons(&self) -> usize {
-        self.polygons as usize
-    }
-
-    /// Whether the inside of `rect` (left, top, right, bottom, level-0 px) has a point of a region.
+    /// Whether a region has a point inside `rect` (left, top, right, bottom, level-0 px).
     pub fn meets(&self, rect: [f64; 4]) -> bool {
-        self.overlap(rect) != Overlap::Outside
+        self.coverage(rect) != Coverage::Outside
     }
 
-    /// Exact: touching along an edge or in a corner is [`Overlap::Outside`]. Where polygons overlap, a box that an
-    /// outline crosses is [`Overlap::Partly`] even if another polygon covers it.
-    pub fn overlap(&self, rect: [f64; 4]) -> Overlap {
+    /// How much of `rect` (left, top, right, bottom, level-0 px) the regions cover, exactly: a box
+    /// that only touches them is [`Coverage::Outside`]. A box that an outline crosses is
+    /// [`Coverage::Partly`] even if another polygon covers it.
+    pub fn coverage(&self, rect: [f64; 4]) -> Coverage {
         let [left, top, right, bottom] = rect;
         if !(left < right && top < bottom) {
-            return Overlap::Outside;
+            return Coverage::Outside;
         }
         let envelope = AABB::from_corners([left, top], [right, bottom]);
         let crossed = self
@@ -127,23 +126,24 @@ impl Regions {
             .locate_in_envelope_intersecting(&envelope)
             .any(|edge| crosses(edge.geom(), rect));
         if crossed {
-            Overlap::Partly
-        } else if self.holds([(left + right) / 2.0, (top + bottom) / 2.0]) {
-            Overlap::Inside
+            Coverage::Partly
+        } else if self.contains([(left + right) / 2.0, (top + bottom) / 2.0]) {
+            Coverage::Inside
         } else {
-            Overlap::Outside
+            Coverage::Outside
         }
     }
 
-    /// Whether a point (level-0 px) is in a polygon: a ray to the right meets an odd number of its edges.
-    pub(super) fn holds(&self, [x, y]: [f64; 2]) -> bool {
+    /// Whether a point (level-0 px) is in a polygon, that is, whether a ray to the right crosses an
+    /// odd number of its edges.
+    pub(super) fn contains(&self, [x, y]: [f64; 2]) -> bool {
         let ray = AABB::from_corners([x, y], [self.right.max(x), y]);
         let mut met: Vec<u32> = self
             .edges
             .locate_in_envelope_intersecting(&ray)
             .filter(|edge| {
                 let ([x0, y0], [x1, y1]) = (edge.geom().from, edge.geom().to);
-                // Half-open in y: a vertex on the ray counts for one of its two edges.
+                // Half-open in y, so that a vertex on the ray counts for one of its two edges only.
                 (y0 > y) != (y1 > y) && x0 + (y - y0) / (y1 - y0) * (x1 - x0) > x
             })
             .map(|edge| edge.data)
@@ -153,7 +153,8 @@ impl Regions {
     }
 }
 
-/// Whether a segment has a point strictly inside the box (Liang and Barsky's clipping, ACM TOG 3, 1984).
+/// Whether a segment has a point strictly inside the box (Liang and Barsky's clipping, ACM TOG 3,
+/// 1984).
 fn crosses(line: &Line<[f64; 2]>, [left, top, right, bottom]: [f64; 4]) -> bool {
     let ([x0, y0], [x1, y1]) = (line.from, line.to);
     let (mut enter, mut leave) = (0.0_f64, 1.0_f64);
@@ -171,7 +172,8 @@ fn crosses(line: &Line<[f64; 2]>, [left, top, right, bottom]: [f64; 4]) -> bool 
     enter < leave
 }
 
-fn name(feature: &Feature, index: usize) -> String {
+/// A feature's name in error messages.
+fn name_feature(feature: &Feature, index: usize) -> String {
     let id = feature.id.as_ref().map(|id| match id {
         geojson::feature::Id::String(text) => text.clone(),
         geojson::feature::Id::Number(number) => number.to_string(),
@@ -246,35 +248,6 @@ fn points(ring: &[Position]) -> Result<Vec<[f64; 2]>, String> {
         ));
     }
     Ok(points)
-}
-
-/// `x,y,w,h` in level-0 px as left, top, right, bottom.
-///
-/// # Errors
-/// [`TissueError::Level0Box`] that says what is wrong.
-pub fn parse_level0_box(text: &str) -> Result<[f64; 4], TissueError> {
-    let failed = |reason: &str| TissueError::Level0Box {
-        text: text.to_owned(),
-        reason: format!("{reason}: give x,y,w,h in level-0 pixels, as 1000,2000,512,512"),
-    };
-    let numbers = text
-        .split(',')
-        .map(|part| part.trim().parse::<f64>())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| failed("is not four numbers"))?;
-    let &[x, y, w, h] = numbers.as_slice() else {
-        return Err(failed("is not four numbers"));
-    };
-    if numbers
-        .iter()
-        .any(|v| v.is_nan() || v.abs() > MAX_COORDINATE)
-    {
-        return Err(failed("has a number that is no pixel"));
-    }
-    if w <= 0.0 || h <= 0.0 {
-        return Err(failed("is empty"));
-    }
-    Ok([x, y, x + w, y + h])
 }
 
 #[cfg(test)]

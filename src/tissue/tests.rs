@@ -4,7 +4,7 @@ use crate::slide::testing::{TestSlide, shared};
 
 const MPP: [f64; 2] = [0.25, 0.25];
 
-/// A little noise, the same for the same place.
+/// A little noise that depends on the place alone.
 fn noise(x: u64, y: u64, range: u64) -> u8 {
     let mut hash = x.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ y.wrapping_mul(0xC2B2_AE3D_27D4_EB4F);
     hash ^= hash >> 31;
@@ -67,7 +67,8 @@ fn white_and_glass_are_empty_and_full_is_full() {
 
 #[test]
 fn the_tissue_is_where_it_was_put() {
-    // A disc of tissue on glass, a lumen in it that is filled, one that is not, a speck, grey dust and a black border.
+    // A disc of tissue on glass, with a small hole that is filled and a large hole that is not, a
+    // speck, grey dust and a black border.
     let inside =
         |x: u64, y: u64, cx: f64, cy: f64, r: f64| (x as f64 - cx).hypot(y as f64 - cy) < r;
     let mask = detected([4000, 4000], move |x, y| {
@@ -157,7 +158,7 @@ fn real_tissue_of_the_demo_slide() {
         return;
     };
     let slide = crate::slide::open(&path).unwrap();
-    // 16 px a cell, as the fixture.
+    // 16 px per cell, as in the fixture.
     let mask = detect(slide.as_ref(), [CELL_UM / 16.0; 2]).unwrap();
     let fixture = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -181,7 +182,7 @@ fn masks_as_png_come_back_and_any_size_is_laid_over_the_slide() {
     let path = dir.path().join("mask.png");
     let mut mask = TissueMask::all([3200, 1600], MPP);
     mask.tissue.iter_mut().step_by(3).for_each(|t| *t = false);
-    mask.to_png(&path).unwrap();
+    std::fs::write(&path, mask.png_bytes().unwrap()).unwrap();
     assert_eq!(TissueMask::from_png(&path, [3200, 1600]).unwrap(), mask);
     // One px above 0 in one channel of an RGB picture; transparent px do not count.
     let mut rgb = image::RgbaImage::from_pixel(4, 2, image::Rgba([0, 0, 0, 255]));
@@ -200,12 +201,5 @@ fn masks_as_png_come_back_and_any_size_is_laid_over_the_slide() {
     assert!(
         message.contains("mask.png") && message.contains("PNG"),
         "{message}"
-    );
-    let nowhere = dir.path().join("gone").join("mask.png");
-    assert!(
-        mask.to_png(&nowhere)
-            .unwrap_err()
-            .to_string()
-            .contains("mask.png")
     );
 }

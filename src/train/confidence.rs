@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::answers::{Answered, Answers};
 use super::least_squares::least_squares;
-use crate::nuclei::{Confidence, PostprocParams, Traits, segment_with_traits};
+use crate::nuclei::{Confidence, PostprocParams, TRAITS, Traits, segment_with_traits};
 
 /// Limits that are tried.
 const LEAST_OVERLAPS: [f64; 7] = [0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5];
@@ -57,9 +57,9 @@ pub(super) fn fit(answers: &Answers, params: &PostprocParams) -> Option<Fitted> 
         (set.clone(), shown)
     };
     let shown: BTreeMap<String, Vec<Shown>> = answers.iter().map(of_set).collect();
-    let pairs_of = |images: &Vec<Shown>| -> Vec<(Traits, f64)> {
+    let pairs_of = |images: &Vec<Shown>| -> Vec<([f64; TRAITS], f64)> {
         let examples = images.iter().flat_map(|i| &i.examples);
-        examples.map(|e| (e.traits, e.overlap)).collect()
+        examples.map(|e| (e.traits.as_array(), e.overlap)).collect()
     };
     let by_set: Vec<_> = shown.values().map(pairs_of).collect();
     let nuclei: usize = by_set.iter().map(Vec::len).sum();
@@ -69,7 +69,7 @@ pub(super) fn fit(answers: &Answers, params: &PostprocParams) -> Option<Fitted> 
 }
 
 /// The rule with the highest limit at which PQ + DICE, a mean over the sets, is about as good as it gets.
-fn limited(bias: f64, weights: Traits, shown: &BTreeMap<String, Vec<Shown>>) -> Fitted {
+fn limited(bias: f64, weights: [f64; TRAITS], shown: &BTreeMap<String, Vec<Shown>>) -> Fitted {
     let limit = |least: Option<f64>| Confidence {
         least: least.unwrap_or(f64::NEG_INFINITY),
         bias,
@@ -153,19 +153,17 @@ fn show(image: &Answered, params: &PostprocParams) -> Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nuclei::confidence::TRAITS;
 
     /// A rule whose expected overlap is the first trait, and nuclei of 100 px: (expected, true overlap, px in the truth).
     fn shown(nuclei: &[(f64, f64, usize)], true_nuclei: usize) -> BTreeMap<String, Vec<Shown>> {
-        let example = |&(expected, overlap, true_px): &(f64, f64, usize)| {
-            let mut traits = [0.0; TRAITS];
-            traits[0] = expected;
-            Example {
-                traits,
-                overlap,
-                px: 100,
-                true_px,
-            }
+        let example = |&(expected, overlap, true_px): &(f64, f64, usize)| Example {
+            traits: Traits {
+                np_mean: expected,
+                ..Traits::default()
+            },
+            overlap,
+            px: 100,
+            true_px,
         };
         let image = Shown {
             examples: nuclei.iter().map(example).collect(),
@@ -175,7 +173,7 @@ mod tests {
         BTreeMap::from([("set".to_string(), vec![image])])
     }
 
-    const FIRST_TRAIT: Traits = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+    const FIRST_TRAIT: [f64; TRAITS] = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
 
     #[test]
     fn the_limit_drops_smears_and_keeps_what_covers_nuclei() {

@@ -5,8 +5,7 @@
 
 use super::answers::{Answered, Answers};
 use super::least_squares::least_squares;
-use crate::nuclei::division::DivisionTraits;
-use crate::nuclei::{Branch, Division, PostprocParams, divisions};
+use crate::nuclei::{Branch, DIVISION_TRAITS, Division, PostprocParams, divisions};
 
 /// Thresholds of the energy between which a rule may choose; seven of them gained no more.
 const THRESHOLDS: [f32; 4] = [0.8, 0.5, 0.3, 0.15];
@@ -16,7 +15,7 @@ const COST_OF_A_PART: f64 = 0.25;
 /// The rule; sets count alike. `None` where too few blobs may be divided.
 pub(super) fn fit(answers: &Answers, params: &PostprocParams) -> Option<Division> {
     let of_set = |images: &Vec<Answered>| images.iter().flat_map(|i| examples(i, params)).collect();
-    let by_set: Vec<Vec<(DivisionTraits, f64)>> = answers.values().map(of_set).collect();
+    let by_set: Vec<Vec<([f64; DIVISION_TRAITS], f64)>> = answers.values().map(of_set).collect();
     let places: usize = by_set.iter().map(Vec::len).sum();
     tracing::info!("expected gain: fitted to {places} places where a blob may be divided");
     let (bias, weights) = least_squares(&by_set)?;
@@ -28,10 +27,12 @@ pub(super) fn fit(answers: &Answers, params: &PostprocParams) -> Option<Division
 }
 
 /// Each place with what dividing there would gain.
-fn examples(image: &Answered, params: &PostprocParams) -> Vec<(DivisionTraits, f64)> {
+fn examples(image: &Answered, params: &PostprocParams) -> Vec<([f64; DIVISION_TRAITS], f64)> {
     let of_blob = |blob| divisions(blob, params, &THRESHOLDS, image.mpp);
     let branches = image.blobs.iter().flat_map(of_blob);
-    branches.map(|b| (b.traits, gain(image, &b))).collect()
+    branches
+        .map(|b| (b.traits.as_array(), gain(image, &b)))
+        .collect()
 }
 
 fn gain(image: &Answered, branch: &Branch) -> f64 {
@@ -45,8 +46,7 @@ fn gain(image: &Answered, branch: &Branch) -> f64 {
 mod tests {
     use super::*;
     use crate::geometry::Rect;
-    use crate::nuclei::Nucleus;
-    use crate::nuclei::division::DIVISION_TRAITS;
+    use crate::nuclei::{DivisionTraits, Nucleus};
 
     /// A full box of one row.
     fn row(x: i32, w: i32) -> Nucleus {
@@ -68,7 +68,10 @@ mod tests {
         let ids: Vec<u32> = (0..20).map(|x| 1 + x / 10).collect();
         let image = Answered::of(&ids, 20);
         let gain_of = |whole: Nucleus, parts: Vec<Nucleus>| {
-            gain(&image, &Branch::of(whole, parts, [0.0; DIVISION_TRAITS]))
+            gain(
+                &image,
+                &Branch::new(whole, parts, DivisionTraits::default()),
+            )
         };
         // The whole overlaps either by half: no match. The parts are right but for one pixel: 10 / 11 and 9 / 10.
         let found = gain_of(row(0, 20), vec![row(0, 11), row(11, 9)]);

@@ -17,7 +17,7 @@ use super::division;
 use crate::eval::segmentation;
 use crate::geometry::Rect;
 use crate::model::Model;
-use crate::nuclei::{EnergyRule, Foreground, Nucleus, PostprocParams};
+use crate::nuclei::{EnergyRule, Foreground, Nucleus, PostprocParams, Run};
 use crate::pipeline::{PipelineError, grid_of, image};
 use crate::plan::PatchGrid;
 use crate::prediction::PredictionMap;
@@ -256,9 +256,9 @@ fn typed_nuclei(images: &[Predicted], params: &PostprocParams) -> Vec<Typed> {
 
 /// Indices of a nucleus's pixels in a map `width` px wide.
 pub(super) fn pixels_of(nucleus: &Nucleus, width: usize) -> Vec<usize> {
-    let row = |(y, x0, x1): (i32, i32, i32)| {
-        let start = y as usize * width;
-        start + x0 as usize..start + x1 as usize
+    let row = |run: Run| {
+        let start = run.y as usize * width;
+        start + run.x0 as usize..start + run.x1 as usize
     };
     nucleus.runs().flat_map(row).collect()
 }

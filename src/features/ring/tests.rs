@@ -18,7 +18,8 @@ fn picture() -> RgbImage {
     })
 }
 
-/// The ellipses as nuclei; each pixel is the first one's that has it. `None`: nothing is left of it.
+/// The ellipses as nuclei. A pixel in several ellipses belongs to the first. `None`: no pixel is
+/// left.
 fn nuclei(ellipses: &[[i32; 4]]) -> Vec<Option<Nucleus>> {
     let mut taken = vec![false; SLIDE.area() as usize];
     let mut nuclei = Vec::new();
@@ -94,7 +95,7 @@ fn rings_are_those_of_scipy_and_scikit_image() {
 }
 
 #[test]
-fn neither_order_nor_company_far_away_changes_a_ring() {
+fn neither_order_nor_distant_nuclei_change_a_ring() {
     let all: Vec<Nucleus> = nuclei(&[[20, 30, 6, 6], [33, 30, 6, 6], [60, 900, 9, 5]])
         .into_iter()
         .flatten()
@@ -106,13 +107,13 @@ fn neither_order_nor_company_far_away_changes_a_ring() {
     assert_eq!(rings, of_turned);
     let alone = measured(&all[2..], [0.25; 2]).unwrap();
     assert_eq!(alone, rings[2..]);
-    // The neighbour takes a part of the first one's ring.
+    // The second nucleus covers a part of the first one's ring.
     let first_alone = measured(&all[..1], [0.25; 2]).unwrap();
     assert!(first_alone[0].area_px > rings[0].area_px);
 }
 
 #[test]
-fn a_ring_that_cannot_be_read_has_no_pixels_and_a_stop_is_heard() {
+fn a_ring_that_cannot_be_read_has_no_pixels_and_a_stop_ends_the_work() {
     let all: Vec<Nucleus> = nuclei(&[[20, 30, 6, 6]]).into_iter().flatten().collect();
     let around = Around {
         slide: SLIDE,

@@ -1,7 +1,8 @@
-//! Traits against NumPy and SciPy (tests/fixtures/make_traits.py), and what the rule drops.
+//! Traits against NumPy and SciPy (tests/fixtures/make_traits.py), and the nuclei that a rule
+//! drops.
 
 use super::*;
-use crate::nuclei::confidence::{TRAITS, traits};
+use crate::nuclei::confidence::measure_nuclei;
 
 #[derive(serde::Deserialize)]
 struct Case {
@@ -20,18 +21,18 @@ fn traits_are_those_of_numpy() {
     assert_eq!(cases.len(), 7);
     for case in cases {
         let rows: Vec<&str> = case.rows.iter().map(String::as_str).collect();
-        let (mut blob, pieces) = drawn_pieces(&rows);
+        let mut blob = drawn_blob(&rows);
         (blob.np, blob.h, blob.v) = (case.np, case.h, case.v);
-        let nuclei = gather::gather(&blob, &pieces);
-        let found = traits(&blob, &pieces, &nuclei, MPP);
-        for (i, (found, truth)) in found[0].iter().zip(case.traits).enumerate() {
+        let measured = measure_nuclei(&blob, &LabelledPieces::whole(&blob), MPP);
+        let found = measured[0].1.as_array();
+        for (i, (found, truth)) in found.iter().zip(case.traits).enumerate() {
             let name = &case.name;
             assert!((found - truth).abs() < 1e-9, "{name} {i}: {found} {truth}");
         }
     }
 }
 
-/// Any rule, so long as it drops some and keeps some.
+/// Any rule that drops some nuclei and keeps some.
 fn rule(least: f64) -> Confidence {
     Confidence {
         least,
@@ -45,15 +46,15 @@ fn what_a_rule_drops_is_what_its_traits_say() {
     let all = constants(EnergyRule::Eigen);
     let (mut kept, mut dropped) = (0, 0);
     for blob in components(&foreground(3, 160, 120, (5, -7))) {
-        let described = segment_with_traits(&blob, &all, MPP);
-        let nuclei: Vec<_> = described.iter().map(|(n, _)| n.clone()).collect();
+        let measured = segment_with_traits(&blob, &all, MPP);
+        let nuclei: Vec<_> = measured.iter().map(|(n, _)| n.clone()).collect();
         assert_eq!(nuclei, segment(&blob, &all, MPP));
         for least in [0.5, 0.6, 0.7] {
             let params = PostprocParams {
                 confidence: Some(rule(least)),
                 ..all.clone()
             };
-            let sure: Vec<_> = described
+            let sure: Vec<_> = measured
                 .iter()
                 .filter(|(_, traits)| rule(least).expected_overlap(traits) >= least)
                 .map(|(nucleus, _)| nucleus.clone())

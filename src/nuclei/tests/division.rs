@@ -1,14 +1,14 @@
-//! Dividing blobs: the choice against trying everything, the traits against their definition, and what must hold.
+//! Dividing blobs: the choice against trying every choice, the traits against their definitions,
+//! and invariants.
 
 use super::*;
-use crate::nuclei::confidence::TRAITS;
-use crate::nuclei::division::{DIVISION_TRAITS, Division, Level, chosen, divided, levels};
+use crate::nuclei::division::{Level, choose_divisions, collect_markers, find_levels};
 use crate::nuclei::energy::ridge_energy;
 use crate::nuclei::plane::{Grid, Scratch};
 
 const THRESHOLDS: [f32; 4] = [0.8, 0.5, 0.3, 0.15];
 
-/// A rule that divides where parts are round and their h and v fit; and the constants it is used with.
+/// Constants with a rule that divides where h and v fit the parts better than the whole.
 fn with_rule(bias: f64, parts: f64) -> PostprocParams {
     let mut weights = [0.0; DIVISION_TRAITS];
     weights[TRAITS + 7] = parts;
@@ -97,11 +97,12 @@ fn parts_divide_their_piece_and_have_the_traits_that_are_defined() {
                 areas.iter().copied().fold(1e9, f64::min),
             );
             let np = |n: &Nucleus| f64::from(n.np_sum) / f64::from(n.area_px) / 255.0;
+            let traits = branch.traits.as_array();
             let near = |i: usize, truth: f64| {
                 assert!(
-                    (branch.traits[i] - truth).abs() < 1e-9,
+                    (traits[i] - truth).abs() < 1e-9,
                     "trait {i}: {} {truth}",
-                    branch.traits[i]
+                    traits[i]
                 );
             };
             near(0, np(&branch.whole));
@@ -118,7 +119,7 @@ fn parts_divide_their_piece_and_have_the_traits_that_are_defined() {
             assert!(
                 THRESHOLDS[..3]
                     .iter()
-                    .any(|t| f64::from(*t) == branch.traits[2 * TRAITS + 3])
+                    .any(|t| f64::from(*t) == traits[2 * TRAITS + 3])
             );
         }
     }
@@ -132,9 +133,9 @@ fn markers_of_a_threshold_lie_in_those_of_every_higher_one() {
     for blob in (0..8).flat_map(blobs) {
         let mut scratch = Scratch::default();
         scratch.kernel.set_side(params.sobel_px);
-        let grid = Grid::new(blob.bounds(), 4);
+        let grid = Grid::new(blob.bounds(), 4, MPP);
         ridge_energy(&blob, &params, &grid, &mut scratch);
-        let levels = levels(&blob, &params, &THRESHOLDS, (&grid, MPP), &mut scratch);
+        let levels = find_levels(&blob, &params, &THRESHOLDS, &grid, &mut scratch);
         for pair in levels.windows(2) {
             several += usize::from(pair[1].parents.len() > pair[0].parents.len());
             for (run, label) in pair[1].runs.iter().zip(&pair[1].labels) {
@@ -150,7 +151,7 @@ fn markers_of_a_threshold_lie_in_those_of_every_higher_one() {
     assert!(several > 9, "{several} levels with more markers");
 }
 
-/// Markers of random trees, one pixel each; a level's markers lie in those of the level before.
+/// Markers of random trees, one pixel per marker.
 fn tree(dice: &mut Dice) -> Vec<Level> {
     let mut levels: Vec<Level> = Vec::new();
     for threshold in &THRESHOLDS[..1 + dice.below(4) as usize] {
@@ -174,7 +175,7 @@ fn tree(dice: &mut Dice) -> Vec<Level> {
     levels
 }
 
-/// The best sum of gains at and below a marker, by trying to leave it and to divide it.
+/// The best sum of gains at and below a marker, found by trying both to leave it and to divide it.
 fn best(levels: &[Level], gains: &dyn Fn(usize, u32) -> f64, level: usize, label: u32) -> f64 {
     let children: Vec<u32> = match levels.get(level + 1) {
         Some(below) => (1..)
@@ -218,12 +219,12 @@ fn the_choice_is_the_best_of_all() {
                 }
             }
         }
-        let cut = divided(&levels, several.iter().copied());
+        let divided = choose_divisions(&levels, several.iter().copied());
         let reached = |mut level: usize, mut label: u32| {
             // Every marker on the way up is divided.
             while level > 0 {
                 (label, level) = (levels[level].parents[label as usize - 1], level - 1);
-                if !cut[level][label as usize] {
+                if !divided[level][label as usize] {
                     return false;
                 }
             }
@@ -231,18 +232,18 @@ fn the_choice_is_the_best_of_all() {
         };
         let found: f64 = several
             .iter()
-            .filter(|(i, label, _)| cut[*i][*label as usize] && reached(*i, *label))
+            .filter(|(i, label, _)| divided[*i][*label as usize] && reached(*i, *label))
             .map(|(_, _, g)| g)
             .sum();
         let most: f64 = (1..=levels[0].parents.len() as u32)
             .map(|l| best(&levels, &gain, 0, l))
             .sum();
         assert!((found - most).abs() < 1e-9, "seed {seed}: {found} {most}");
-        // Of each branch of the tree one marker stays, and only one.
-        let kept = chosen(&levels, &cut);
+        // Exactly one marker stays on each way from a root to a leaf.
+        let kept = collect_markers(&levels, &divided);
         for (i, level) in levels.iter().enumerate() {
             for (run, label) in level.runs.iter().zip(&level.labels) {
-                let stays = reached(i, *label) && !cut[i][*label as usize];
+                let stays = reached(i, *label) && !divided[i][*label as usize];
                 assert_eq!(stays, kept.iter().any(|(r, _)| r == run), "seed {seed}");
             }
         }

@@ -1,4 +1,4 @@
-//! Tests of the path from maps to nuclei, and the random maps they share.
+//! Tests of the path from maps to nuclei, and the random maps that they share.
 
 mod against_oracles;
 mod confidence;
@@ -12,10 +12,11 @@ use std::path::PathBuf;
 
 use image::RgbImage;
 
+use super::pieces::LabelledPieces;
 use super::*;
 use crate::prediction::PredictionMap;
 
-/// A small generator, so that a failing case can be run again by its seed.
+/// A small random generator: a failing case can be run again by its seed.
 pub struct Dice(u64);
 
 impl Dice {
@@ -30,13 +31,13 @@ impl Dice {
         ((self.0 >> 33) % u64::from(n)) as u32
     }
 
-    /// -1..=1
+    /// A number in -1..=1.
     pub fn unit(&mut self) -> f32 {
         self.below(2001) as f32 / 1000.0 - 1.0
     }
 }
 
-/// Touching discs with ramps in h and v, three classes, noise on everything.
+/// Touching discs with ramps in h and v, three classes, and noise on all maps.
 pub fn discs(seed: u64, width: usize, height: usize) -> (PredictionMap, RgbImage) {
     let mut dice = Dice::new(seed);
     let n = width * height;
@@ -86,7 +87,7 @@ pub fn foreground(seed: u64, width: usize, height: usize, origin: (i32, i32)) ->
     Foreground::from_patch(&map, &rgb, origin, clip, 0.5)
 }
 
-/// Constants under which the discs come apart.
+/// Constants that separate the discs.
 pub fn constants(energy: EnergyRule) -> PostprocParams {
     PostprocParams {
         energy,
@@ -110,21 +111,20 @@ pub fn pixels(fg: &Foreground) -> Vec<(i32, i32)> {
 
 /// (y, x) of every pixel of a nucleus in raster order.
 pub fn nucleus_pixels(nucleus: &Nucleus) -> Vec<(i32, i32)> {
-    let b = nucleus.bbox;
-    (b.y..b.bottom())
-        .flat_map(|y| (b.x..b.right()).map(move |x| (y, x)))
-        .filter(|&(y, x)| nucleus.contains(x, y))
-        .collect()
+    let row = |run: Run| (run.x0..run.x1).map(move |x| (run.y, x));
+    nucleus.runs().flat_map(row).collect()
 }
 
 /// A nucleus drawn with `#`.
 pub fn drawn(rows: &[&str]) -> Nucleus {
-    let (blob, pieces) = drawn_pieces(rows);
-    gather::gather(&blob, &pieces).swap_remove(0)
+    let blob = drawn_blob(rows);
+    LabelledPieces::whole(&blob)
+        .collect_nuclei(&blob)
+        .swap_remove(0)
 }
 
-/// A blob drawn with `#`, all of it one nucleus.
-pub fn drawn_pieces(rows: &[&str]) -> (Foreground, Vec<gather::Piece>) {
+/// A blob drawn with `#`.
+pub fn drawn_blob(rows: &[&str]) -> Foreground {
     let runs: Vec<Run> = rows
         .iter()
         .zip(0..)
@@ -140,19 +140,14 @@ pub fn drawn_pieces(rows: &[&str]) -> (Foreground, Vec<gather::Piece>) {
         })
         .collect();
     let n = runs.len();
-    let blob = Foreground {
+    Foreground {
         np: vec![255; n],
         h: vec![0; n],
         v: vec![0; n],
         rgb: vec![0; 3 * n],
         runs,
         ..Foreground::default()
-    };
-    let pieces = blob
-        .runs_with_offsets()
-        .map(|(run, at)| gather::Piece { run, at, label: 1 })
-        .collect();
-    (blob, pieces)
+    }
 }
 
 pub fn fixture(name: &str) -> PathBuf {

@@ -1,10 +1,10 @@
-//! The fast kernels against plain versions of the same rules.
+//! The fast kernels against simple versions of the same rules.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
 use crate::nuclei::energy::ridge_energy;
-use crate::nuclei::morphology::{Area, dilate, disc, erode, fill_holes};
+use crate::nuclei::morphology::{Window, dilate, disc, erode, fill_holes};
 use crate::nuclei::plane::{Grid, Scratch};
 use crate::nuclei::sobel::SobelKernel;
 use crate::nuclei::watershed::{OUTSIDE, UNLABELLED, flood, smoothed};
@@ -49,7 +49,8 @@ fn components_are_those_of_a_flood_fill() {
 /// h or v at a pixel, 0 outside the blob.
 type Field = BTreeMap<(i32, i32), f32>;
 
-/// One pixel of the separable pair, downwards first, in the order of additions that the fast kernel documents.
+/// The slope at one pixel: the separable pair of kernels, columns first, with additions in the
+/// order of the fast kernel.
 fn slope(field: &Field, (y, x): (i32, i32), kernel: &SobelKernel, derive_down: bool) -> f32 {
     let at = |y, x| field.get(&(y, x)).copied().unwrap_or(0.0);
     let pass = |derive: bool, value: &dyn Fn(i32) -> f32| {
@@ -69,7 +70,8 @@ fn slope(field: &Field, (y, x): (i32, i32), kernel: &SobelKernel, derive_down: b
 }
 
 fn plain_energy(blob: &Foreground, params: &PostprocParams) -> Vec<u8> {
-    let kernel = SobelKernel::new(params.sobel_px);
+    let mut kernel = SobelKernel::default();
+    kernel.set_side(params.sobel_px);
     let field = |values: &[i16]| -> Field {
         let scaled = values.iter().map(|&q| f32::from(q) / HV_SCALE);
         pixels(blob).into_iter().zip(scaled).collect()
@@ -102,7 +104,7 @@ fn energy_is_that_of_plain_convolution() {
             };
             let mut scratch = Scratch::default();
             scratch.kernel.set_side(side);
-            let grid = Grid::new(fg.bounds(), scratch.kernel.radius().max(3));
+            let grid = Grid::new(fg.bounds(), scratch.kernel.radius().max(3), MPP);
             ridge_energy(&fg, &params, &grid, &mut scratch);
             let found: Vec<u8> = pixels(&fg)
                 .iter()
@@ -118,10 +120,10 @@ fn energy_is_that_of_plain_convolution() {
     }
 }
 
-fn plane(seed: u64, side: usize, margin: usize, percent: u32) -> (Vec<u8>, Area) {
+fn plane(seed: u64, side: usize, margin: usize, percent: u32) -> (Vec<u8>, Window) {
     let mut dice = Dice::new(seed);
     let stride = side + 2 * margin;
-    let area = Area {
+    let window = Window {
         start: margin * stride + margin,
         stride,
         width: side,
@@ -130,36 +132,36 @@ fn plane(seed: u64, side: usize, margin: usize, percent: u32) -> (Vec<u8>, Area)
     let mut image = vec![0; stride * stride];
     for y in 0..side {
         for x in 0..side {
-            image[area.start + y * stride + x] = u8::from(dice.below(100) < percent);
+            image[window.start + y * stride + x] = u8::from(dice.below(100) < percent);
         }
     }
-    (image, area)
+    (image, window)
 }
 
-fn at(area: &Area, x: usize, y: usize) -> usize {
-    area.start + y * area.stride + x
+fn at(window: &Window, x: usize, y: usize) -> usize {
+    window.start + y * window.stride + x
 }
 
 #[test]
 fn opening_is_that_of_plain_sets() {
     for (seed, diameter) in (0..40).zip([1, 2, 3, 4, 5, 7].into_iter().cycle()) {
-        let (image, area) = plane(seed, 30, 8, 80);
+        let (image, window) = plane(seed, 30, 8, 80);
         let disc = disc(diameter);
         let offsets: Vec<(i32, i32)> = disc
             .iter()
             .flat_map(|row| (row.left..=row.right).map(|dx| (dx, row.dy)))
             .collect();
         let mut eroded = vec![0; image.len()];
-        erode(&image, &mut eroded, area, &disc);
+        erode(&image, &mut eroded, window, &disc);
         let mut opened = image.clone();
-        dilate(&eroded, &mut opened, area, &disc);
+        dilate(&eroded, &mut opened, window, &disc);
         // The union of all discs that fit.
         let mut expected = vec![0; image.len()];
         for y in 0..30 {
             for x in 0..30 {
                 let place = |&(dx, dy): &(i32, i32)| {
-                    at(&area, x, y)
-                        .wrapping_add_signed(dy as isize * area.stride as isize + dx as isize)
+                    at(&window, x, y)
+                        .wrapping_add_signed(dy as isize * window.stride as isize + dx as isize)
                 };
                 if offsets.iter().all(|o| image[place(o)] == 1) {
                     offsets.iter().for_each(|o| expected[place(o)] = 1);
@@ -173,12 +175,12 @@ fn opening_is_that_of_plain_sets() {
 #[test]
 fn holes_are_what_a_flood_from_outside_does_not_reach() {
     for seed in 0..40 {
-        let (mut image, area) = plane(seed, 25, 1, 45 + seed as u32 % 30);
+        let (mut image, window) = plane(seed, 25, 1, 45 + seed as u32 % 30);
         let mut outside = vec![false; image.len()];
         let mut queue = VecDeque::from([0]);
         outside[0] = true;
         while let Some(p) = queue.pop_front() {
-            let (x, y) = (p % area.stride, p / area.stride);
+            let (x, y) = (p % window.stride, p / window.stride);
             let mut reach = |n: usize| {
                 if image[n] == 0 && !outside[n] {
                     outside[n] = true;
@@ -189,16 +191,16 @@ fn holes_are_what_a_flood_from_outside_does_not_reach() {
                 reach(p - 1);
             }
             if y > 0 {
-                reach(p - area.stride);
+                reach(p - window.stride);
             }
-            if x + 1 < area.stride {
+            if x + 1 < window.stride {
                 reach(p + 1);
             }
-            if y + 1 < area.stride {
-                reach(p + area.stride);
+            if y + 1 < window.stride {
+                reach(p + window.stride);
             }
         }
-        fill_holes(&mut image, area, &mut Vec::new(), &mut Vec::new());
+        fill_holes(&mut image, window, &mut Vec::new(), &mut Vec::new());
         let expected: Vec<u8> = outside.iter().map(|&o| u8::from(!o)).collect();
         assert!(image == expected, "seed {seed}");
     }
@@ -209,7 +211,7 @@ fn flood_takes_pixels_by_level_then_age() {
     for seed in 0..60 {
         let mut dice = Dice::new(seed);
         let fg = foreground(seed, 30, 40, (3, -9));
-        let grid = Grid::new(fg.bounds(), 2);
+        let grid = Grid::new(fg.bounds(), 2, MPP);
         let mut energy = vec![255u8; grid.len];
         let mut label = vec![OUTSIDE; grid.len];
         let levels = 2 + dice.below(30);

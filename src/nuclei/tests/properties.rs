@@ -1,12 +1,10 @@
-//! What must hold for every map.
+//! Properties that hold for every map.
 
 use std::collections::BTreeSet;
 
 use super::*;
 use crate::nuclei::foreground::{quantise_distance, quantise_probability};
-use crate::nuclei::segment::{min_area_px, segment_or_cut};
-use crate::nuclei::stain::hematoxylin_eosin;
-use crate::nuclei::{CutRule, Extent};
+use crate::nuclei::segment::segment_or_cut;
 
 #[test]
 fn quantisation_rounds_and_saturates() {
@@ -111,7 +109,8 @@ fn a_moved_blob_gives_the_same_nuclei_moved() {
     }
 }
 
-/// Disjoint, inside the blob, of the least area, ordered, with sums that agree with a plain count.
+/// Asserts that nuclei are disjoint, inside the blob, not below the least area and ordered, and
+/// that their sums are those of their pixels. Returns all their pixels.
 fn assert_sound(nuclei: &[Nucleus], blob: &Foreground, min_px: u64) -> BTreeSet<(i32, i32)> {
     let index: std::collections::BTreeMap<_, _> = pixels(blob).into_iter().zip(0usize..).collect();
     let mut taken = BTreeSet::new();
@@ -129,12 +128,7 @@ fn assert_sound(nuclei: &[Nucleus], blob: &Foreground, min_px: u64) -> BTreeSet<
             (0..3).for_each(|t| sums[t] += u32::from(tp[t]));
             let most = tp.iter().max().unwrap();
             counts[tp.iter().position(|p| p == most).unwrap()] += 1;
-            let rgb = [blob.rgb[3 * i], blob.rgb[3 * i + 1], blob.rgb[3 * i + 2]];
-            let [h, e] = hematoxylin_eosin(rgb).map(i64::from);
-            (0..3).for_each(|c| stain.rgb[c] += u64::from(rgb[c]));
-            (stain.hematoxylin, stain.eosin) = (stain.hematoxylin + h, stain.eosin + e);
-            stain.hematoxylin_sq += (h * h) as u64;
-            stain.eosin_sq += (e * e) as u64;
+            stain.add(&blob.rgb[3 * i..3 * i + 3]);
         }
         assert_eq!(nucleus.np_sum, np);
         assert_eq!(nucleus.prob_sums, sums);
@@ -171,7 +165,7 @@ fn nuclei_divide_their_blob() {
             }
             assert!(nuclei.iter().all(|n| !n.cut));
         }
-        assert!(small > 0, "blobs under the least area were tested");
+        assert!(small > 0, "blobs below the least area were tested");
     }
 }
 
@@ -219,7 +213,7 @@ fn giant_blobs_are_cut_along_the_fixed_grid() {
     let params = constants(EnergyRule::Eigen);
     let nuclei = segment_or_cut(&blob, Extent::Whole, &params, MPP, cut(2000));
     let taken = assert_sound(&nuclei, &blob, 8);
-    // Only scraps under the least area may be lost at the grid.
+    // Only scraps below the least area may be lost at the grid.
     assert!(taken.len() * 100 >= blob.len() * 97);
     for nucleus in &nuclei {
         assert!(nucleus.cut);
@@ -246,7 +240,14 @@ fn without_markers_the_blob_is_one_nucleus() {
 }
 
 #[test]
-fn least_area_is_a_length_not_a_count() {
+fn least_area_is_given_in_um2() {
+    let min_area_px = |min_area_um2: f32, mpp: [f64; 2]| {
+        let params = PostprocParams {
+            min_area_um2,
+            ..PostprocParams::default()
+        };
+        params.min_area_px(mpp)
+    };
     assert_eq!(min_area_px(2.0, [0.25, 0.25]), 32);
     assert_eq!(min_area_px(2.0, [0.5, 0.5]), 8);
     assert_eq!(min_area_px(2.0, [0.2508, 0.2508]), 32);
@@ -279,7 +280,7 @@ fn odd_constants_do_not_panic() {
     }
 }
 
-/// Two columns of 4 x 2 marker pixels in a blob of 20: as small as two nuclei of 8 px can be.
+/// Two columns of 4 x 2 marker pixels in a blob of 20: nuclei can hardly be smaller.
 #[test]
 fn the_smallest_pair_is_told_apart() {
     let h = [-1.0, 0.0, 1.0, -1.0, 1.0];

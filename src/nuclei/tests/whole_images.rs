@@ -1,6 +1,8 @@
-//! Whole 1000 x 1000 maps made by tests/fixtures/make_postproc.py with `--whole`: agreement with the oracle, and speed.
+//! Whole 1000 x 1000 maps of `tests/fixtures/make_postproc.py --whole`: agreement with the oracle,
+//! and speed.
 //!
-//! `WSI_NUCLEI_WHOLE_MAPS=FOLDER cargo test --release nuclei::tests::whole_images -- --ignored --nocapture`
+//! `WSI_NUCLEI_WHOLE_MAPS=FOLDER cargo test --release nuclei::tests::whole_images -- --ignored
+//! --nocapture`
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -44,7 +46,8 @@ fn whole_maps() -> Vec<(String, PredictionMap, Vec<u32>)> {
     paths.into_iter().map(read).collect()
 }
 
-/// Instances of `expected` that `found` has pixel for pixel, and their number.
+/// The number of instances of `expected` that `found` has pixel for pixel, and the number of
+/// instances.
 fn identical(expected: &[u32], found: &[u32]) -> (usize, usize) {
     let count = *expected.iter().max().unwrap_or(&0) as usize;
     let mut partner = vec![None; count + 1];
@@ -85,7 +88,7 @@ fn reference_rules_on_whole_images() {
 
 #[test]
 #[ignore = "a timing, for a release build"]
-fn milliseconds_a_megapixel() {
+fn milliseconds_per_megapixel() {
     for (name, mut map, _) in whole_maps() {
         map.types = 5;
         map.tp = vec![0.2; 5 * map.np.len()];

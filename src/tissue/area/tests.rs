@@ -24,7 +24,7 @@ fn tissue_is_widened_by_16_um() {
     assert!((area.tissue_mm2() - 64e-6).abs() < 1e-12);
 }
 
-/// Against a plain search through all cells.
+/// Against a search through all cells.
 #[test]
 fn sums_agree_with_a_search() {
     let mut state = 1u64;
@@ -71,7 +71,8 @@ fn mask_and_regions_and_box_must_have_something_in_common() {
             [left, bottom],
         ]]
     };
-    // Widened tissue is 1536..1696. The region starts at 1700: the box meets both, but not where they meet.
+    // Widened tissue is 1536..1696. `beside` starts at 1700: the box meets both, but they do not
+    // meet.
     let rect = [1500.0, 1500.0, 1800.0, 1800.0];
     let tissue = Area::new(mask(&[(50, 50)]), SIZE, MPP);
     let beside = Regions::from_polygons(&[square(1700.0, 1500.0, 300.0)]);
@@ -93,7 +94,7 @@ fn mask_and_regions_and_box_must_have_something_in_common() {
             .within_box([1695.0, 0.0, 3200.0, 3200.0])
             .meets(rect)
     );
-    // Region and box meet only beyond the tissue.
+    // Within the first box, the region lies beyond the tissue.
     let both = tissue.clone().within(over.clone());
     assert!(
         !both

@@ -1,20 +1,25 @@
-//! A mask as one byte a pixel with an empty rim: what can be counted by looking at a pixel's neighbours.
+//! A mask as one byte per pixel with an empty rim, and the measures that depend on neighbouring
+//! pixels.
 //!
-//! In: mask bits, or the first and last pixel of each row. Out: area, perimeter, Euler number, filled area. Never
-//! knows about units.
+//! In: mask bits, or the first and last pixel of each row. Out: perimeter, Euler number, filled
+//! area, in px. Never knows about units.
 
 use std::f64::consts::SQRT_2;
 
-/// `width * height` pixels inside a rim of one empty pixel, so that no neighbour falls outside.
+use crate::geometry::Rect;
+use crate::nuclei::mask_runs;
+
+/// `width * height` pixels inside a rim of one empty pixel, so that every pixel has all its
+/// neighbours.
 #[derive(Debug, Clone)]
-pub struct Grid {
+pub struct MaskImage {
     pub width: usize,
     pub height: usize,
-    /// `(width + 2) * (height + 2)`, row by row, 1 = inside.
+    /// `[height + 2, width + 2]`, row by row, 1 = inside.
     cells: Vec<u8>,
 }
 
-impl Grid {
+impl MaskImage {
     fn empty(width: usize, height: usize) -> Self {
         Self {
             width,
@@ -23,30 +28,26 @@ impl Grid {
         }
     }
 
-    /// From bits row by row, least significant first (the layout of [`Nucleus::mask`](crate::nuclei::Nucleus));
-    /// bits that `mask` lacks count as 0.
+    /// From bits in the layout of [`Nucleus::mask`](crate::nuclei::Nucleus); bits that `mask` lacks
+    /// count as 0.
     pub fn from_bits(mask: &[u8], width: usize, height: usize) -> Self {
-        let mut grid = Self::empty(width, height);
-        let mut bit = 0;
-        for y in 0..height {
-            for cell in grid.row_mut(y) {
-                *cell = mask.get(bit / 8).map_or(0, |byte| byte >> (bit % 8) & 1);
-                bit += 1;
-            }
+        let mut image = Self::empty(width, height);
+        for run in mask_runs(mask, Rect::new(0, 0, width as i32, height as i32)) {
+            image.row_mut(run.y as usize)[run.x0 as usize..run.x1 as usize].fill(1);
         }
-        grid
+        image
     }
 
-    /// Row `y` filled from its first to its last pixel; `None` leaves it empty.
+    /// From the first and last pixel of each row, filled between them; `None` for an empty row.
     pub fn from_extents(extents: &[Option<[i32; 2]>], width: usize) -> Self {
-        let mut grid = Self::empty(width, extents.len());
+        let mut image = Self::empty(width, extents.len());
         for (y, extent) in extents.iter().enumerate() {
             if let Some([first, last]) = *extent {
                 let span = first.max(0) as usize..(last + 1).clamp(0, width as i32) as usize;
-                grid.row_mut(y)[span].fill(1);
+                image.row_mut(y)[span].fill(1);
             }
         }
-        grid
+        image
     }
 
     fn stride(&self) -> usize {
@@ -76,11 +77,11 @@ impl Grid {
             .collect()
     }
 
-    /// Length of the outline, px: border pixels (inside, with an outside neighbour among 4) weighted by how many
-    /// border pixels surround them.
+    /// Length of the outline, px: the sum over border pixels (inside, with one of 4 neighbours
+    /// outside) of a weight that depends on the border pixels around them.
     ///
-    /// Source: Benkrid and Crookes, "Design and FPGA implementation of a perimeter estimator", as in
-    /// `skimage.measure.perimeter(neighborhood=4)`.
+    /// Source: Benkrid and Crookes, "Design and FPGA implementation of a perimeter estimator", as
+    /// in `skimage.measure.perimeter(neighborhood=4)`.
     pub fn perimeter(&self) -> f64 {
         let stride = self.stride();
         let mut border = vec![0u8; self.cells.len()];
@@ -120,7 +121,8 @@ impl Grid {
 
     /// Objects (8-connected) minus holes, counted over the 2 x 2 windows.
     ///
-    /// Source: Ohser, Nagel and Schladitz 2002, as in `skimage.measure.euler_number(connectivity=2)`.
+    /// Source: Ohser, Nagel and Schladitz 2002, as in
+    /// `skimage.measure.euler_number(connectivity=2)`.
     pub fn euler_number(&self) -> i32 {
         let stride = self.stride();
         let mut euler = 0;
@@ -138,8 +140,9 @@ impl Grid {
         euler
     }
 
-    /// Pixels inside once holes are filled; a hole is background that no 8-connected way leads out of (`scipy`'s
-    /// `binary_fill_holes` with a full 3 x 3 structure, as scikit-image calls it).
+    /// Number of pixels inside after holes are filled. A hole is background that is not 8-connected
+    /// to the outside: `scipy`'s `binary_fill_holes` with a full 3 x 3 structure, as scikit-image
+    /// calls it.
     pub fn filled_area(&self) -> usize {
         let stride = self.stride();
         let mut cells = self.cells.clone();
@@ -169,24 +172,25 @@ impl Grid {
 mod tests {
     use super::*;
 
-    fn grid(rows: &[&str]) -> Grid {
+    fn image(rows: &[&str]) -> MaskImage {
         let width = rows[0].len();
-        let mut grid = Grid::empty(width, rows.len());
+        let mut image = MaskImage::empty(width, rows.len());
         for (y, row) in rows.iter().enumerate() {
-            for (cell, c) in grid.row_mut(y).iter_mut().zip(row.bytes()) {
+            for (cell, c) in image.row_mut(y).iter_mut().zip(row.bytes()) {
                 *cell = u8::from(c == b'#');
             }
         }
-        grid
+        image
     }
 
     #[test]
     fn a_hole_that_leaks_over_a_corner_is_no_hole_to_filling_but_one_to_euler() {
-        let leaky = grid(&["####", "#..#", "#.#.", "###."]);
-        // 8-connected object, 4-connected background: the ring is closed for Euler, open for filling.
+        let leaky = image(&["####", "#..#", "#.#.", "###."]);
+        // 8-connected object, 4-connected background: the ring is closed for Euler, open for
+        // filling.
         assert_eq!(leaky.euler_number(), 0);
         assert_eq!(leaky.filled_area(), 11);
-        let tight = grid(&["####", "#..#", "####"]);
+        let tight = image(&["####", "#..#", "####"]);
         assert_eq!(tight.euler_number(), 0);
         assert_eq!(tight.filled_area(), 12);
     }
@@ -194,9 +198,9 @@ mod tests {
     #[test]
     fn bits_and_extents_agree_on_a_convex_mask() {
         let extents = [Some([1, 2]), Some([0, 3]), None];
-        let grid = Grid::from_extents(&extents, 4);
-        assert_eq!(grid.extents(), extents);
-        let bits = Grid::from_bits(&[0b1111_0110, 0], 4, 3);
-        assert_eq!(bits.cells, grid.cells);
+        let image = MaskImage::from_extents(&extents, 4);
+        assert_eq!(image.extents(), extents);
+        let bits = MaskImage::from_bits(&[0b1111_0110, 0], 4, 3);
+        assert_eq!(bits.cells, image.cells);
     }
 }
