@@ -36,7 +36,7 @@ pub fn main(mut args: PlanArgs) -> Result<(), Failure> {
     let config = RunConfig::resolve(args.settings, args.config.as_deref(), |name| {
         std::env::var_os(name)
     })?;
-    let slides = inputs::from_paths(&[args.slide], false, inputs::SLIDE_EXTENSIONS, &config)?;
+    let slides = inputs::from_paths(&[args.slide], false, inputs::slide_extensions(), &config)?;
     let [slide] = slides.as_slice() else {
         return Err(Failure::usage(
             "name one slide: a plan is made for one at a time",

@@ -93,7 +93,7 @@ pub fn main(args: RunArgs) -> Result<(), Failure> {
         None => inputs::from_paths(
             &args.slides,
             args.recursive,
-            inputs::SLIDE_EXTENSIONS,
+            inputs::slide_extensions(),
             &config,
         )?,
     };

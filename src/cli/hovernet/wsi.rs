@@ -31,7 +31,7 @@ pub fn main(args: &HovernetArgs) -> Result<(), Failure> {
     }
     let config = args.settings()?;
     let folder = std::slice::from_ref(&args.input_dir);
-    let mut slides = inputs::from_paths(folder, false, inputs::SLIDE_EXTENSIONS, &config)?;
+    let mut slides = inputs::from_paths(folder, false, inputs::slide_extensions(), &config)?;
     if let Some(stem) = &args.only {
         children::die_with_parent();
         slides.retain(|slide| &slide.stem == stem);
