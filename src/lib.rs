@@ -5,7 +5,9 @@
 
 pub mod config;
 pub mod digest;
+#[cfg(feature = "torch")]
 pub mod doctor;
+#[cfg(feature = "torch")]
 pub mod eval;
 pub mod features;
 pub mod geometry;
@@ -23,5 +25,6 @@ pub mod slide;
 pub mod stitch;
 pub mod store;
 pub mod tissue;
+#[cfg(feature = "torch")]
 pub mod train;
 pub mod view;

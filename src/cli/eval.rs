@@ -9,6 +9,7 @@ use wsi_nuclei::eval::annotation::Annotation;
 use wsi_nuclei::eval::report::{self, Figure, Scores};
 use wsi_nuclei::eval::scores::{SetScores, by_group, difference, of_image};
 use wsi_nuclei::eval::{folders, held_out};
+use wsi_nuclei::model::Device;
 use wsi_nuclei::model::library::Library;
 use wsi_nuclei::model::{Model, ModelSpec, Tta};
 use wsi_nuclei::report::overlay::{draw_ids, draw_points, side_by_side};
@@ -133,7 +134,7 @@ fn of_models(args: &EvalArgs, root: &Path) -> Result<(), Failure> {
     let mut all = Vec::new();
     for name in &args.model {
         let folder = Library::from_env().open(name).map_err(Failure::usage)?;
-        let mut model = folder.load(tch::Device::Cpu).map_err(Failure::usage)?;
+        let mut model = folder.load(Device::Cpu).map_err(Failure::usage)?;
         model.tta = args.tta;
         let scores = held_out::score(&model, &sets).map_err(Failure::slides)?;
         if args.record {

@@ -10,13 +10,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use tch::Device;
 use wsi_nuclei::config::{
     Auto, Count, DeviceChoice, MaskChoice, Mpp, PostprocRules, RunConfig, Settings,
 };
 use wsi_nuclei::import::type_info;
 use wsi_nuclei::model::library::Library;
-use wsi_nuclei::model::{Architecture, Model, ModelFolder, TypeInfo, device};
+use wsi_nuclei::model::{Architecture, Device, Model, ModelFolder, TypeInfo, device};
 use wsi_nuclei::nuclei::Nucleus;
 
 use super::Failure;

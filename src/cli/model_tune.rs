@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use wsi_nuclei::model::ModelFolder;
+use wsi_nuclei::model::{Device, ModelFolder};
 use wsi_nuclei::train::config::TrainConfig;
 use wsi_nuclei::train::tune::Tuned;
 use wsi_nuclei::train::{data, package, tune};
@@ -34,7 +34,7 @@ pub fn main(args: &TuneArgs) -> Result<(), Failure> {
     let config = TrainConfig::read(&args.config).map_err(Failure::usage)?;
     let folder = ModelFolder::open(&args.model).map_err(Failure::usage)?;
     tch::set_num_threads(1);
-    let model = folder.load(tch::Device::Cpu).map_err(Failure::usage)?;
+    let model = folder.load(Device::Cpu).map_err(Failure::usage)?;
     let sets = data::load(&config, &args.data).map_err(Failure::slides)?;
     let tuned = tune::tune(&model, &sets, args.keep_constants).map_err(Failure::slides)?;
     print(&page(&tuned)?)?;

@@ -4,11 +4,10 @@
 
 use std::sync::Arc;
 
-use tch::Device;
 use wsi_nuclei::config::{DeviceChoice, RunConfig};
 use wsi_nuclei::machine::{libtorch, openslide};
 use wsi_nuclei::model::library::Library;
-use wsi_nuclei::model::{Model, ModelError, Tta, device};
+use wsi_nuclei::model::{Device, Model, ModelError, Tta, device};
 use wsi_nuclei::output::run_json::Engine;
 
 use super::Failure;
@@ -46,7 +45,7 @@ impl Models {
             version: env!("CARGO_PKG_VERSION").into(),
             libtorch: libtorch().version,
             openslide: openslide().version,
-            device: device_name(self.device),
+            device: self.device.to_string(),
             precision: "f32".into(),
             threads: config.threads,
         }
@@ -78,13 +77,4 @@ impl Models {
 pub fn first_device(choice: &DeviceChoice) -> Result<Device, Failure> {
     let devices = device::resolve(choice).map_err(Failure::slides)?;
     Ok(devices.first().copied().unwrap_or(Device::Cpu))
-}
-
-/// A device as run.json names it.
-pub fn device_name(device: Device) -> String {
-    match device {
-        Device::Cpu => "cpu".into(),
-        Device::Cuda(index) => format!("cuda:{index}"),
-        other => format!("{other:?}").to_lowercase(),
-    }
 }

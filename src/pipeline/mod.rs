@@ -22,7 +22,7 @@ use crossbeam_channel::RecvTimeoutError;
 
 pub use prepare::{Prepared, grid_of, prepare};
 
-use crate::model::{Model, ModelError, device};
+use crate::model::{Device, Model, ModelError, device};
 use crate::nuclei::{Foreground, segment_extent};
 use crate::output::SlideResult;
 use crate::output::run_json::StageReport;
@@ -124,7 +124,7 @@ pub fn run(
     let ours: Vec<usize> = (0..plan.tiles.len())
         .filter(|&place| shard.is_none_or(|shard| shard.has(place)))
         .collect();
-    let numerics = crate::machine::numerics(model.device != tch::Device::Cpu);
+    let numerics = crate::machine::numerics(model.device != Device::Cpu);
     let (todo, kinds) = unfinished(&plan, &ours, store)?;
     if !mix_devices {
         refuse_other_hardware(&kinds, &numerics)?;

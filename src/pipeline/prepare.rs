@@ -14,7 +14,7 @@ use super::PipelineError;
 use super::budget::{self, Budget, Resources};
 use crate::config::{MaskChoice, RunConfig, Shard, SlideConfig};
 use crate::digest::hex;
-use crate::model::{Model, ModelSpec};
+use crate::model::{Device, Model, ModelSpec};
 use crate::nuclei::PostprocParams;
 use crate::plan::{PatchGrid, Plan};
 use crate::slide::blocks::ProcImage;
@@ -102,7 +102,7 @@ pub fn prepare(
             .memory_bytes
             .unwrap_or_else(budget::default_memory_bytes),
         threads: run.threads,
-        on_gpu: model.device != tch::Device::Cpu,
+        on_gpu: model.device != Device::Cpu,
     };
     let budget = budget::divide(resources, &model.spec, &plan)?;
     let identity = identity(&info, model, &frames, level, &grid, &area_sha256);

@@ -11,6 +11,7 @@ pub mod blocks;
 mod cache;
 mod error;
 pub mod frames;
+#[cfg(feature = "openslide")]
 mod identity;
 pub mod level;
 pub mod mpp;
@@ -95,6 +96,7 @@ enum Resolution {
     /// A microscope wrote it.
     Microscope,
     /// A microscope wrote it if it is at most so many µm/px; a coarser one is a printer's.
+    #[cfg_attr(not(feature = "openslide"), expect(dead_code))]
     MicroscopeUpTo(f64),
     /// It is meant for printing: it says nothing about the tissue.
     Printer,
@@ -219,5 +221,5 @@ fn check_file(path: &Path) -> Result<(), SlideError> {
 
 #[cfg(test)]
 pub(crate) mod testing;
-#[cfg(test)]
+#[cfg(all(test, feature = "openslide"))]
 mod tests;

@@ -42,7 +42,6 @@ fn what_is_no_slide_is_named_with_a_cure() {
 }
 
 #[test]
-#[cfg(feature = "openslide")]
 fn folders_are_searched_for_the_extensions_of_all_readers() {
     assert_eq!(
         slide_extensions().join(" "),

@@ -93,6 +93,7 @@ fn odd_pyramid_has_no_seams_and_no_tiling() {
 }
 
 #[test]
+#[cfg(feature = "openslide")]
 fn real_pixels_at_both_directions() {
     let Some(path) = shared("slides/CMU-1-Small-Region.svs") else {
         return;
