@@ -1,5 +1,5 @@
-//! Writes the folders of libtorch and OpenSlide into the binary (rpath), so that it starts from any directory without
-//! an environment variable, and embeds the default model where weights/default holds one.
+//! Writes the folders of libtorch and OpenSlide into the binary (rpath), so that it starts from any directory
+//! without an environment variable, and embeds the default model where weights/default holds one.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed=WSI_NUCLEI_OPENSLIDE_LIB");
     // An installed copy finds its libraries beside itself; a built one where they were at build time.
     rpath("$ORIGIN/../lib");
-    if let Ok(libtorch) = env::var("LIBTORCH") {
+    let folder = |feature: &str, variable: &str| {
+        let is_on = env::var_os(format!("CARGO_FEATURE_{feature}")).is_some();
+        env::var(variable).ok().filter(|_| is_on)
+    };
+    if let Some(libtorch) = folder("TORCH", "LIBTORCH") {
         rpath(&Path::new(&libtorch).join("lib").display().to_string());
     }
-    if let Ok(openslide) = env::var("WSI_NUCLEI_OPENSLIDE_LIB") {
+    if let Some(openslide) = folder("OPENSLIDE", "WSI_NUCLEI_OPENSLIDE_LIB") {
         rpath(&openslide);
     }
-    // torch-sys names libtorch_cuda.so where it exists; what no symbol needs must not be loaded.
+    // torch-sys names libtorch_cuda.so where it exists; a library that no symbol needs must not be loaded.
     println!("cargo:rustc-link-arg=-Wl,--as-needed");
     embed_default_model()
 }

@@ -1,13 +1,13 @@
-//! SHA-256 as text. In: bytes, or the digest of a stream. Out: lower-case hex.
+//! SHA-256 as text. In: bytes, or a digest. Out: lower-case hexadecimal digits.
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of `bytes`.
+/// SHA-256 of `bytes`, in hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// Two digits a byte.
+/// Two lower-case digits per byte.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

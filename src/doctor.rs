@@ -1,7 +1,7 @@
 //! What this machine has, and what would make it faster.
 //!
-//! In: nothing but the machine. Out: a [`Doctor`] to print or to serialise. Changes nothing, needs no slide and never
-//! fails: what cannot be found out is said so.
+//! In: nothing but the machine. Out: a [`Doctor`] to print or to serialise. Changes nothing, needs no slide
+//! and never fails: a fact that cannot be found out is reported as unknown.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::machine::{self, Cpu, Library, Memory, field};
 use crate::model::{ModelSpec, device, library};
 
-/// Everything `doctor` tells.
+/// Everything that `doctor` shows.
 #[derive(Debug, Clone, Serialize)]
 pub struct Doctor {
     pub version: &'static str,
@@ -20,24 +20,26 @@ pub struct Doctor {
     pub libtorch: Library,
     pub openslide: Library,
     pub cuda: Cuda,
-    /// Name, µm/px and types of the model in the binary.
     pub embedded_model: Option<EmbeddedModel>,
-    /// Each a sentence that names what to do.
+    /// Sentences, each of which names what to do.
     pub hints: Vec<String>,
 }
 
+/// The GPUs.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cuda {
     /// Usable GPUs.
     pub devices: Vec<String>,
-    /// Why there are none.
+    /// Why no GPU can be used.
     pub reason: Option<String>,
 }
 
+/// The model in the binary.
 #[derive(Debug, Clone, Serialize)]
 pub struct EmbeddedModel {
     pub name: String,
     pub architecture: &'static str,
+    /// µm per proc px.
     pub mpp: f64,
     pub types: Vec<String>,
 }
@@ -72,7 +74,7 @@ fn cuda() -> Cuda {
     }
 }
 
-/// `cuda:0 NVIDIA …`, the name as the driver tells it where the order is the driver's own.
+/// `cuda:0 NVIDIA …`: with the driver's name of the GPU where CUDA counts GPUs in the driver's order.
 fn gpu_name(index: usize) -> String {
     let visible = std::env::var_os("CUDA_VISIBLE_DEVICES").is_some();
     let name = (!visible)
@@ -109,7 +111,7 @@ fn embedded(spec: ModelSpec) -> EmbeddedModel {
     }
 }
 
-/// What would make this machine faster, or lets it do its work at all.
+/// What would make this machine faster, or make it work at all.
 fn hints(doctor: &Doctor, debug_build: bool, driver: bool) -> Vec<String> {
     let mut hints = Vec::new();
     let mut hint = |condition: bool, text: String| {
@@ -147,11 +149,15 @@ fn hints(doctor: &Doctor, debug_build: bool, driver: bool) -> Vec<String> {
     let no_gpu = doctor.cuda.devices.is_empty();
     hint(
         no_gpu && driver,
-        "there is an NVIDIA driver but CUDA does not work (reason above): a GPU is 50 to 100 times faster than a core".into(),
+        "there is an NVIDIA driver but CUDA does not work (reason above): \
+         a GPU is 50 to 100 times faster than a core"
+            .into(),
     );
     hint(
         no_gpu && !driver,
-        "no GPU: large networks (hovernet-fast) take minutes a mm² here; the small default model is made for CPUs".into(),
+        "no GPU: large networks (hovernet-fast) take minutes a mm² here; \
+         the small default model is made for CPUs"
+            .into(),
     );
     hint(
         doctor.embedded_model.is_none(),

@@ -6,7 +6,9 @@
 #[doc(hidden)]
 pub mod cli;
 pub mod digest;
+#[cfg(feature = "torch")]
 pub mod doctor;
+#[cfg(feature = "torch")]
 pub mod eval;
 pub mod features;
 pub mod geometry;
@@ -26,5 +28,6 @@ pub mod slide;
 pub mod stitch;
 pub mod store;
 pub mod tissue;
+#[cfg(feature = "torch")]
 pub mod train;
 pub mod view;

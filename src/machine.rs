@@ -1,29 +1,31 @@
 //! The machine: its CPU, its memory limit, its libraries.
 //!
-//! In: nothing but the system. Out: plain facts. The lowest floor of the house: it knows nothing of slides or models,
-//! changes nothing and never fails; what cannot be found out is left empty.
+//! In: nothing but the system. Out: plain facts. Knows nothing of slides or models, changes nothing and never
+//! fails: a fact that cannot be found out is left empty.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+/// The processor.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cpu {
     pub model: String,
     /// Logical cores of the machine.
     pub cores: usize,
-    /// Cores that this process may use: affinity and cgroup quota counted in.
+    /// Logical cores that this process may use, by affinity and cgroup quota.
     pub usable_cores: usize,
     /// Vector instructions that matter here, best last.
     pub instructions: Vec<&'static str>,
 }
 
+/// Main memory.
 #[derive(Debug, Clone, Serialize)]
 pub struct Memory {
     pub total_bytes: Option<u64>,
     pub available_bytes: Option<u64>,
-    /// The least limit of the cgroups that this process is in (container, Slurm job).
+    /// The lowest limit of the cgroups that this process is in (container, Slurm job).
     pub cgroup_limit_bytes: Option<u64>,
 }
 
@@ -34,7 +36,7 @@ pub struct Library {
     pub path: Option<PathBuf>,
 }
 
-/// The memory that this process can count on, bytes: the cgroup's limit or the machine's total, whichever is less.
+/// The memory that this process can count on, bytes: the lower of the cgroup's limit and the machine's total.
 pub fn memory_limit_bytes() -> Option<u64> {
     let memory = memory();
     memory
@@ -44,15 +46,16 @@ pub fn memory_limit_bytes() -> Option<u64> {
         .min()
 }
 
-/// The most memory this process has held so far, where the system says so (Linux).
+/// The most memory that this process has held so far, bytes, where the system says so (Linux).
 pub fn peak_memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
 }
 
-/// What the last bits of a result depend on: kind of device, instruction set, libtorch, OpenSlide. Recorded with each tile.
+/// What the last bits of a result depend on: kind of device, instruction set, libtorch, OpenSlide. Recorded
+/// with each tile.
 pub fn numerics(on_gpu: bool) -> String {
     let device = match on_gpu {
         false => {
@@ -135,7 +138,7 @@ fn kib(meminfo: &str, name: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// The least memory limit on the way from this process's cgroup up to the root, versions 1 and 2.
+/// The lowest memory limit from this process's cgroup up to the root; cgroup versions 1 and 2.
 fn cgroup_limit(root: &Path, groups: &str) -> Option<u64> {
     groups
         .lines()
@@ -158,13 +161,27 @@ fn cgroup_limit(root: &Path, groups: &str) -> Option<u64> {
         .min()
 }
 
-/// A limit file's bytes; `None` for "max" and for version 1's "no limit" near 2^63.
+/// The bytes that a limit file states; `None` for "max", and for version 1's "no limit" near 2^63.
 fn limit_of(file: &Path) -> Option<u64> {
     let bytes: u64 = fs::read_to_string(file).ok()?.trim().parse().ok()?;
     (bytes < 1 << 60).then_some(bytes)
 }
 
+/// Version of a library that was left out when this program was built.
+#[cfg(not(all(feature = "torch", feature = "openslide")))]
+const NOT_BUILT: &str = "not in this build";
+
 /// The libtorch in use.
+#[cfg(not(feature = "torch"))]
+pub fn libtorch() -> Library {
+    Library {
+        version: NOT_BUILT.into(),
+        path: None,
+    }
+}
+
+/// The libtorch in use.
+#[cfg(feature = "torch")]
 pub fn libtorch() -> Library {
     // A call into libtorch, so that the linker cannot leave it out.
     let _ = tch::get_num_threads();
@@ -181,6 +198,7 @@ pub fn libtorch() -> Library {
 }
 
 /// The version that a libtorch folder states: `build-version` in an archive, `version.py` in a wheel.
+#[cfg(feature = "torch")]
 fn libtorch_version(folder: &Path) -> Option<String> {
     if let Ok(version) = fs::read_to_string(folder.join("build-version")) {
         return Some(version.trim().to_string());
@@ -193,6 +211,16 @@ fn libtorch_version(folder: &Path) -> Option<String> {
 }
 
 /// The OpenSlide in use.
+#[cfg(not(feature = "openslide"))]
+pub fn openslide() -> Library {
+    Library {
+        version: NOT_BUILT.into(),
+        path: None,
+    }
+}
+
+/// The OpenSlide in use.
+#[cfg(feature = "openslide")]
 pub fn openslide() -> Library {
     let version = openslide_rs::OpenSlide::version();
     Library {
@@ -203,7 +231,7 @@ pub fn openslide() -> Library {
 
 /// Path of a shared library that this process has loaded, by the start of its file name.
 pub fn loaded_library(name: &str) -> Option<PathBuf> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
     maps.lines().find_map(|line| {
         let path = Path::new(line.get(line.find('/')?..)?);
         let file = path.file_name()?.to_str()?;
@@ -242,6 +270,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "torch")]
     fn libtorch_states_its_version_in_two_ways() {
         let scratch = tempfile::tempdir().unwrap();
         assert_eq!(libtorch_version(scratch.path()), None);

@@ -1,4 +1,4 @@
-//! NumPy's .npy files from anywhere. In: a path. Out: an open file whose header can be believed to be one.
+//! NumPy's .npy files, also hostile ones. In: a path. Out: an open file with a header of plausible length.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
@@ -6,13 +6,13 @@ use std::path::Path;
 
 use npyz::NpyFile;
 
-/// Longest header taken, bytes: NumPy's own have a hundred, and the reader asks for all of it at once.
-const MOST_HEADER_BYTES: u32 = 1 << 20;
+/// Longest header that is read, bytes. NumPy's own have about a hundred; npyz allocates all of it at once.
+const MAX_HEADER_BYTES: u32 = 1 << 20;
 
-/// Opens `path`.
+/// Opens the .npy file at `path`.
 ///
 /// # Errors
-/// What the system says, or `InvalidData` for what is no .npy or has a header longer than 1 MiB.
+/// What the system says, or `InvalidData` for another format or a header longer than 1 MiB.
 pub fn open(path: &Path) -> io::Result<NpyFile<BufReader<File>>> {
     let mut file = File::open(path)?;
     let mut start = [0; 12];
@@ -23,7 +23,7 @@ pub fn open(path: &Path) -> io::Result<NpyFile<BufReader<File>>> {
         (12, _) => u32::from_le_bytes([start[8], start[9], start[10], start[11]]),
         _ => 0,
     };
-    if length > MOST_HEADER_BYTES {
+    if length > MAX_HEADER_BYTES {
         let reason = format!("its header says that it has {length} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }

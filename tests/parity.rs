@@ -13,7 +13,7 @@ use wsi_nuclei::eval::annotation::Annotation;
 use wsi_nuclei::eval::scores;
 use wsi_nuclei::features::shape;
 use wsi_nuclei::model::hovernet::{HoverNet, Mode};
-use wsi_nuclei::model::{Network, torch_file};
+use wsi_nuclei::model::{Network, convert};
 use wsi_nuclei::nuclei::reference::segment_map;
 use wsi_nuclei::prediction::PredictionMap;
 
@@ -65,7 +65,7 @@ fn networks() {
         } else {
             Mode::Original
         };
-        let tensors = torch_file::read(&std::fs::read(&path).unwrap()).unwrap();
+        let (_, tensors) = convert::read(&path, None).unwrap();
         let network = HoverNet::from_tensors(mode, &tensors, Device::Cpu).unwrap();
         let at = |part: &str| folder.join(format!("{name}.{part}.npy"));
         let (shape, rgb) = npy::<u8>(&at("rgb"));

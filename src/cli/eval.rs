@@ -7,6 +7,7 @@ use crate::eval::annotation::Annotation;
 use crate::eval::report::{self, Figure, Scores};
 use crate::eval::scores::{SetScores, by_group, difference, of_image};
 use crate::eval::{folders, held_out};
+use crate::model::Device;
 use crate::model::library::Library;
 use crate::model::{Model, ModelSpec, Tta};
 use crate::report::overlay::{draw_ids, draw_points, side_by_side};
@@ -133,7 +134,7 @@ fn of_models(args: &EvalArgs, root: &Path) -> Result<(), Failure> {
     let mut all = Vec::new();
     for name in &args.model {
         let folder = Library::from_env().open(name).map_err(Failure::usage)?;
-        let mut model = folder.load(tch::Device::Cpu).map_err(Failure::usage)?;
+        let mut model = folder.load(Device::Cpu).map_err(Failure::usage)?;
         model.tta = args.tta;
         let scores = held_out::score(&model, &sets).map_err(Failure::slides)?;
         if args.record {

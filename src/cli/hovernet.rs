@@ -182,7 +182,7 @@ fn run_slides(args: &HovernetArgs) -> Result<(), Failure> {
     }
     let (mut config, terminal) = args.settings()?;
     let folder = std::slice::from_ref(&args.input_dir);
-    let mut slides = inputs::from_paths(folder, false, inputs::SLIDE_EXTENSIONS, &config)?;
+    let mut slides = inputs::from_paths(folder, false, inputs::slide_extensions(), &config)?;
     if let Some(stem) = &args.only {
         children::die_with_parent();
         keep_only(&mut slides, stem, &args.input_dir.display().to_string())?;

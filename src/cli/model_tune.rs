@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use crate::model::Device;
 use crate::model::ModelFolder;
 use crate::train::config::TrainConfig;
 use crate::train::tune::Tuned;
@@ -34,7 +35,7 @@ pub fn main(args: &TuneArgs) -> Result<(), Failure> {
     let config = TrainConfig::read(&args.config).map_err(Failure::usage)?;
     let folder = ModelFolder::open(&args.model).map_err(Failure::usage)?;
     tch::set_num_threads(1);
-    let model = folder.load(tch::Device::Cpu).map_err(Failure::usage)?;
+    let model = folder.load(Device::Cpu).map_err(Failure::usage)?;
     let sets = data::load(&config, &args.data).map_err(Failure::slides)?;
     let tuned = tune::tune(&model, &sets, args.keep_constants).map_err(Failure::slides)?;
     print(&page(&tuned)?)?;

@@ -34,7 +34,7 @@ pub fn main(mut args: PlanArgs) -> Result<(), Failure> {
     // Nothing is written, so nobody has to say where.
     args.settings.output.get_or_insert_with(PathBuf::new);
     let (config, _) = settings::resolve(args.settings, args.config.as_deref())?;
-    let slides = inputs::from_paths(&[args.slide], false, inputs::SLIDE_EXTENSIONS, &config)?;
+    let slides = inputs::from_paths(&[args.slide], false, inputs::slide_extensions(), &config)?;
     let [slide] = slides.as_slice() else {
         return Err(Failure::usage(
             "name one slide: a plan is made for one at a time",

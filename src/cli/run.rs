@@ -56,7 +56,7 @@ pub fn main(args: RunArgs) -> Result<(), Failure> {
             ));
         }
         None => {
-            let extensions = inputs::SLIDE_EXTENSIONS;
+            let extensions = inputs::slide_extensions();
             inputs::from_paths(&args.slides, args.recursive, extensions, &config)?
         }
     };

@@ -178,7 +178,7 @@ fn job(args: &TrainArgs) -> Result<TrainJob, Failure> {
         validate_every: args.validate_every.unwrap_or((args.steps / 10).max(1)),
         patience: args.patience,
         bf16: args.bf16,
-        device: first_device(&args.device)?,
+        device: first_device(&args.device)?.into(),
     })
 }
 

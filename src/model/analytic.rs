@@ -1,8 +1,9 @@
 //! np, h, v and tp straight from stain densities: the whole pipeline at slide scale without a network.
 //!
-//! In: RGB patches. Out: [`PredictionMap`]s that the usual post-processing turns into plausible nuclei. A pixel of a
-//! map depends on the pixels at most [`REACH_PX`] away and on nothing else, in integers, so neighbouring patches agree
-//! bit for bit. For tests and capacity planning, never for science: types are a colour rule.
+//! In: RGB patches. Out: [`PredictionMap`]s that the usual post-processing turns into plausible nuclei. A
+//! pixel of a map depends on the pixels at most [`REACH_PX`] away and on nothing else, in integers, so
+//! neighbouring patches agree bit for bit. For tests and capacity planning, never for science: types follow
+//! from the colour alone.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -15,21 +16,23 @@ use super::spec::{Architecture, ModelSpec, TypeInfo};
 use crate::nuclei::{EnergyRule, PostprocParams};
 use crate::prediction::PredictionMap;
 
-/// A map's pixel sees this far: two 3 x 3 means and the moments' window.
+/// How far a map's pixel sees: two 3 x 3 means and the moments' window.
 pub const REACH_PX: i32 = 2 + MOMENT_PX as i32;
 /// Half side of the window in which the centre of mass is taken, px.
 const MOMENT_PX: usize = 5;
-/// Natural-logarithm optical density is held in units of 1 / this.
+/// Units per optical density (natural logarithm).
 const OD_SCALE: f64 = 1024.0;
-/// Hematoxylin density where np is 0.5, and the width of its sigmoid.
+/// Hematoxylin density where np is 0.5.
 const NP_MIDDLE: f64 = 0.45;
+/// Width of np's sigmoid.
 const NP_WIDTH: f64 = 0.08;
-/// The same for "dark" against "pale".
+/// Hematoxylin density where "dark" and "pale" are equally likely.
 const DARK_MIDDLE: f64 = 0.75;
+/// Width of their sigmoid.
 const DARK_WIDTH: f64 = 0.08;
-/// Weights of the moments: np in units of 1 / this.
+/// Units per np of 1 in the weights of the moments.
 const MASS_SCALE: f64 = 1023.0;
-/// What stands for the weights' hash: raised whenever the rule changes.
+/// Its hash stands for that of weights. The number is raised whenever the rule changes.
 pub const RULE: &str = "analytic 1";
 
 /// The built-in model's description: 0.5 µm/px, 272 px in, 256 out, types dark and pale.
@@ -78,8 +81,8 @@ pub struct Analytic {
 }
 
 impl Analytic {
-    /// `margin_px` (at least [`REACH_PX`]) is cut off each side; every patch takes about `delay` longer: between half and
-    /// one and a half of it by its pixels, so that patches overtake each other.
+    /// `margin_px` (at least [`REACH_PX`]) is cut off each side. Every patch takes 0.5 to 1.5 times `delay`
+    /// longer, depending on its pixels, so that patches overtake each other.
     pub fn new(margin_px: usize, delay: Duration) -> Self {
         Self { margin_px, delay }
     }
@@ -109,11 +112,10 @@ fn unevenness(patch: &RgbImage) -> f64 {
 fn predict_patch(patch: &RgbImage, margin_px: usize) -> Result<PredictionMap, ModelError> {
     let (width, height) = (patch.width() as usize, patch.height() as usize);
     if margin_px < REACH_PX as usize || width <= 2 * margin_px || height <= 2 * margin_px {
-        return Err(ModelError::Input {
-            reason: format!(
-                "a patch of {width} x {height} px leaves nothing inside {margin_px} px of margin (at least {REACH_PX})"
-            ),
-        });
+        return Err(ModelError::input(format!(
+            "a patch of {width} x {height} px leaves nothing inside {margin_px} px of margin \
+             (at least {REACH_PX})"
+        )));
     }
     let density = Plane::hematoxylin(patch).sum3x3().sum3x3();
     let mass = Plane {
@@ -149,7 +151,7 @@ fn predict_patch(patch: &RgbImage, margin_px: usize) -> Result<PredictionMap, Mo
     })
 }
 
-/// What depends on the smoothed density alone, by density.
+/// np, the probability of "dark", and the moments' weight, by smoothed density.
 struct Tables {
     np: Vec<f32>,
     dark: Vec<f32>,
@@ -176,7 +178,7 @@ impl Tables {
     const STEP: i32 = 81;
     const LEN: usize = 2048;
 
-    /// The entry of a smoothed density; what is outside the table saturates.
+    /// The entry of a smoothed density. A density outside the table takes the nearest entry.
     fn index(density: i32) -> usize {
         (density / Self::STEP).clamp(0, Self::LEN as i32 - 1) as usize
     }
@@ -189,7 +191,7 @@ struct Plane {
 }
 
 impl Plane {
-    /// Hematoxylin density of each pixel, 1 / `OD_SCALE`.
+    /// Hematoxylin density of each pixel, in units of 1 / `OD_SCALE`.
     fn hematoxylin(patch: &RgbImage) -> Self {
         static OD: LazyLock<[[i32; 256]; 3]> = LazyLock::new(|| {
             hematoxylin_row().map(|weight| {
@@ -209,7 +211,7 @@ impl Plane {
         }
     }
 
-    /// Sums over 3 x 3 windows; the outermost pixels are wrong and lie outside what a map keeps.
+    /// Sums over 3 x 3 windows. The outermost pixels are wrong, but no map keeps them.
     fn sum3x3(&self) -> Self {
         let width = self.width;
         let rows: Vec<i32> = triples(&self.values, 1);
@@ -219,7 +221,7 @@ impl Plane {
     }
 }
 
-/// `values[i - step] + values[i] + values[i + step]`, 0 where one of them is missing.
+/// `values[i - step] + values[i] + values[i + step]`; 0 where one of the three is missing.
 fn triples(values: &[i32], step: usize) -> Vec<i32> {
     let mut sums = vec![0; values.len()];
     let middle = values.iter().skip(step).zip(values.iter().skip(2 * step));
@@ -229,7 +231,8 @@ fn triples(values: &[i32], step: usize) -> Vec<i32> {
     sums
 }
 
-/// h and v of the kept centre: where a pixel lies from the centre of mass of its window, scaled to about -1..1.
+/// h and v of the kept centre: a pixel's offset from the centre of mass of its window, scaled to about
+/// -1..1.
 fn moments(mass: &Plane, margin_px: usize) -> (Vec<f32>, Vec<f32>) {
     let (width, height) = (mass.width, mass.values.len() / mass.width);
     let (out_width, out_height) = (width - 2 * margin_px, height - 2 * margin_px);
@@ -270,14 +273,14 @@ fn moments(mass: &Plane, margin_px: usize) -> (Vec<f32>, Vec<f32>) {
     (h, v)
 }
 
-/// Minus the centre's offset, so that left of the centre is negative as in HoVer-Net's maps.
+/// Minus the offset of the centre of mass: negative to the left of the centre, as in HoVer-Net's maps.
 fn offset(moment: i64, total: i64) -> f32 {
     let scale = 2.0 / MOMENT_PX as f32;
     (-(moment as f32) / (total.max(1) as f32) * scale).clamp(-1.0, 1.0)
 }
 
-/// Weights of the three optical densities in hematoxylin's: the first column of the inverse of the unit-length stain
-/// vectors of Ruifrok and Johnston 2001 (hematoxylin, eosin, DAB).
+/// Weights of the three optical densities in the hematoxylin density: the first column of the inverse of the
+/// unit-length stain vectors of Ruifrok and Johnston 2001 (hematoxylin, eosin, DAB).
 fn hematoxylin_row() -> [f64; 3] {
     let unit = |stain: [f64; 3]| {
         let length = stain.iter().map(|x| x * x).sum::<f64>().sqrt();

@@ -1,13 +1,16 @@
-//! hover_net's checkpoints as models: what a file does not say is read from names and shapes.
+//! hover_net's checkpoints as models.
 //!
-//! In: a `.tar`, `.pth` or `.pt` that torch.save has written. Out: a [`ModelSpec`] and its tensors under hover_net's own names. Published
-//! files are known by their file names; the licence of others is whatever the user says.
+//! In: a `.tar`, `.pth` or `.pt` that torch.save wrote. Out: its tensors under hover_net's own names, and a
+//! [`ModelSpec`] inferred from their names and shapes. Published files are known by their file names; the
+//! licence of others is whatever the user says.
 
 use std::path::Path;
 
+use tch::Tensor;
+
 use super::error::ModelError;
 use super::hovernet;
-use super::spec::{Architecture, ModelSpec, TypeInfo};
+use super::spec::{Architecture, ModelSpec, TYPE_COLOURS, TypeInfo};
 use super::torch_file;
 use super::weights::Tensors;
 use crate::nuclei::PostprocParams;
@@ -44,7 +47,8 @@ const CONSEP: Names = &[
     ("spindle", [0, 114, 178]),
 ];
 
-/// What hover_net's authors published: part of the file name, data set, licence of the data and so of the weights.
+/// What hover_net's authors published: part of the file name, data set, licence of the data (and so of the
+/// weights), types.
 const PUBLISHED: [(&str, &str, &str, Names); 5] = [
     ("pannuke", "PanNuke", "CC BY-NC-SA 4.0", PANNUKE),
     ("monusac", "MoNuSAC", "CC BY-NC-SA 4.0", MONUSAC),
@@ -56,31 +60,31 @@ const PUBLISHED: [(&str, &str, &str, Names); 5] = [
 /// Reads the checkpoint at `path`.
 ///
 /// # Errors
-/// A file that torch.save has not written, content that is not allowed, tensors of another network.
+/// A file that torch.save did not write, content that is not allowed, tensors of another network.
 pub fn read(path: &Path, licence: Option<&str>) -> Result<(ModelSpec, Tensors), ModelError> {
-    let bytes = std::fs::read(path).map_err(|e| ModelError::Read {
-        path: path.to_path_buf(),
-        reason: e.to_string(),
-    })?;
-    let format = |reason: String| ModelError::Format {
-        path: path.to_path_buf(),
-        reason,
-    };
-    let tensors = torch_file::read(&bytes).map_err(format)?;
-    let tensors = hovernet::own_names(tensors.into_iter().collect());
-    let tensors: Tensors = tensors
+    let bytes = std::fs::read(path).map_err(|e| ModelError::read(path, e))?;
+    let arrays = torch_file::read(&bytes).map_err(|reason| ModelError::format(path, reason))?;
+    let tensors = arrays
         .into_iter()
         .filter(|(name, _)| !name.ends_with("num_batches_tracked"))
+        .map(|(name, array)| {
+            (
+                name,
+                Tensor::from_slice(&array.values).view(&array.shape[..]),
+            )
+        })
         .collect();
+    let tensors = hovernet::own_names(tensors);
     let stem = path
         .file_stem()
         .map_or("model".into(), |s| s.to_string_lossy().into_owned());
-    let spec = spec_of(&tensors, &stem, licence).map_err(format)?;
+    let spec =
+        infer_spec(&tensors, &stem, licence).map_err(|reason| ModelError::format(path, reason))?;
     Ok((spec, tensors))
 }
 
-/// model.toml of a network by its tensors; `stem` is the checkpoint's name.
-fn spec_of(tensors: &Tensors, stem: &str, licence: Option<&str>) -> Result<ModelSpec, String> {
+/// Infers model.toml from a network's tensors; `stem` is the checkpoint's name.
+fn infer_spec(tensors: &Tensors, stem: &str, licence: Option<&str>) -> Result<ModelSpec, String> {
     let size = |name: &str| tensors.get(name).map(|t| t.size());
     let kernel = size("decoder.np.u3.conva.weight").and_then(|s| s.last().copied());
     let (architecture, patch_in_px, patch_out_px) = match kernel {
@@ -106,7 +110,7 @@ fn spec_of(tensors: &Tensors, stem: &str, licence: Option<&str>) -> Result<Model
                 color: *color,
             })
             .collect(),
-        None => (0..types).map(numbered).collect(),
+        None => (0..types).map(numbered_type).collect(),
     };
     Ok(ModelSpec {
         name: stem.to_string(),
@@ -131,8 +135,9 @@ fn spec_of(tensors: &Tensors, stem: &str, licence: Option<&str>) -> Result<Model
     })
 }
 
-fn numbered(id: usize) -> TypeInfo {
-    let color = crate::report::overlay::TYPE_COLOURS[id % 8];
+/// A type whose name nobody knows.
+fn numbered_type(id: usize) -> TypeInfo {
+    let color = TYPE_COLOURS[id % TYPE_COLOURS.len()];
     match id {
         0 => TypeInfo {
             name: "background".into(),
@@ -149,7 +154,7 @@ fn numbered(id: usize) -> TypeInfo {
 mod tests {
     use super::*;
     use crate::model::hovernet::{Mode, parameters};
-    use tch::{Device, Kind, Tensor};
+    use tch::{Device, Kind};
 
     fn network(mode: Mode, types: i64) -> Tensors {
         parameters(mode, types, 8)
@@ -161,7 +166,7 @@ mod tests {
     #[test]
     fn mode_types_and_licence_are_inferred() {
         let of = |mode, types, stem: &str, licence| {
-            spec_of(&network(mode, types), stem, licence).unwrap()
+            infer_spec(&network(mode, types), stem, licence).unwrap()
         };
         let pannuke = of(Mode::Fast, 6, "hovernet_fast_pannuke_type_tf2pytorch", None);
         assert_eq!(pannuke.architecture, Architecture::HovernetFast);
@@ -178,7 +183,7 @@ mod tests {
         );
         assert!(of(Mode::Fast, 0, "seg", None).types.is_empty());
         assert!(
-            spec_of(&Tensors::new(), "x", None)
+            infer_spec(&Tensors::new(), "x", None)
                 .unwrap_err()
                 .contains("not a HoVer-Net")
         );

@@ -1,6 +1,6 @@
 //! What can go wrong with a model. Messages name the file, the place and the cure.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -54,6 +54,37 @@ pub enum ModelError {
     Torch { reason: String },
 }
 
+impl ModelError {
+    /// A file cannot be read.
+    pub fn read(path: &Path, reason: impl ToString) -> Self {
+        Self::Read {
+            path: path.to_path_buf(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// The content of a weights file cannot be used.
+    pub fn format(path: &Path, reason: impl ToString) -> Self {
+        Self::Format {
+            path: path.to_path_buf(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// A network cannot take what it was given.
+    pub fn input(reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self::Input { reason }
+    }
+
+    /// A network's maps are not what model.toml promises.
+    pub fn output(reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self::Output { reason }
+    }
+}
+
+#[cfg(feature = "torch")]
 impl From<tch::TchError> for ModelError {
     /// Keeps libtorch's message and drops the C++ stack that follows it.
     fn from(error: tch::TchError) -> Self {

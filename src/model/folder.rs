@@ -1,28 +1,25 @@
 //! Model folders: model.toml beside its weights.
 //!
-//! In: a folder, or the bytes embedded in the binary. Out: a [`ModelFolder`] whose description, hash, names and shapes
-//! are checked, and from it a [`Model`] on a device. The one place that knows which architecture is which code.
+//! In: a folder, or the bytes embedded in the binary. Out: a [`ModelFolder`] whose description, hash, names
+//! and shapes are checked, and from it a [`Model`] on a device. The one place that knows which code runs
+//! which architecture.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tch::Device;
-
 use super::analytic::{self, Analytic};
 use super::convert;
+use super::device::Device;
 use super::error::ModelError;
 use super::hovernet::{self, HoverNet, Mode};
 use super::lite::{self, Lite};
-use super::patch_model::{Engine, Model, SharedNetwork};
-use super::spec::{Architecture, ModelSpec};
+use super::patch_model::{Engine, Model};
+use super::spec::{Architecture, ModelSpec, SPEC_FILE, read_model_file};
+use super::torch_worker::{SharedNetwork, TorchWorker};
 use super::torchscript::TorchScript;
 use super::tta::Tta;
 use super::weights::{self, Tensors};
 use crate::digest::sha256_hex;
-
-/// Name of the description in a model folder.
-pub const SPEC_FILE: &str = "model.toml";
 
 /// A checked model that is not on a device yet.
 pub struct ModelFolder {
@@ -42,43 +39,41 @@ enum Weights {
 
 impl ModelFolder {
     /// Reads and checks the folder at `path`: model.toml, the weights' hash, and their names and shapes.
+    ///
+    /// # Errors
+    /// The first of these that is missing or wrong.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let spec = read_spec(path)?;
+        let spec = ModelSpec::read(path)?;
         let bytes = match &spec.weights {
-            Some(name) => read(&path.join(name))?,
+            Some(name) => read_model_file(&path.join(name))?,
             None => vec![],
         };
         Self::check(spec, path, bytes)
     }
 
-    /// The same for a model held in memory.
+    /// [`ModelFolder::open`] for a model in memory; `path` is for messages only.
     pub fn from_bytes(spec: &str, weights: &[u8], path: &Path) -> Result<Self, ModelError> {
         let spec = ModelSpec::parse(spec, &path.join(SPEC_FILE))?;
         Self::check(spec, path, weights.to_vec())
     }
 
-    /// A hover_net checkpoint (`.tar`, `.pth`) as it is; the file's own hash stands for the weights'.
+    /// A hover_net checkpoint (`.tar`, `.pth`) as it is. The hash is that of the file.
+    ///
+    /// # Errors
+    /// The errors of [`convert::read`], and names or shapes that are not HoVer-Net's.
     pub fn from_checkpoint(path: &Path) -> Result<Self, ModelError> {
         let (spec, tensors) = convert::read(path, None)?;
-        Self::check_shapes(&spec, &tensors, path)?;
+        let wanted = hovernet_parameters(&spec, &tensors);
+        weights::check_parameters(&tensors, &wanted, spec.architecture.name(), path)?;
         Ok(Self {
             spec,
             path: path.to_path_buf(),
-            weights_sha256: sha256_hex(&read(path)?),
+            weights_sha256: sha256_hex(&read_model_file(path)?),
             weights: Weights::Tensors(tensors),
         })
     }
 
-    fn check_shapes(spec: &ModelSpec, tensors: &Tensors, path: &Path) -> Result<(), ModelError> {
-        let wanted = hovernet::parameters(
-            mode_of(spec.architecture),
-            spec.types.len() as i64,
-            hovernet::width_of(tensors),
-        );
-        weights::check_parameters(tensors, &wanted, spec.architecture.name(), path)
-    }
-
-    /// The built-in rule; every patch takes `delay` longer.
+    /// The built-in analytic model; every patch takes `delay` longer.
     pub fn analytic(delay: Duration) -> Self {
         Self {
             spec: analytic::spec(),
@@ -130,73 +125,60 @@ impl ModelFolder {
     }
 
     /// The parameters by name; `None` for models that hold none by name.
-    pub fn tensors(&self) -> Option<&weights::Tensors> {
+    pub fn tensors(&self) -> Option<&Tensors> {
         match &self.weights {
             Weights::Tensors(tensors) => Some(tensors),
             Weights::Script(_) | Weights::Rule(_) => None,
         }
     }
 
-    /// The network on `device`, ready to give out workers.
+    /// The network on `device`, ready to give out workers. The analytic model always runs on the CPU.
+    ///
+    /// # Errors
+    /// A TorchScript module that cannot be loaded, or too little memory on the device.
     pub fn load(&self, device: Device) -> Result<Model, ModelError> {
-        let spec = self.spec.clone();
-        let engine = match (&self.weights, spec.architecture) {
-            (Weights::Rule(delay), _) => {
-                Engine::Analytic(Analytic::new(spec.margin_px() as usize, *delay))
+        let margin_px = self.spec.margin_px();
+        let network = match &self.weights {
+            Weights::Rule(delay) => {
+                let analytic = Analytic::new(margin_px as usize, *delay);
+                return Ok(self.on_device(Device::Cpu, Box::new(analytic)));
             }
-            (Weights::Script(bytes), _) => Engine::Torch(SharedNetwork::new(TorchScript::load(
-                bytes, &self.path, device,
-            )?)),
-            (Weights::Tensors(tensors), architecture) => {
-                Engine::Torch(build(architecture, tensors, device)?)
+            Weights::Script(bytes) => {
+                SharedNetwork::new(TorchScript::load(bytes, &self.path, device.into())?)
             }
+            Weights::Tensors(tensors) => build(self.spec.architecture, tensors, device.into())?,
         };
-        let on_cpu = matches!(engine, Engine::Analytic(_));
-        Ok(Model {
-            spec,
+        let worker = TorchWorker {
+            network,
+            device,
+            margin_px: margin_px as u32,
+            types: self.spec.types.len(),
+        };
+        Ok(self.on_device(device, Box::new(worker)))
+    }
+
+    fn on_device(&self, device: Device, engine: Box<dyn Engine>) -> Model {
+        Model {
+            spec: self.spec.clone(),
             weights_sha256: self.weights_sha256.clone(),
-            device: if on_cpu { Device::Cpu } else { device },
+            device,
             tta: Tta::None,
             engine,
-        })
+        }
     }
-}
-
-/// Reads and checks a folder's model.toml alone.
-pub fn read_spec(path: &Path) -> Result<ModelSpec, ModelError> {
-    let file = path.join(SPEC_FILE);
-    let text = String::from_utf8(read(&file)?).map_err(|_| ModelError::Read {
-        path: file.clone(),
-        reason: "it is not UTF-8 text".into(),
-    })?;
-    ModelSpec::parse(&text, &file)
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
-    fs::read(path).map_err(|error| ModelError::Read {
-        path: path.to_path_buf(),
-        reason: format!(
-            "{error}: a model folder holds {SPEC_FILE} and the weights file that it names"
-        ),
-    })
 }
 
 /// The tensors of a weights file under the architecture's own names, every name and shape right.
 fn checked_tensors(spec: &ModelSpec, bytes: &[u8], file: &Path) -> Result<Tensors, ModelError> {
     let tensors = weights::read_safetensors(bytes, file)?;
-    let types = spec.types.len() as i64;
     let (tensors, wanted) = match spec.architecture {
         Architecture::HovernetFast | Architecture::HovernetOriginal => {
             let tensors = hovernet::own_names(tensors);
-            let wanted = hovernet::parameters(
-                mode_of(spec.architecture),
-                types,
-                hovernet::width_of(&tensors),
-            );
+            let wanted = hovernet_parameters(spec, &tensors);
             (tensors, wanted)
         }
         Architecture::HovernetLite => {
-            let wanted = lite::parameters((types - 1).max(0));
+            let wanted = lite::parameters(spec.types.len().saturating_sub(1) as i64);
             (tensors.into_iter().collect(), wanted)
         }
         architecture @ (Architecture::Torchscript | Architecture::Analytic) => {
@@ -209,10 +191,18 @@ fn checked_tensors(spec: &ModelSpec, bytes: &[u8], file: &Path) -> Result<Tensor
     Ok(tensors)
 }
 
+/// Names and shapes that HoVer-Net wants for the types of `spec` and the width of `tensors`.
+fn hovernet_parameters(spec: &ModelSpec, tensors: &Tensors) -> Vec<(String, Vec<i64>)> {
+    let types = spec.types.len() as i64;
+    let width = hovernet::width_of(tensors);
+    hovernet::parameters(mode_of(spec.architecture), types, width)
+}
+
+/// The network of checked tensors.
 fn build(
     architecture: Architecture,
     tensors: &Tensors,
-    device: Device,
+    device: tch::Device,
 ) -> Result<SharedNetwork, ModelError> {
     match architecture {
         Architecture::HovernetFast | Architecture::HovernetOriginal => {

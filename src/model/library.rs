@@ -1,8 +1,8 @@
 //! Models by name.
 //!
-//! In: a name (`default`, `analytic`, a folder of `weights/`) or a path. Out: the model, or what it says about itself.
-//! Looks in `$WSI_NUCLEI_MODELS` (folders separated by `:`), in `weights/` of the working directory, and in the binary
-//! itself. Never prints and never downloads.
+//! In: a name (`default`, `analytic`, a folder of `weights/`) or a path. Out: the model, or what it says
+//! about itself. Looks in `$WSI_NUCLEI_MODELS` (folders separated by `:`), in `weights/` of the working
+//! directory, and in the binary itself. Never prints and never downloads.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use image::{Rgb, RgbImage};
 use serde::Serialize;
-use tch::Device;
 
 use super::analytic;
 use super::convert;
+use super::device::Device;
 use super::error::ModelError;
-use super::folder::{self, ModelFolder, SPEC_FILE};
-use super::spec::ModelSpec;
+use super::folder::ModelFolder;
+use super::spec::{ModelSpec, SPEC_FILE};
 
 include!(concat!(env!("OUT_DIR"), "/embedded_model.rs"));
 
@@ -24,7 +24,7 @@ include!(concat!(env!("OUT_DIR"), "/embedded_model.rs"));
 pub const DEFAULT_MODEL: &str = "default";
 const ANALYTIC: &str = "analytic";
 
-/// Where models are looked for, first match wins.
+/// Folders in which models are looked for: the first match wins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Library {
     pub folders: Vec<PathBuf>,
@@ -72,7 +72,10 @@ impl Library {
         Self { folders }
     }
 
-    /// The checked model of a name or path. `analytic:20` takes 20 ms a patch.
+    /// The checked model of a name or path. `analytic:20` takes 20 ms per patch.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFound`] with the names there are, or what is wrong with the model.
     pub fn open(&self, model: &str) -> Result<ModelFolder, ModelError> {
         if let Some(delay) = analytic_delay(model)? {
             return Ok(ModelFolder::analytic(delay));
@@ -98,7 +101,7 @@ impl Library {
         }
     }
 
-    /// The folder that a name or path means. A bare name is looked up; anything with a `/` is a path.
+    /// The folder that a name or path means: a bare name is looked up, anything with a `/` is a path.
     fn folder_of(&self, model: &str) -> Option<PathBuf> {
         let path = Path::new(model);
         if model.contains('/') || model == "." || model == ".." {
@@ -107,7 +110,7 @@ impl Library {
                 _ => path.to_path_buf(),
             });
         }
-        // The embedded default wins over a `weights/default` of whatever directory one stands in.
+        // The embedded default wins over a `weights/default` of the working directory.
         if model.is_empty() || (model == DEFAULT_MODEL && EMBEDDED_MODEL.is_some()) {
             return None;
         }
@@ -135,7 +138,7 @@ impl Library {
         }
     }
 
-    /// Every model that a name finds, the embedded one first, each name once.
+    /// Every model that can be found by name, each name once, the embedded model first.
     pub fn list(&self) -> Vec<Listed> {
         let built_in = |name: &str, place: &str, spec| Listed {
             name: name.to_string(),
@@ -158,19 +161,25 @@ impl Library {
         all
     }
 
-    /// What a model says about itself; its hash, names and shapes are checked on the way.
+    /// What a model says about itself, after its hash, names and shapes have been checked.
+    ///
+    /// # Errors
+    /// Those of [`Library::open`].
     pub fn info(&self, model: &str) -> Result<ModelInfo, ModelError> {
         Ok(info_of(&self.open(model)?))
     }
 
     /// Checks hash, names and shapes, then runs a fixed pattern through the model.
+    ///
+    /// # Errors
+    /// Those of [`Library::open`], and a map that is not finite.
     pub fn verify(&self, model: &str, device: Device) -> Result<Verified, ModelError> {
         let folder = self.open(model)?;
         let pattern = test_pattern(folder.spec.patch_in_px as u32);
         let maps = folder.load(device)?.worker().predict(&[pattern])?;
-        let map = maps.first().ok_or_else(|| ModelError::Output {
-            reason: "it gives no map for a patch".into(),
-        })?;
+        let map = maps
+            .first()
+            .ok_or_else(|| ModelError::output("it gives no map for a patch"))?;
         let mut ranges = BTreeMap::from([
             ("np", range("np", &map.np)?),
             ("h", range("h", &map.h)?),
@@ -186,20 +195,24 @@ impl Library {
     }
 }
 
-/// The embedded model's description, if the build had one and it is sound.
+/// The embedded model's description, if the binary has one and it is valid.
 pub fn embedded_spec() -> Option<ModelSpec> {
     let (spec, _) = EMBEDDED_MODEL?;
     ModelSpec::parse(spec, Path::new("<embedded>/model.toml")).ok()
 }
 
+/// The delay per patch if `model` is `analytic` or `analytic:MS`.
 fn analytic_delay(model: &str) -> Result<Option<Duration>, ModelError> {
     match model.strip_prefix(ANALYTIC) {
         Some("") => Ok(Some(Duration::ZERO)),
         Some(rest) => match rest.strip_prefix(':') {
             None => Ok(None),
-            Some(ms) => ms.parse().map(|ms| Some(Duration::from_millis(ms))).map_err(|_| ModelError::Input {
-                reason: format!("model '{model}': after 'analytic:' comes a whole number of ms a patch, as in analytic:20"),
-            }),
+            Some(ms) => match ms.parse() {
+                Ok(ms) => Ok(Some(Duration::from_millis(ms))),
+                Err(_) => Err(ModelError::input(format!(
+                    "model '{model}': after 'analytic:' comes a whole number of ms a patch, as in analytic:20"
+                ))),
+            },
         },
         None => Ok(None),
     }
@@ -215,7 +228,7 @@ fn models_in(folder: &Path) -> Vec<Listed> {
         .filter(|path| path.join(SPEC_FILE).is_file())
         .filter_map(|path| {
             let name = path.file_name()?.to_str()?.to_string();
-            let (spec, error) = match folder::read_spec(&path) {
+            let (spec, error) = match ModelSpec::read(&path) {
                 Ok(spec) => (Some(spec), None),
                 Err(error) => (None, Some(error.to_string())),
             };
@@ -243,7 +256,7 @@ fn info_of(folder: &ModelFolder) -> ModelInfo {
     }
 }
 
-/// Discs in the colours of hematoxylin on eosin: something that any model has an opinion on.
+/// Discs in the colour of hematoxylin on the colour of eosin: any model sees nuclei or tissue in it.
 fn test_pattern(side: u32) -> RgbImage {
     RgbImage::from_fn(side, side, |x, y| {
         let (dx, dy) = ((x % 40) as i32 - 20, (y % 40) as i32 - 20);
@@ -255,11 +268,12 @@ fn test_pattern(side: u32) -> RgbImage {
     })
 }
 
+/// Least and greatest of a map's values.
 fn range(name: &str, values: &[f32]) -> Result<[f32; 2], ModelError> {
     if values.is_empty() || !values.iter().all(|value| value.is_finite()) {
-        return Err(ModelError::Output {
-            reason: format!("{name} of the test pattern is not all finite"),
-        });
+        return Err(ModelError::output(format!(
+            "{name} of the test pattern is not all finite"
+        )));
     }
     let least = values.iter().copied().fold(f32::INFINITY, f32::min);
     let greatest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -1,9 +1,9 @@
-//! HoVer-Net-lite: an EfficientNet-Lite0 encoder (Tan and Le 2019, the "lite" variant without squeeze-and-excite) and a
-//! small top-down decoder with np, hv and tp heads.
+//! HoVer-Net-lite: an EfficientNet-Lite0 encoder (Tan and Le 2019, the "lite" variant without
+//! squeeze-and-excite) and a small top-down decoder with np, hv and tp heads.
 //!
-//! In: RGB u8 [N, 3, H, W], H and W multiples of 32. Out: [`RawMaps`] of the same H and W. Every layer is a convolution
-//! with bias (batch norms folded), so a weights file holds `<layer>.weight` and `<layer>.bias` and nothing else.
-//! About 37 kFLOP a px: 13 in the encoder, 24 in the decoder.
+//! In: RGB u8 `[N, 3, H, W]`, H and W multiples of 32. Out: [`RawMaps`] of the same H and W. Every layer is
+//! a convolution with bias (batch norms are folded), so a weights file holds `<layer>.weight` and
+//! `<layer>.bias` and nothing else. About 37 kFLOP per px: 13 in the encoder, 24 in the decoder.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 use super::ModelError;
 use super::network::{Network, RawMaps};
 
-/// Logit of the background in tp: the types are probabilities given that np says nucleus.
+/// Logit of the background in tp: type probabilities are for pixels that np calls nucleus.
 const NO_BACKGROUND: f64 = -1e4;
 
 /// One group of inverted residual blocks: kernel, stride, expansion, output channels, blocks.
@@ -43,21 +43,25 @@ const STAGES: [Stage; 6] = [
     stage(5, 1, 6, 112, 3),
     stage(5, 2, 6, 192, 4),
 ];
+/// Channels after the encoder's first convolution.
 const STEM: i64 = 32;
-/// Decoder channels at strides 16 and 8, at 4, at 2, and of the hv branch at 2.
+/// Decoder channels at strides 16 and 8.
 const D8: i64 = 96;
+/// At stride 4.
 const D4: i64 = 64;
+/// At stride 2.
 const D2: i64 = 32;
+/// Of the hv branch at stride 2.
 const DHV: i64 = 32;
 
-/// What follows a convolution.
+/// The function that follows a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     Linear,
-    /// The decoder's: nothing bounds what it may say.
+    /// The decoder's: unbounded.
     Relu,
-    /// The encoder's, as ImageNet taught it: clamped to 0..=6. In the decoder, whose sums are large, it saturates and
-    /// stops all learning beyond.
+    /// The encoder's, as it was trained on ImageNet: clamped to 0..=6. The decoder's larger sums would
+    /// saturate it and stop the learning.
     Relu6,
 }
 
@@ -68,7 +72,7 @@ pub struct Layer {
     /// Weight shape `[out, in / groups, k, k]`.
     pub shape: [i64; 4],
     pub stride: i64,
-    /// One filter a channel.
+    /// Whether each channel has a filter of its own.
     pub depthwise: bool,
     pub activation: Activation,
     /// Part of the ImageNet encoder.
@@ -86,7 +90,8 @@ fn layer(name: &str, out: i64, input: i64, k: i64) -> Layer {
     }
 }
 
-/// All layers of the network for `types` kinds of nuclei (background not counted), in the order of the data's way.
+/// All layers of the network for `types` types of nuclei (background not counted), in the order in which
+/// data flows through them.
 pub fn layers(types: i64) -> Vec<Layer> {
     let mut all = encoder_layers();
     let lateral = |name: &str, out, input| layer(&format!("decoder.lateral{name}"), out, input, 1);
@@ -167,46 +172,21 @@ pub fn parameters(types: i64) -> Vec<(String, Vec<i64>)> {
         .collect()
 }
 
-/// Multiply-accumulates an input pixel: the network's cost.
-pub fn macs_per_px(types: i64) -> f64 {
-    let mut scale = 1.0;
-    let mut encoder = 0.0;
-    for l in layers(types).iter().filter(|l| l.encoder) {
-        scale /= (l.stride * l.stride) as f64;
-        encoder += scale * l.shape.iter().product::<i64>() as f64;
-    }
-    let decoder: f64 = layers(types)
-        .iter()
-        .filter(|l| !l.encoder)
-        .map(|l| l.shape.iter().product::<i64>() as f64 / stride_of(&l.name).pow(2) as f64)
-        .sum();
-    encoder + decoder
-}
-
-fn stride_of(decoder_layer: &str) -> i64 {
-    match decoder_layer {
-        "decoder.lateral32" => 32,
-        "decoder.lateral16" | "decoder.conv16" => 16,
-        "decoder.lateral8" | "decoder.conv8" | "decoder.down8" => 8,
-        "decoder.lateral4" | "decoder.conv4a" | "decoder.conv4b" | "decoder.down4" | "head.tp" => 4,
-        _ => 2,
-    }
-}
-
-/// Gives the output of a layer before its activation: weights and how to apply them.
+/// Weights and how to apply them.
 pub trait Convolve {
+    /// The output of a layer before its activation.
     fn conv(&self, layer: &Layer, x: &Tensor) -> Tensor;
 }
 
-/// Zeros on each side, so that a stride of 1 keeps the size and one of 2 halves it.
+/// Number of zeros on each side: a stride of 1 keeps the size, and one of 2 halves it.
 pub fn padding(layer: &Layer) -> i64 {
     layer.shape[2] / 2
 }
 
-/// One convolution with `weight` and `bias` as the layer says.
+/// One convolution of `layer` with `weight` and `bias`.
 ///
-/// libtorch hands a 1x1 on one CPU thread to a plain matrix product; oneDNN's own kernel is faster there, and is asked
-/// for by name where this libtorch has it.
+/// On one CPU thread libtorch computes a 1 x 1 convolution as a plain matrix product. oneDNN's own kernel is
+/// faster, and is called by name where this libtorch has it.
 pub fn convolve(layer: &Layer, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     let pad = padding(layer);
     let groups = if layer.depthwise { layer.shape[0] } else { 1 };
@@ -217,9 +197,9 @@ pub fn convolve(layer: &Layer, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Te
     x.conv2d(weight, Some(bias), stride, pads, dilation, groups)
 }
 
-/// The data's way through the network, with whatever `with` holds as weights.
+/// Runs the network with the weights of `with`.
 ///
-/// `rgb`: float [N, 3, H, W], 0..=255. `layers` as [`layers`] gives them.
+/// `rgb` is float `[N, 3, H, W]`, 0..=255; `layers` come from [`layers`].
 pub fn forward(layers: &[Layer], with: &impl Convolve, rgb: &Tensor) -> RawMaps {
     let mut at = Walk {
         layers,
@@ -267,7 +247,7 @@ pub fn forward(layers: &[Layer], with: &impl Convolve, rgb: &Tensor) -> RawMaps 
     RawMaps { np, hv, tp }
 }
 
-/// The same values, stored pixel by pixel: every layer keeps that order, and convolutions on a CPU like it.
+/// The same values, stored pixel by pixel: every layer keeps that order, and a CPU convolves faster in it.
 fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
@@ -294,7 +274,7 @@ impl<C: Convolve> Walk<'_, C> {
         }
     }
 
-    /// Lateral 1x1 of the encoder's features, plus what comes from above, through a 3x3.
+    /// The lateral 1 x 1 of the encoder's features, plus the features from above, through a 3 x 3.
     fn add_then_conv(&mut self, skip: &Tensor, above: Tensor) -> Tensor {
         let sum = self.step(skip) + above;
         self.step(&sum)
@@ -315,14 +295,17 @@ impl Convolve for Lite {
 }
 
 impl Lite {
-    /// `tensors` as [`parameters`] names them, already checked against it and on their device.
+    /// Builds the network from tensors on their device, checked against [`parameters`].
+    ///
+    /// # Errors
+    /// [`ModelError::MissingTensor`].
     pub fn from_tensors(mut tensors: BTreeMap<String, Tensor>) -> Result<Self, ModelError> {
         let types = tensors.get("head.tp.bias").map_or(0, Tensor::numel) as i64;
         let layers = layers(types);
         let mut weights = BTreeMap::new();
         for l in &layers {
-            let mut take = |what: &str| {
-                let name = format!("{}.{what}", l.name);
+            let mut take = |part: &str| {
+                let name = format!("{}.{part}", l.name);
                 tensors.remove(&name).ok_or(ModelError::MissingTensor(name))
             };
             weights.insert(l.name.clone(), (take("weight")?, take("bias")?));
@@ -334,24 +317,12 @@ impl Lite {
 impl Network for Lite {
     fn forward(&self, rgb: &Tensor) -> Result<RawMaps, ModelError> {
         let raw = forward(&self.layers, self, &rgb.to_kind(Kind::Float));
-        // tp gains its background channel here: never chosen, because np alone decides what is a nucleus.
+        // tp gets its background channel here. It never wins: np alone decides what is a nucleus.
         let tp = raw.tp.map(|tp| {
             let (n, _, h, w) = tp.size4().unwrap_or((0, 0, 0, 0));
             let background = Tensor::full([n, 1, h, w], NO_BACKGROUND, (tp.kind(), tp.device()));
             Tensor::cat(&[background, tp], 1)
         });
         Ok(RawMaps { tp, ..raw })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn costs_at_most_0_8_tflop_a_mm2() {
-        // 704 px of 768 are kept: 0.25 µm/px.
-        let macs_per_mm2 = macs_per_px(4) * (768.0_f64 / 704.0).powi(2) * 16e6;
-        assert!(2.0 * macs_per_mm2 < 0.8e12, "{macs_per_mm2}");
     }
 }

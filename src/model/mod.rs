@@ -1,16 +1,25 @@
 //! Networks and their folders.
 //!
-//! In: a model folder (model.toml + model.safetensors), a device, RGB patches. Out: [`PredictionMap`](crate::prediction::PredictionMap)s. One trait, one
-//! place where a network's raw output becomes a `PredictionMap`. Never knows where on a slide a patch lies.
+//! In: a model folder (model.toml + model.safetensors), a device, RGB patches. Out:
+//! [`PredictionMap`](crate::prediction::PredictionMap)s. One trait, and one place where a network's raw
+//! output becomes a `PredictionMap`. Never knows where on a slide a patch lies.
+//!
+//! Without the feature `torch` there are descriptions (model.toml), checkpoints as numbers, and the
+//! analytic model.
 
 pub mod analytic;
+#[cfg(feature = "torch")]
 pub mod convert;
 pub mod device;
 pub mod error;
+#[cfg(feature = "torch")]
 pub mod folder;
 pub mod hovernet;
+#[cfg(feature = "torch")]
 pub mod library;
+#[cfg(feature = "torch")]
 pub mod lite;
+#[cfg(feature = "torch")]
 pub mod network;
 pub mod patch_model;
 pub mod pickle;
@@ -18,14 +27,21 @@ mod pool;
 mod precision;
 pub mod spec;
 pub mod torch_file;
+#[cfg(feature = "torch")]
+mod torch_worker;
+#[cfg(feature = "torch")]
 pub mod torchscript;
 pub mod tta;
+#[cfg(feature = "torch")]
 pub mod weights;
 
-pub use device::DeviceChoice;
+pub use device::{Device, DeviceChoice};
 pub use error::ModelError;
+#[cfg(feature = "torch")]
 pub use folder::ModelFolder;
+#[cfg(feature = "torch")]
 pub use library::Library;
+#[cfg(feature = "torch")]
 pub use network::{Network, RawMaps, to_maps};
 pub use patch_model::{Model, PatchModel};
 pub use pool::Pool;

@@ -1,7 +1,7 @@
 //! The one place where a network's raw output becomes a [`PredictionMap`].
 //!
-//! In: u8 RGB batches on the network's device, raw np, hv and tp maps. Out: probabilities, channel last, cut to the
-//! wanted centre. Never decides which patches run or what a nucleus is.
+//! In: u8 RGB batches on the network's device, raw np, hv and tp maps. Out: probabilities, channel last, cut
+//! to the wanted centre. Never decides which patches run or what a nucleus is.
 
 use tch::{Device, Kind, Tensor};
 
@@ -10,14 +10,17 @@ use crate::prediction::PredictionMap;
 
 /// A network as plain tensors: one batch in, raw maps out.
 ///
-/// `forward` only reads the network's tensors, which nobody changes after construction: workers share one network
-/// and call it from several threads at once.
+/// `forward` only reads the network's tensors, which nobody changes after construction: workers share one
+/// network and call it from several threads at once.
 pub trait Network: Send {
-    /// `rgb` is u8 `[N, 3, H, W]` on the network's device (in channels-last memory).
+    /// `rgb` is u8 `[N, 3, H, W]` on the network's device, in channels-last memory.
+    ///
+    /// # Errors
+    /// What libtorch says, or sides that the network does not take.
     fn forward(&self, rgb: &Tensor) -> Result<RawMaps, ModelError>;
 }
 
-/// What a network gives for one batch, before any activation. The maps of one network share height and width.
+/// A network's output for one batch, before any activation. The maps of one network share height and width.
 pub struct RawMaps {
     /// Logits: `[N, 1, h, w]` (sigmoid) or `[N, 2, h, w]` (softmax, channel 1 is nucleus).
     pub np: Tensor,
@@ -27,7 +30,11 @@ pub struct RawMaps {
     pub tp: Option<Tensor>,
 }
 
-/// Turns raw maps into one [`PredictionMap`] a patch: the centre of `height` x `width` px, `types` type channels.
+/// Turns raw maps into one [`PredictionMap`] per patch: the centre of `height` x `width` px, with `types`
+/// type channels.
+///
+/// # Errors
+/// [`ModelError::Output`] for maps of other shapes, or values that are not finite.
 pub fn to_maps(
     raw: &RawMaps,
     types: usize,
@@ -55,9 +62,9 @@ pub fn to_maps(
                 .f_softmax(1, Kind::Float)?,
         )?,
         (None, _) => {
-            return Err(ModelError::Output {
-                reason: format!("it has no tp map, but model.toml names {types} types"),
-            });
+            return Err(ModelError::output(format!(
+                "it has no tp map, but model.toml names {types} types"
+            )));
         }
     };
     if !np
@@ -66,14 +73,14 @@ pub fn to_maps(
         .chain(&tp)
         .all(|value| value.is_finite())
     {
-        return Err(ModelError::Output {
-            reason: "it holds NaN or infinity: the weights are damaged, or the precision is too low (try f32)".into(),
-        });
+        return Err(ModelError::output(
+            "it holds NaN or infinity: the weights are damaged, or the precision is too low (try f32)",
+        ));
     }
     split(&np, &hv, &tp, types, height, width)
 }
 
-/// Cuts dense batches into one map a patch.
+/// Cuts dense batches into one map per patch.
 fn split(
     np: &[f32],
     hv: &[f32],
@@ -84,9 +91,7 @@ fn split(
 ) -> Result<Vec<PredictionMap>, ModelError> {
     let pixels = height * width;
     if pixels == 0 || hv.len() != 2 * np.len() || tp.len() != types * np.len() {
-        return Err(ModelError::Output {
-            reason: "its maps are of different batch sizes".into(),
-        });
+        return Err(ModelError::output("its maps are of different batch sizes"));
     }
     let maps = np
         .chunks_exact(pixels)
@@ -119,21 +124,20 @@ fn centre(
     channels: i64,
     [height, width]: [i64; 2],
 ) -> Result<Tensor, ModelError> {
-    let (_, has, full_height, full_width) = map.size4().map_err(|_| ModelError::Output {
-        reason: format!("{name} has the shape {:?}, not [N, C, H, W]", map.size()),
+    let (_, has, full_height, full_width) = map.size4().map_err(|_| {
+        let shape = map.size();
+        ModelError::output(format!("{name} has the shape {shape:?}, not [N, C, H, W]"))
     })?;
     if has != channels {
-        return Err(ModelError::Output {
-            reason: format!("{name} has {has} channels, wanted {channels}"),
-        });
+        return Err(ModelError::output(format!(
+            "{name} has {has} channels, wanted {channels}"
+        )));
     }
     let (extra_rows, extra_columns) = (full_height - height, full_width - width);
     if extra_rows < 0 || extra_columns < 0 || extra_rows % 2 != 0 || extra_columns % 2 != 0 {
-        return Err(ModelError::Output {
-            reason: format!(
-                "{name} is {full_width} x {full_height} px, wanted {width} x {height} and an equal margin"
-            ),
-        });
+        return Err(ModelError::output(format!(
+            "{name} is {full_width} x {full_height} px, wanted {width} x {height} and an equal margin"
+        )));
     }
     Ok(map
         .f_narrow(2, extra_rows / 2, height)?

@@ -1,14 +1,15 @@
 //! Python's pickle, as far as torch.save needs it, without running anything.
 //!
-//! In: bytes of one pickle. Out: a [`Value`]. Opcodes and globals are an allow-list: another one is an error that names it and
-//! its place. Nothing is imported, called or built; a "call" of an allowed global is kept as data ([`Value::Call`]).
-//! Protocol 2 to 4 as in Python's pickletools.
+//! In: bytes of one pickle. Out: a [`Value`]. Opcodes and globals are an allow-list: any other is an error
+//! that names it and its place. Nothing is imported, called or built: a "call" of an allowed global is kept
+//! as data ([`Value::Call`]). Protocols 2 to 4, as in Python's pickletools.
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// What a pickle holds. Lists and dicts are shared, because a pickle remembers them before it has filled them.
+/// What a pickle holds. Lists and dicts are shared, because a pickle puts them into its memo before it fills
+/// them.
 #[derive(Debug, Clone)]
 pub enum Value {
     None,
@@ -23,24 +24,24 @@ pub enum Value {
     Global(Rc<str>),
     /// An allowed global applied to a tuple.
     Call(Rc<Nested<(Rc<str>, Vec<Value>)>>),
-    /// What `persistent_load` would be asked for: torch's storages.
+    /// The argument of `persistent_load`: one of torch's storages.
     Persistent(Rc<Nested<Vec<Value>>>),
 }
 
-/// A container with how deep it is: a bound against pickles that nest until the stack ends.
+/// A container and how deeply it is nested: a bound against pickles that would overflow the stack.
 #[derive(Debug)]
 pub struct Nested<T> {
     pub inner: T,
     depth: usize,
 }
 
-/// A list or dict. It is filled first and put into another afterwards, so that its depth is known then: rings and
-/// towers without end cannot be built.
+/// A list or dict. It must be filled before it is put into another, so that its depth is known by then: a
+/// container can neither hold itself nor nest without end.
 #[derive(Debug, Default)]
 pub struct Filled<T> {
     items: RefCell<T>,
     depth: Cell<usize>,
-    /// Whether another container holds it: from then on it stays as it is.
+    /// Whether another container holds it: from then on it cannot change.
     held: Cell<bool>,
 }
 
@@ -61,7 +62,7 @@ impl<T> Filled<T> {
     }
 }
 
-/// How deep a container of `items` is; from now on they are held.
+/// Marks `items` as held and returns the depth of their container.
 fn held_depth(items: &[Value]) -> Result<usize, String> {
     for item in items {
         match item {
@@ -73,9 +74,10 @@ fn held_depth(items: &[Value]) -> Result<usize, String> {
     deeper(items.iter().map(Value::depth).max().unwrap_or(0))
 }
 
-const MOST_DEPTH: usize = 64;
-/// A state dict of 100,000 tensors stays below.
-const MOST_OPCODES: usize = 20_000_000;
+/// Deepest nesting that is read.
+const MAX_DEPTH: usize = 64;
+/// Most opcodes that are read: a state dict of 100,000 tensors has fewer.
+const MAX_OPCODES: usize = 20_000_000;
 
 /// Globals that a state dict needs.
 const ALLOWED: [&str; 12] = [
@@ -118,7 +120,7 @@ impl Value {
         }
     }
 
-    /// Entries of a dict, also of an OrderedDict.
+    /// Entries of a dict or an OrderedDict.
     pub fn entries(&self) -> Option<Vec<(Value, Value)>> {
         match self {
             Value::Dict(d) => Some(d.borrow().clone()),
@@ -127,7 +129,10 @@ impl Value {
     }
 }
 
-/// Reads one pickle from the front of `bytes`; returns it and how many bytes it took.
+/// Reads one pickle from the front of `bytes`. Returns it and its length in bytes.
+///
+/// # Errors
+/// What is not allowed or damaged, and at which byte.
 pub fn read(bytes: &[u8]) -> Result<(Value, usize), String> {
     let mut machine = Machine {
         bytes,
@@ -136,7 +141,7 @@ pub fn read(bytes: &[u8]) -> Result<(Value, usize), String> {
         marks: Vec::new(),
         memo: HashMap::new(),
     };
-    for _ in 0..MOST_OPCODES {
+    for _ in 0..MAX_OPCODES {
         let place = machine.at;
         let opcode = machine.byte()?;
         if opcode == b'.' {
@@ -146,7 +151,7 @@ pub fn read(bytes: &[u8]) -> Result<(Value, usize), String> {
             .step(opcode)
             .map_err(|reason| format!("{reason} (at byte {place} of the pickle)"))?;
     }
-    Err(format!("more than {MOST_OPCODES} opcodes"))
+    Err(format!("more than {MAX_OPCODES} opcodes"))
 }
 
 struct Machine<'a> {
@@ -213,7 +218,7 @@ impl Machine<'_> {
 
     fn step(&mut self, opcode: u8) -> Result<(), String> {
         let value = match opcode {
-            // PROTO, FRAME: sizes that say nothing about the content.
+            // PROTO, FRAME: nothing about the content.
             0x80 => return self.take(1).map(drop),
             0x95 => return self.take(8).map(drop),
             b'(' => {
@@ -292,7 +297,8 @@ impl Machine<'_> {
             .ok_or_else(|| format!("memo {key} is empty"))
     }
 
-    /// Two's complement, little endian. Longer than 64 bits only in the magic number, whose value does not matter.
+    /// Two's complement, little endian. Only the magic number, whose value does not matter, is longer than
+    /// 64 bits.
     fn long(&mut self) -> Result<Value, String> {
         let n = usize::from(self.byte()?);
         let bytes = self.take(n)?;
@@ -358,8 +364,8 @@ fn global(module: &str, name: &str) -> Result<Value, String> {
 
 fn deeper(depth: usize) -> Result<usize, String> {
     match depth {
-        0..MOST_DEPTH => Ok(depth + 1),
-        _ => Err(format!("nested more than {MOST_DEPTH} deep")),
+        0..MAX_DEPTH => Ok(depth + 1),
+        _ => Err(format!("nested more than {MAX_DEPTH} deep")),
     }
 }
 

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use image::RgbImage;
 use rayon::prelude::*;
-use tch::Device;
 
-use super::{Model, ModelError, PatchModel};
+use super::{Device, Model, ModelError, PatchModel};
 use crate::prediction::PredictionMap;
 
 /// Patches per batch on a GPU where nobody asked for another number.

@@ -1,7 +1,7 @@
 //! model.toml: what a model folder says about its network.
 //!
-//! In: the text. Out: a [`ModelSpec`] whose every field is in range, or an error with file, line or field, and cure.
-//! Never opens the weights.
+//! In: the text. Out: a [`ModelSpec`] whose every field is in range, or an error with file, line or field,
+//! and cure. Never opens the weights.
 
 use std::path::{Component, Path};
 
@@ -12,6 +12,10 @@ use super::error::ModelError;
 use super::hovernet::Mode;
 use crate::nuclei::PostprocParams;
 
+/// Name of the description in a model folder.
+pub const SPEC_FILE: &str = "model.toml";
+
+/// How a network is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Architecture {
@@ -35,13 +39,26 @@ pub struct TypeInfo {
     pub color: [u8; 3],
 }
 
+/// Colours of types where none are given: those of Okabe and Ito, which colour-blind readers can tell apart.
+/// Entry 0 means no type.
+pub const TYPE_COLOURS: [[u8; 3]; 8] = [
+    [255, 255, 0],
+    [213, 94, 0],
+    [0, 158, 115],
+    [0, 114, 178],
+    [240, 200, 60],
+    [204, 121, 167],
+    [86, 180, 233],
+    [30, 30, 30],
+];
+
 /// The content of a model.toml.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
     pub name: String,
     pub architecture: Architecture,
-    /// µm a proc px that the network was trained at.
+    /// µm per proc px: the scale at which the network was trained.
     pub mpp: f64,
     /// Side of the network's input, px.
     pub patch_in_px: i32,
@@ -63,7 +80,7 @@ pub struct ModelSpec {
     pub licence: String,
     #[serde(default)]
     pub citation: String,
-    /// What it was trained on.
+    /// The data set that it was trained on.
     #[serde(default)]
     pub training_data: String,
     /// Measured scores by data set, as written by `eval`.
@@ -71,7 +88,7 @@ pub struct ModelSpec {
     pub scores: toml::Table,
 }
 
-/// Most types a model may have, background included: the store keeps one sum a type and nucleus.
+/// Most types that a model may have, background included: the store keeps one sum per type and nucleus.
 pub const MAX_TYPES: usize = 64;
 /// Largest side of a network input, px.
 pub const MAX_PATCH_PX: i32 = 8192;
@@ -90,7 +107,21 @@ impl Architecture {
 }
 
 impl ModelSpec {
+    /// Reads and checks the model.toml of a folder, and nothing else of it.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`], and the errors of [`ModelSpec::parse`].
+    pub fn read(folder: &Path) -> Result<Self, ModelError> {
+        let file = folder.join(SPEC_FILE);
+        let text = String::from_utf8(read_model_file(&file)?)
+            .map_err(|_| ModelError::read(&file, "it is not UTF-8 text"))?;
+        Self::parse(&text, &file)
+    }
+
     /// Reads and checks the text of a model.toml; `path` is for messages only.
+    ///
+    /// # Errors
+    /// [`ModelError::Toml`] and [`ModelError::Spec`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ModelError> {
         let spec: ModelSpec = toml::from_str(text).map_err(|error| ModelError::Toml {
             path: path.to_path_buf(),
@@ -101,6 +132,9 @@ impl ModelSpec {
     }
 
     /// The same model on larger or smaller patches with the same margin; `path` is for messages only.
+    ///
+    /// # Errors
+    /// [`ModelError::Spec`] for a size that the architecture does not take.
     pub fn with_patch_in_px(self, patch_in_px: i32, path: &Path) -> Result<Self, ModelError> {
         let spec = ModelSpec {
             patch_out_px: patch_in_px.saturating_sub(2 * self.margin_px()),
@@ -121,7 +155,7 @@ impl ModelSpec {
         }
     }
 
-    /// Px that the output square lies inside the input, each side.
+    /// Px between the input's and the output square's border, on each side.
     pub const fn margin_px(&self) -> i32 {
         (self.patch_in_px - self.patch_out_px) / 2
     }
@@ -169,7 +203,8 @@ impl ModelSpec {
             return Some((
                 "patch_out_px",
                 format!(
-                    "is {output} for {input} in: the margin must be the same on both sides, so both even or both odd"
+                    "is {output} for {input} in: the margin must be the same on both sides, \
+                     so both even or both odd"
                 ),
             ));
         }
@@ -334,6 +369,15 @@ fn postproc_complaint(params: &PostprocParams) -> Option<(&'static str, String)>
         }
     }
     None
+}
+
+/// Bytes of a model folder's file.
+pub(super) fn read_model_file(path: &Path) -> Result<Vec<u8>, ModelError> {
+    std::fs::read(path).map_err(|error| {
+        let reason =
+            format!("{error}: a model folder holds {SPEC_FILE} and the weights file that it names");
+        ModelError::read(path, reason)
+    })
 }
 
 /// 1-based line of a byte offset.

@@ -1,17 +1,26 @@
-//! What torch.save has written: the zip container (PyTorch 1.6 and later) and the older stream.
+//! Files that torch.save wrote: the zip container (PyTorch 1.6 and later) and the older stream.
 //!
-//! In: bytes. Out: named tensors in f32, C order. Executes nothing of the file (see [`super::pickle`]); every size is
-//! checked against the bytes that are there. Layout: torch/serialization.py of PyTorch 2.
+//! In: bytes. Out: named arrays of f32. Executes nothing of the file (see [`super::pickle`]), and checks
+//! every size against the bytes that are there. Layout: torch/serialization.py of PyTorch 2.
 
 use std::collections::{BTreeMap, HashMap};
 
-use tch::Tensor;
-
 use super::pickle::{self, Value};
-use super::weights::Tensors;
 
-/// Reads a checkpoint: a state dict, or a dict that holds one under `desc` (hover_net), `state_dict` or `model`.
-pub fn read(bytes: &[u8]) -> Result<Tensors, String> {
+/// A stored tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    pub shape: Vec<i64>,
+    /// In C order: the last axis is the fastest.
+    pub values: Vec<f32>,
+}
+
+/// Reads a checkpoint: a state dict, or a dict that holds one under `desc` (hover_net), `state_dict` or
+/// `model`.
+///
+/// # Errors
+/// Why the file cannot be used, as the end of a sentence that begins with its name.
+pub fn read(bytes: &[u8]) -> Result<BTreeMap<String, Array>, String> {
     let (root, storages) = if bytes.starts_with(b"PK") {
         zip(bytes)?
     } else {
@@ -25,7 +34,7 @@ pub fn read(bytes: &[u8]) -> Result<Tensors, String> {
     let state = ["desc", "state_dict", "model"]
         .iter()
         .find_map(|n| named(n));
-    let mut tensors = Tensors::new();
+    let mut tensors = BTreeMap::new();
     for (key, value) in state.unwrap_or(entries) {
         let Some(name) = key.as_text() else { continue };
         let name = name.strip_prefix("module.").unwrap_or(name);
@@ -47,7 +56,9 @@ fn zip(bytes: &[u8]) -> Result<(Value, Storages<'_>), String> {
     let (pickle_name, pickle_bytes) = files
         .iter()
         .find(|(name, _)| name.ends_with("/data.pkl") || name.as_str() == "data.pkl")
-        .ok_or("the zip has no data.pkl: not written by torch.save (TorchScript has its own architecture)")?;
+        .ok_or(
+            "the zip has no data.pkl: not written by torch.save (TorchScript has its own architecture)",
+        )?;
     let folder = pickle_name.trim_end_matches("data.pkl");
     if let Some(order) = files.get(&format!("{folder}byteorder"))
         && *order != b"little"
@@ -63,13 +74,14 @@ fn zip(bytes: &[u8]) -> Result<(Value, Storages<'_>), String> {
     Ok((root, storages))
 }
 
+/// The little-endian number of `n` bytes at `at`.
 fn le(bytes: &[u8], at: usize, n: usize) -> Result<usize, String> {
     let part = at.checked_add(n).and_then(|end| bytes.get(at..end));
     let part = part.ok_or("the zip is cut short")?;
     Ok(part.iter().rev().fold(0, |v, b| v << 8 | usize::from(*b)))
 }
 
-/// Files of a zip by name; torch.save stores them uncompressed (APPNOTE.TXT 6.3, 4.3.7, 4.3.12, 4.3.16).
+/// Files of a zip by name (APPNOTE.TXT 6.3, 4.3.7, 4.3.12, 4.3.16); torch.save stores them uncompressed.
 fn stored_files(bytes: &[u8]) -> Result<BTreeMap<String, &[u8]>, String> {
     let tail = bytes.len().saturating_sub(66_000);
     let end = (tail..bytes.len().saturating_sub(21))
@@ -133,7 +145,7 @@ fn stream(bytes: &[u8]) -> Result<(Value, Storages<'_>), String> {
     Ok((root, storages))
 }
 
-/// Bytes an item of each storage that a tensor below `value` names.
+/// Collects the bytes per item of each storage that a tensor below `value` names.
 fn storage_sizes(value: &Value, sizes: &mut HashMap<String, usize>) {
     match value {
         Value::Dict(dict) => dict
@@ -152,7 +164,7 @@ fn storage_sizes(value: &Value, sizes: &mut HashMap<String, usize>) {
     }
 }
 
-/// Types of storage.
+/// The type of a storage's items.
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     F32,
@@ -228,7 +240,7 @@ fn storage(value: &Value) -> Result<(Kind, &str), String> {
 }
 
 /// A tensor as the file describes it; `None` for anything else.
-fn tensor(value: &Value, storages: &Storages) -> Result<Option<Tensor>, String> {
+fn tensor(value: &Value, storages: &Storages) -> Result<Option<Array>, String> {
     let Value::Call(call) = value else {
         return Ok(None);
     };
@@ -259,9 +271,10 @@ fn tensor(value: &Value, storages: &Storages) -> Result<Option<Tensor>, String> 
     let items = data.len() / kind.bytes();
     let places = places(&size, &stride, offset, items)?;
     let item = |i: usize| kind.value(&data[i * kind.bytes()..(i + 1) * kind.bytes()]);
-    let values: Vec<f32> = places.into_iter().map(item).collect();
-    let shape: Vec<i64> = size.iter().map(|n| *n as i64).collect();
-    Ok(Some(Tensor::from_slice(&values).view(shape.as_slice())))
+    Ok(Some(Array {
+        shape: size.iter().map(|n| *n as i64).collect(),
+        values: places.into_iter().map(item).collect(),
+    }))
 }
 
 /// Places of a tensor's values in its storage, last axis fastest.
@@ -272,7 +285,7 @@ fn places(
     items: usize,
 ) -> Result<Vec<usize>, String> {
     let count = size.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-    // A stride of 0 could make much of little: no weights are stored so.
+    // A stride of 0 could make a huge tensor of few bytes: no weights are stored so.
     let count = count.filter(|n| *n <= items && size.len() == stride.len());
     let count = count.ok_or("its shape does not fit its storage")?;
     let mut places = Vec::with_capacity(count);
@@ -311,18 +324,17 @@ mod tests {
     fn both_containers_give_the_tensors_that_pytorch_saved() {
         for bytes in [ZIP, STREAM] {
             let tensors = read(bytes).unwrap();
-            let values = |name: &str| {
-                let t = &tensors[name];
-                (t.size(), Vec::<f32>::try_from(t.reshape([-1])).unwrap())
+            let check = |name: &str, shape: &[i64], values: &[f32]| {
+                let found = &tensors[name];
+                assert_eq!((&found.shape[..], &found.values[..]), (shape, values));
             };
             // Saved transposed, from the middle of a larger storage.
-            let (size, v) = values("conv.weight");
-            assert_eq!((size, v), (vec![3, 2], vec![2.0, 5.0, 3.0, 6.0, 4.0, 7.0]));
-            assert_eq!(values("half"), (vec![3], vec![0.5, -2.0, 65504.0]));
-            assert_eq!(values("double"), (vec![1], vec![0.25]));
-            assert_eq!(values("brain"), (vec![2], vec![1.5, -3.0]));
-            assert_eq!(values("count"), (vec![], vec![-7.0]));
-            assert_eq!(values("parameter"), (vec![2], vec![9.0, 8.0]));
+            check("conv.weight", &[3, 2], &[2.0, 5.0, 3.0, 6.0, 4.0, 7.0]);
+            check("half", &[3], &[0.5, -2.0, 65504.0]);
+            check("double", &[1], &[0.25]);
+            check("brain", &[2], &[1.5, -3.0]);
+            check("count", &[], &[-7.0]);
+            check("parameter", &[2], &[9.0, 8.0]);
             assert_eq!(tensors.len(), 6);
         }
     }

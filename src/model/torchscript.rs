@@ -1,7 +1,8 @@
 //! TorchScript modules.
 //!
-//! In: the bytes of a module that maps f32 RGB `[N, 3, H, W]` in 0..=255 to the tuple (np, hv) or (np, hv, tp). Out: a
-//! [`Network`]. Runs without profiling executor and fusers, so the first patch takes the same path as the last.
+//! In: the bytes of a module that maps f32 RGB `[N, 3, H, W]` in 0..=255 to the tuple (np, hv) or
+//! (np, hv, tp). Out: a [`Network`]. Runs without profiling executor and fusers, so that the first patch is
+//! computed as the last.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -12,23 +13,23 @@ use tch::{CModule, Device, IValue, Kind, Tensor};
 use super::error::ModelError;
 use super::network::{Network, RawMaps};
 
+/// A loaded module.
 pub struct TorchScript {
     module: CModule,
 }
 
 impl TorchScript {
     /// Loads a module in evaluation mode; `path` is for messages only.
+    ///
+    /// # Errors
+    /// [`ModelError::Format`] for anything but a module of torch.jit.save.
     pub fn load(bytes: &[u8], path: &Path, device: Device) -> Result<Self, ModelError> {
-        plain_executor();
-        let mut module =
-            CModule::load_data_on_device(&mut Cursor::new(bytes), device).map_err(|error| {
-                ModelError::Format {
-                    path: path.to_path_buf(),
-                    reason: format!(
-                        "{} (save the module with torch.jit.save)",
-                        ModelError::from(error)
-                    ),
-                }
+        use_plain_executor();
+        let mut module = CModule::load_data_on_device(&mut Cursor::new(bytes), device)
+            .map_err(ModelError::from)
+            .map_err(|error| {
+                let reason = format!("{error} (save the module with torch.jit.save)");
+                ModelError::format(path, reason)
             })?;
         module.f_set_eval()?;
         Ok(Self { module })
@@ -59,16 +60,15 @@ impl Network for TorchScript {
 }
 
 fn not_a_tuple() -> ModelError {
-    ModelError::Output {
-        reason: "a torchscript module must return the tuple of tensors (np, hv) or (np, hv, tp)"
-            .into(),
-    }
+    ModelError::output(
+        "a torchscript module must return the tuple of tensors (np, hv) or (np, hv, tp)",
+    )
 }
 
-fn plain_executor() {
+fn use_plain_executor() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // Errors here leave libtorch's defaults: slower first patches, the same maps.
+        // An error leaves libtorch's default: slower first patches, but the same maps.
         let _ = tch::jit::f_set_profiling_mode(false);
         let _ = tch::jit::f_set_tensor_expr_fuser_enabled(false);
     });

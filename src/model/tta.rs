@@ -1,7 +1,8 @@
-//! Test-time augmentation: the mean over turned and mirrored views of a patch.
+//! Test-time augmentation: the mean over rotated and mirrored views of a patch.
 //!
-//! In: a [`PatchModel`], patches. Out: maps in the patch's own orientation, h and v turned back with it. Sums run in f64 in
-//! one order, so a network that commutes with the symmetries gives the very bits it gives without.
+//! In: a [`PatchModel`], patches. Out: maps in the patch's own orientation, with h and v turned back. Sums
+//! run in f64 in one order, so a network that commutes with the symmetries gives the same bits as without
+//! averaging.
 
 use std::fmt;
 use std::str::FromStr;
@@ -64,7 +65,7 @@ impl Tta {
 }
 
 impl Symmetry {
-    /// Number 0 to 7; 0 leaves all as it is, the first four do not transpose.
+    /// The symmetry of a number from 0 (identity) to 7; the first four do not transpose.
     pub(crate) fn of(number: u8) -> Self {
         Self {
             transpose: number & 4 != 0,
@@ -73,7 +74,7 @@ impl Symmetry {
         }
     }
 
-    /// Where the view of a `width` x `height` image shows its pixel (x, y).
+    /// The place in the view of pixel (x, y) of a `width` x `height` image.
     fn place(self, x: usize, y: usize, width: usize, height: usize) -> (usize, usize) {
         let (u, v, w, h) = if self.transpose {
             (y, x, height, width)
@@ -97,7 +98,7 @@ impl Symmetry {
         view
     }
 
-    /// (h, v) of the image from those of its view.
+    /// (h, v) of the image, from those of its view.
     fn turned_back(self, h: f32, v: f32) -> (f32, f32) {
         let h = if self.flip_x { -h } else { h };
         let v = if self.flip_y { -v } else { v };
@@ -105,7 +106,7 @@ impl Symmetry {
     }
 }
 
-/// A model whose answers are means over views.
+/// A model whose maps are means over views.
 pub(super) struct Averaging {
     pub inner: Box<dyn PatchModel>,
     pub tta: Tta,
@@ -141,7 +142,7 @@ struct Sum {
 }
 
 impl Sum {
-    /// `map` is that of the first view, the patch itself.
+    /// Empty sums of the shape of `map`, the first view's (the patch itself).
     fn like(map: &PredictionMap) -> Self {
         let n = map.width * map.height;
         Self {
@@ -194,8 +195,8 @@ mod tests {
     use super::*;
     use image::Rgb;
 
-    /// np from red, h and v from the slopes of red (they turn with the image), tp from green and blue: commutes with
-    /// every symmetry. `tilt` adds something that does not: it grows to the right and down.
+    /// np from red, h and v from the slopes of red (they turn with the image), tp from green and blue:
+    /// commutes with every symmetry. `tilt` adds a part that does not: it grows to the right and down.
     struct Slopes {
         tilt: f32,
     }

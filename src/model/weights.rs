@@ -1,8 +1,8 @@
 //! Weights files.
 //!
-//! In: the bytes of a safetensors file, and the parameters that an architecture wants. Out: named f32 tensors on the
-//! CPU, or what is wrong by name. A hostile file gives an error, never a panic and never more memory than its size
-//! allows.
+//! In: the bytes of a safetensors file, and the parameters that an architecture wants. Out: named f32
+//! tensors on the CPU, or what is wrong by name. A hostile file gives an error: it never causes a panic or
+//! takes more memory than its size allows.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,18 +15,18 @@ use super::error::ModelError;
 /// Parameters by name.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// Most names listed for one kind of problem.
-const LISTED: usize = 5;
+/// Most names that are listed for one kind of problem.
+const MAX_LISTED: usize = 5;
 
 /// Reads a safetensors file into f32 tensors sorted by name.
 ///
-/// f16, bf16 and f64 storage is converted; PyTorch's `num_batches_tracked` counters are left out; any other kind and
-/// any value that is not finite is an error. `path` is for messages only.
+/// f16, bf16 and f64 storage is converted; PyTorch's `num_batches_tracked` counters are left out. `path` is
+/// for messages only.
+///
+/// # Errors
+/// [`ModelError::Format`] for a damaged file, another kind of storage, or a value that is not finite.
 pub fn read_safetensors(bytes: &[u8], path: &Path) -> Result<Vec<(String, Tensor)>, ModelError> {
-    let format_error = |reason: String| ModelError::Format {
-        path: path.to_path_buf(),
-        reason,
-    };
+    let format_error = |reason: String| ModelError::format(path, reason);
     let file = SafeTensors::deserialize(bytes).map_err(|error| format_error(error.to_string()))?;
     let mut tensors = Vec::new();
     for (name, view) in file.tensors() {
@@ -57,7 +57,7 @@ pub fn read_safetensors(bytes: &[u8], path: &Path) -> Result<Vec<(String, Tensor
     Ok(tensors)
 }
 
-/// Torch's form of a shape; `None` for more than 8 axes, an empty axis or a size beyond `i64`.
+/// A shape as torch takes it; `None` for more than 8 axes, an empty axis or a size beyond `i64`.
 fn shape_of(shape: &[usize]) -> Option<Vec<i64>> {
     if shape.len() > 8 {
         return None;
@@ -72,7 +72,10 @@ fn all_finite(tensor: &Tensor) -> Result<bool, ModelError> {
     Ok(tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0)
 }
 
-/// Compares names and shapes with what the architecture wants; at most five names a kind of problem are listed.
+/// Compares names and shapes with what the architecture wants.
+///
+/// # Errors
+/// [`ModelError::Parameters`] with at most [`MAX_LISTED`] names per kind of problem.
 pub fn check_parameters(
     tensors: &Tensors,
     wanted: &[(String, Vec<i64>)],
@@ -104,7 +107,7 @@ pub fn check_parameters(
     ]
     .into_iter()
     .filter(|(_, names)| !names.is_empty())
-    .map(|(what, names)| listed(what, &names))
+    .map(|(problem, names)| list_names(problem, &names))
     .collect();
     if problems.is_empty() {
         return Ok(());
@@ -113,19 +116,20 @@ pub fn check_parameters(
         path: path.to_path_buf(),
         architecture,
         problems: format!(
-            "{}: check architecture and types in model.toml against the network the weights were trained with",
+            "{}: check architecture and types in model.toml against the network \
+             the weights were trained with",
             problems.join("; ")
         ),
     })
 }
 
-fn listed(what: &str, names: &[String]) -> String {
-    let first: Vec<&str> = names.iter().take(LISTED).map(String::as_str).collect();
-    let rest = names.len().saturating_sub(LISTED);
+fn list_names(problem: &str, names: &[String]) -> String {
+    let first: Vec<&str> = names.iter().take(MAX_LISTED).map(String::as_str).collect();
+    let rest = names.len().saturating_sub(MAX_LISTED);
     let more = if rest > 0 {
         format!(", and {rest} more")
     } else {
         String::new()
     };
-    format!("{} {what}: {}{more}", names.len(), first.join(", "))
+    format!("{} {problem}: {}{more}", names.len(), first.join(", "))
 }

@@ -14,7 +14,7 @@ use super::PipelineError;
 use super::budget::{self, Budget, Resources};
 use crate::digest::hex;
 use crate::geometry::Rect;
-use crate::model::{Model, ModelSpec};
+use crate::model::{Device, Model, ModelSpec};
 use crate::nuclei::PostprocParams;
 use crate::plan::{PatchGrid, Plan, Shard};
 use crate::slide::blocks::ProcImage;
@@ -128,7 +128,7 @@ pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineErr
             .memory_bytes
             .unwrap_or_else(budget::default_memory_bytes),
         threads: request.threads,
-        on_gpu: model.device != tch::Device::Cpu,
+        on_gpu: model.device != Device::Cpu,
     };
     let budget = budget::divide(resources, &model.spec, &plan)?;
     let identity = identity(&info, model, &frames, level, &grid, &area_sha256);

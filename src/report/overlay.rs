@@ -2,17 +2,7 @@
 
 use image::{Rgb, RgbImage, imageops};
 
-/// Colours of types where none are given: Okabe and Ito's, told apart by colour-blind readers. Entry 0: no type.
-pub const TYPE_COLOURS: [[u8; 3]; 8] = [
-    [255, 255, 0],
-    [213, 94, 0],
-    [0, 158, 115],
-    [0, 114, 178],
-    [240, 200, 60],
-    [204, 121, 167],
-    [86, 180, 233],
-    [30, 30, 30],
-];
+pub use crate::model::spec::TYPE_COLOURS;
 
 /// Draws the outline of every id of `ids` (row by row, the picture's size), inside the nucleus, 1 px wide.
 /// `colours[type]` colours an id of that type; `id_types[id]` is its type.

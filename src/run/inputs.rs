@@ -7,20 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{RunConfig, RunError, SlideConfig};
-use crate::digest::hex;
-use crate::slide::mpp;
-use crate::tissue::MaskChoice;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-/// What a folder is searched for on behalf of `run`.
-pub const SLIDE_EXTENSIONS: &[&str] = &[
-    "svs", "tif", "tiff", "ndpi", "vms", "vmu", "scn", "mrxs", "svslide", "bif", "czi", "dcm",
-    "png", "jpg", "jpeg",
-];
-/// What a folder is searched for on behalf of `tile`.
-pub const IMAGE_EXTENSIONS: &[&str] = &["png", "jpg", "jpeg", "tif", "tiff"];
+use super::{RunConfig, RunError, SlideConfig};
+use crate::digest::hex;
+use crate::slide::mpp;
+pub use crate::slide::{IMAGE_EXTENSIONS, slide_extensions};
+use crate::tissue::MaskChoice;
 
 /// One row of a manifest. Empty cells say nothing.
 #[derive(Debug, Default, Deserialize)]
@@ -331,13 +325,18 @@ mod tests {
         let flat = from_paths(
             &[dir.path().into()],
             false,
-            SLIDE_EXTENSIONS,
+            slide_extensions(),
             &config(false),
         )
         .unwrap();
         assert_eq!(stems(&flat), ["a", "b"]);
-        let deep =
-            from_paths(&[dir.path().into()], true, SLIDE_EXTENSIONS, &config(false)).unwrap();
+        let deep = from_paths(
+            &[dir.path().into()],
+            true,
+            slide_extensions(),
+            &config(false),
+        )
+        .unwrap();
         assert_eq!(stems(&deep), ["a", "b", "c"]);
         assert_eq!(deep[2].folder, Path::new("out/c"));
     }
@@ -348,7 +347,7 @@ mod tests {
         let error = from_paths(
             &[dir.path().into()],
             false,
-            SLIDE_EXTENSIONS,
+            slide_extensions(),
             &config(false),
         )
         .unwrap_err();
@@ -360,14 +359,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         touch(dir.path(), &["a/x.svs", "b/x.tif"]);
         let paths = [dir.path().join("a/x.svs"), dir.path().join("b/x.tif")];
-        let error = from_paths(&paths, false, SLIDE_EXTENSIONS, &config(false)).unwrap_err();
+        let error = from_paths(&paths, false, slide_extensions(), &config(false)).unwrap_err();
         assert!(error.to_string().contains("--dedupe-names"));
-        let slides = from_paths(&paths, false, SLIDE_EXTENSIONS, &config(true)).unwrap();
+        let slides = from_paths(&paths, false, slide_extensions(), &config(true)).unwrap();
         assert_ne!(slides[0].stem, slides[1].stem);
         assert!(slides.iter().all(|s| s.stem.len() == "x-".len() + 8));
         let same = [paths[0].clone(), dir.path().join("b/../a/x.svs")];
         assert_eq!(
-            from_paths(&same, false, SLIDE_EXTENSIONS, &config(false))
+            from_paths(&same, false, slide_extensions(), &config(false))
                 .unwrap()
                 .len(),
             1

@@ -5,12 +5,10 @@
 
 use std::sync::Arc;
 
-use tch::Device;
-
 use super::run_json::Engine;
 use super::{RunConfig, RunError};
 use crate::machine::{libtorch, openslide};
-use crate::model::{Architecture, DeviceChoice, Library, ModelError, Pool, device};
+use crate::model::{Architecture, Device, DeviceChoice, Library, ModelError, Pool, device};
 
 /// Loads models onto the run's device.
 pub struct Models {
@@ -45,7 +43,7 @@ impl Models {
             version: env!("CARGO_PKG_VERSION").into(),
             libtorch: libtorch().version,
             openslide: openslide().version,
-            device: device_name(self.device),
+            device: self.device.to_string(),
             precision: "f32".into(),
             threads: self.config.threads,
         }
@@ -83,13 +81,4 @@ impl Models {
 pub fn first_device(choice: &DeviceChoice) -> Result<Device, RunError> {
     let devices = device::resolve(choice).map_err(|error| RunError::Machine(error.to_string()))?;
     Ok(devices.first().copied().unwrap_or(Device::Cpu))
-}
-
-/// A device as run.json names it.
-pub fn device_name(device: Device) -> String {
-    match device {
-        Device::Cpu => "cpu".into(),
-        Device::Cuda(index) => format!("cuda:{index}"),
-        other => format!("{other:?}").to_lowercase(),
-    }
 }

@@ -1,12 +1,12 @@
 //! The slide at the model's µm/px.
 //!
-//! In: a reader, its [`Frames`] and level. Out: proc pixels of any box, also beyond the rim (mirrored). Proc pixels
-//! exist only as fixed 512 px blocks of one grid anchored at the slide's origin, each one read and one resize, so a
-//! pixel never depends on who asked for it. A block that cannot be read whole is read in quarters, so that damage costs
-//! little beside itself; which quarters depends on the file alone.
+//! In: a reader, its [`Frames`] and level. Out: proc pixels of any box, also beyond the slide's rim
+//! (mirrored). Proc pixels exist only as fixed 512 px blocks of one grid anchored at the slide's origin.
+//! Each block is one read and one resize, so a pixel never depends on who asked for it. A block that
+//! cannot be read whole is read in parts, so that damage costs little beside itself; which parts depends
+//! on the file alone.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use image::{Rgb, RgbImage};
@@ -19,7 +19,7 @@ use crate::geometry::Rect;
 
 /// Side of a block, proc px.
 pub const BLOCK_PX: i32 = 512;
-/// A block that cannot be read is read in parts of these sides, proc px: a damaged source tile has about 256.
+/// Sides of the parts in which a damaged block is read, proc px: a damaged source tile has about 256.
 const PARTS_PX: [i32; 3] = [256, 128, SMALLEST_PART_PX];
 const SMALLEST_PART_PX: i32 = 64;
 
@@ -30,19 +30,18 @@ pub struct ProcImage {
     level: usize,
     level_per_proc: [f64; 2],
     cache: BlockCache,
-    /// Damaged blocks, remembered: finding out what is left of one takes many failing reads.
+    /// Damaged blocks: finding out what can still be read of one takes many failing reads.
     damage: Mutex<HashMap<(i32, i32), Arc<Damage>>>,
-    reads: AtomicU64,
 }
 
-/// What of a block cannot be read, and why.
+/// The parts of a block that cannot be read, and why.
 struct Damage {
     holes: Vec<Rect>,
     error: SlideError,
 }
 
 impl ProcImage {
-    /// `level` comes from [`Frames::new`]. At most `cache_bytes` of blocks are kept (a block has 768 KiB).
+    /// `level` comes from [`Frames::new`]. At most `cache_bytes` of blocks are kept (768 KiB per block).
     pub fn new(
         reader: Arc<dyn SlideReader>,
         frames: Frames,
@@ -57,7 +56,6 @@ impl ProcImage {
             level_per_proc,
             cache: BlockCache::new(cache_bytes),
             damage: Mutex::default(),
-            reads: AtomicU64::new(0),
         }
     }
 
@@ -74,32 +72,17 @@ impl ProcImage {
         &self.reader
     }
 
-    /// Blocks read so far, repeated ones counted again.
-    pub fn blocks_read(&self) -> u64 {
-        self.reads.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of blocks now kept.
-    pub fn cached_bytes(&self) -> usize {
-        self.cache.bytes()
-    }
-
     /// Proc px of block (`bx`, `by`), clipped to the slide.
-    pub fn block_rect(&self, bx: i32, by: i32) -> Rect {
+    fn block_rect(&self, bx: i32, by: i32) -> Rect {
         let at = |b: i32| b.saturating_mul(BLOCK_PX);
         Rect::new(at(bx), at(by), BLOCK_PX, BLOCK_PX).intersect(&self.frames.proc_rect())
     }
 
-    /// RGB of block (`bx`, `by`), 512 px a side, less at the slide's right and lower rim.
+    /// Block (`bx`, `by`), whose px within `needed` could all be read; the others may be white.
     ///
     /// # Errors
-    /// [`SlideError::Read`] if any of it cannot be read.
-    pub fn block(&self, bx: i32, by: i32) -> Result<Arc<RgbImage>, SlideError> {
-        self.readable(bx, by, self.block_rect(bx, by))
-    }
-
-    /// A block whose px within `needed` could all be read; others may be white.
-    fn readable(&self, bx: i32, by: i32, needed: Rect) -> Result<Arc<RgbImage>, SlideError> {
+    /// [`SlideError::Read`] if a px of `needed` cannot be read.
+    fn block(&self, bx: i32, by: i32, needed: Rect) -> Result<Arc<RgbImage>, SlideError> {
         let spoiled = |damage: &Damage| {
             let hit = damage.holes.iter().any(|hole| hole.meets(&needed));
             hit.then(|| damage.error.clone())
@@ -108,12 +91,8 @@ impl ProcImage {
             return Err(error);
         }
         let block = self.cache.get_or_load((bx, by), || {
-            self.reads.fetch_add(1, Ordering::Relaxed);
-            let rect = self.block_rect(bx, by);
-            match self.part(rect) {
-                Ok(pixels) => Ok::<_, SlideError>(pixels),
-                Err(error) => Ok(self.what_is_left(bx, by, error)),
-            }
+            let whole = self.read(self.block_rect(bx, by));
+            Ok::<_, SlideError>(whole.unwrap_or_else(|error| self.read_parts(bx, by, error)))
         })?;
         match self.damage_of(bx, by).and_then(|damage| spoiled(&damage)) {
             Some(error) => Err(error),
@@ -126,25 +105,26 @@ impl ProcImage {
         damage.get(&(bx, by)).cloned()
     }
 
-    fn part(&self, rect: Rect) -> Result<RgbImage, SlideError> {
+    /// RGB of a box inside one block, from the slide.
+    fn read(&self, rect: Rect) -> Result<RgbImage, SlideError> {
         let (reader, level) = (self.reader.as_ref(), self.level);
         resample::window(reader, level, rect, self.level_per_proc, CATMULL_ROM)
     }
 
-    /// The parts of a block that can be read, the others white and remembered as holes.
-    fn what_is_left(&self, bx: i32, by: i32, error: SlideError) -> RgbImage {
+    /// A damaged block: the parts that cannot be read are white and remembered as holes.
+    fn read_parts(&self, bx: i32, by: i32, error: SlideError) -> RgbImage {
         let whole = self.block_rect(bx, by);
         let mut pixels = RgbImage::from_pixel(whole.w as u32, whole.h as u32, Rgb([255; 3]));
         let mut holes = vec![whole];
         for side_px in PARTS_PX {
-            // Of a block of which nothing can be read, smaller parts cannot either.
+            // Where no larger part can be read, no smaller one can either.
             if side_px == SMALLEST_PART_PX
                 && holes.iter().map(Rect::area).sum::<u64>() == whole.area()
             {
                 break;
             }
             holes = holes.into_iter().flat_map(quarters).collect();
-            holes.retain(|&rect| match self.part(rect) {
+            holes.retain(|&rect| match self.read(rect) {
                 Ok(part) => {
                     copy_common(&part, rect, &mut pixels, whole);
                     false
@@ -152,7 +132,7 @@ impl ProcImage {
                 Err(_) => true,
             });
         }
-        // No holes: only the read of the whole failed, as on a network drive for a moment.
+        // Without holes only the read of the whole failed, as on a network drive for a moment.
         if !holes.is_empty() {
             let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
             damage.insert((bx, by), Arc::new(Damage { holes, error }));
@@ -160,31 +140,34 @@ impl ProcImage {
         pixels
     }
 
-    /// RGB of any box of proc px. Beyond the slide's rim the image is mirrored without repeating the edge pixel
-    /// (OpenCV's `BORDER_REFLECT_101`), again and again where the slide is smaller than the box.
+    /// RGB of any box of proc px. Beyond the slide's rim the image is mirrored without repeating the edge
+    /// pixel (OpenCV's `BORDER_REFLECT_101`), again and again where the slide is smaller than the box.
+    ///
+    /// # Errors
+    /// [`SlideError::Read`] if a px of the box cannot be read.
     pub fn region(&self, rect_proc: Rect) -> Result<RgbImage, SlideError> {
         if rect_proc.is_empty() {
             return Ok(RgbImage::new(0, 0));
         }
         let slide = self.frames.proc_rect();
         if rect_proc.intersect(&slide) == rect_proc {
-            return self.inside(rect_proc);
+            return self.assemble(rect_proc);
         }
         let columns = mirrored(rect_proc.x, rect_proc.w, slide.w);
         let rows = mirrored(rect_proc.y, rect_proc.h, slide.h);
         let (x, w) = extent(&columns);
         let (y, h) = extent(&rows);
-        let needed = self.inside(Rect::new(x, y, w, h))?;
+        let needed = self.assemble(Rect::new(x, y, w, h))?;
         Ok(gather(&needed, &columns, &rows, x, y))
     }
 
-    /// A box that lies inside the slide, copied together from its blocks row by row.
-    fn inside(&self, rect: Rect) -> Result<RgbImage, SlideError> {
+    /// RGB of a box that lies inside the slide, put together from its blocks.
+    fn assemble(&self, rect: Rect) -> Result<RgbImage, SlideError> {
         let mut out = RgbImage::new(rect.w as u32, rect.h as u32);
         for by in rect.y / BLOCK_PX..=(rect.bottom() - 1) / BLOCK_PX {
             for bx in rect.x / BLOCK_PX..=(rect.right() - 1) / BLOCK_PX {
                 let needed = self.block_rect(bx, by).intersect(&rect);
-                let block = self.readable(bx, by, needed)?;
+                let block = self.block(bx, by, needed)?;
                 copy_common(&block, self.block_rect(bx, by), &mut out, rect);
             }
         }
@@ -192,7 +175,7 @@ impl ProcImage {
     }
 }
 
-/// A box in up to four parts, none of them empty.
+/// The non-empty quarters of a box.
 fn quarters(rect: Rect) -> Vec<Rect> {
     let (w, h) = ((rect.w + 1) / 2, (rect.h + 1) / 2);
     let parts = [(0, 0), (w, 0), (0, h), (w, h)];
@@ -200,7 +183,7 @@ fn quarters(rect: Rect) -> Vec<Rect> {
     parts.into_iter().filter(|part| !part.is_empty()).collect()
 }
 
-/// Copies what `from` (pixels of the box `from_rect`) and `to` have in common.
+/// Copies the px that `from` (the box `from_rect`) and `to` (the box `to_rect`) have in common.
 fn copy_common(from: &RgbImage, from_rect: Rect, to: &mut RgbImage, to_rect: Rect) {
     let common = from_rect.intersect(&to_rect);
     let bytes = common.w as usize * 3;
@@ -216,7 +199,8 @@ fn copy_common(from: &RgbImage, from_rect: Rect, to: &mut RgbImage, to_rect: Rec
     }
 }
 
-/// Where each of the `len` px from `start` on lies in `0..size` when the axis is mirrored at its first and last px.
+/// The place in `0..size` of each of the `len` px from `start` on, where the axis is mirrored at its
+/// first and last px.
 fn mirrored(start: i32, len: i32, size: i32) -> Vec<i32> {
     let period = (2 * (i64::from(size) - 1)).max(1);
     (0..i64::from(len))
@@ -234,7 +218,8 @@ fn extent(px: &[i32]) -> (i32, i32) {
     (first, last - first + 1)
 }
 
-/// The image whose px (i, j) is px (`columns[i] - x`, `rows[j] - y`) of `from`; runs of columns are copied whole.
+/// The image whose px (i, j) is px (`columns[i] - x`, `rows[j] - y`) of `from`. Runs of columns are
+/// copied whole.
 fn gather(from: &RgbImage, columns: &[i32], rows: &[i32], x: i32, y: i32) -> RgbImage {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for (i, &column) in columns.iter().enumerate() {

@@ -1,5 +1,8 @@
-//! Blocks that several threads want. In: a key and how to load it. Out: the shared block. Loads a key once however many
-//! ask for it at the same time, and keeps at most a stated number of bytes, the longest unused going first.
+//! Blocks that several threads want.
+//!
+//! In: a key and how to load its block. Out: the shared block. Loads a key once, however many threads ask
+//! for it at the same time. Keeps at most a stated number of bytes: the least recently used block goes
+//! first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,7 +12,7 @@ use image::RgbImage;
 type Key = (i32, i32);
 
 enum Slot {
-    /// Another thread is at it.
+    /// Another thread is loading it.
     Loading,
     Ready {
         block: Arc<RgbImage>,
@@ -20,12 +23,13 @@ enum Slot {
 #[derive(Default)]
 struct State {
     slots: HashMap<Key, Slot>,
-    /// Ready keys by their last use.
+    /// Ready keys by the time of their last use.
     by_use: BTreeMap<u64, Key>,
     bytes: usize,
     clock: u64,
 }
 
+/// Recently used blocks, shared by threads.
 pub struct BlockCache {
     state: Mutex<State>,
     loaded: Condvar,
@@ -41,7 +45,8 @@ impl BlockCache {
         }
     }
 
-    /// The block of `key`, from memory or by `load`. A failed load leaves nothing behind: the next who asks tries again.
+    /// The block of `key`, from memory or by `load`. A failed load leaves nothing behind: the next
+    /// caller tries again.
     pub fn get_or_load<E>(
         &self,
         key: Key,
@@ -70,11 +75,6 @@ impl BlockCache {
         let block = Arc::new(load()?);
         claim.fulfil(Arc::clone(&block));
         Ok(block)
-    }
-
-    /// Bytes of pixels now kept.
-    pub fn bytes(&self) -> usize {
-        self.lock().bytes
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -111,7 +111,8 @@ impl State {
     }
 }
 
-/// The right to load one key. Dropped without success (an error, a panic) it frees the key and wakes who waits for it.
+/// The right to load one key. Dropped without success (an error, a panic), it frees the key and wakes the
+/// threads that wait for it.
 struct Claim<'a> {
     cache: &'a BlockCache,
     key: Key,
@@ -153,7 +154,7 @@ mod tests {
         }
         cache.get_or_load((0, 0), || Err(())).unwrap();
         cache.get_or_load((3, 0), || block(10)).unwrap();
-        assert_eq!(cache.bytes(), 900);
+        assert_eq!(cache.lock().bytes, 900);
         assert!(cache.get_or_load((0, 0), || Err(())).is_ok());
         assert!(cache.get_or_load((1, 0), || Err(())).is_err());
         assert!(cache.get_or_load((2, 0), || Err(())).is_ok());
@@ -162,7 +163,7 @@ mod tests {
             cache.get_or_load((9, 9), || block(100)).unwrap().width(),
             100
         );
-        assert_eq!(cache.bytes(), 0);
+        assert_eq!(cache.lock().bytes, 0);
     }
 
     #[test]

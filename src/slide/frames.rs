@@ -1,7 +1,7 @@
 //! The three frames and the only place that converts between them.
 //!
-//! `level0` px: canonical, origin at level-0 (0, 0). `proc` px: the model's µm/px. µm. Pixel (i, j) covers
-//! [i, i+1) x [j, j+1) in either pixel frame (edge frame).
+//! The frames are level-0 px (canonical, origin at level-0 (0, 0)), proc px (the model's µm/px), and µm.
+//! Pixel (i, j) covers [i, i+1) x [j, j+1) in either pixel frame (edge frame).
 
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +9,9 @@ use super::level::{SCALE_TOLERANCE, coarsest_fine_enough, level0_per_level};
 use super::{Level, SlideError, SlideInfo};
 use crate::geometry::Rect;
 
-/// Largest side of a slide in proc px: sums of coordinates stay inside i32.
+/// Largest side of a slide, proc px: sums of two coordinates still fit into i32.
 pub const MAX_PROC_SIDE_PX: i32 = 1 << 30;
-/// Most level px a proc px: a block's source window (512 times as wide) must fit in memory.
+/// Most level px per proc px: a block's source window (512 times as wide) must fit in memory.
 pub const MAX_LEVEL_PX_PER_PROC: f64 = 16.0;
 
 /// How a slide's level-0 pixels, the model's proc pixels and µm relate.
@@ -23,16 +23,17 @@ pub struct Frames {
     pub level0_mpp: [f64; 2],
     /// Proc width and height, px: `max(1, round(level0 * proc_per_level0))`.
     pub proc_size_px: [i32; 2],
-    /// Proc px a level-0 px, x and y.
+    /// Proc px per level-0 px, x and y.
     pub proc_per_level0: [f64; 2],
 }
 
 impl Frames {
     /// The frames of a slide for a model of `model_mpp` µm/px, and the level its proc px come from.
     ///
-    /// The level is the coarsest that is at least as fine as the model (5 % tolerance). Where it is within 5 % of the
-    /// model, proc px are that level's px and nothing is resampled; else they are resampled to the model's µm/px
-    /// (enlarged, if even level 0 is coarser). Sizes beyond i32 are clamped: [`Frames::for_slide`] refuses them.
+    /// The level is the coarsest that is at least as fine as the model (5 % tolerance). Where it is
+    /// within 5 % of the model, proc px are that level's px and nothing is resampled; otherwise they
+    /// are resampled to the model's µm/px (enlarged if even level 0 is coarser). Sizes beyond
+    /// [`MAX_PROC_SIDE_PX`] are clamped: [`Frames::for_slide`] refuses them.
     pub fn new(
         level0_size_px: [u64; 2],
         level0_mpp: [f64; 2],
@@ -71,8 +72,8 @@ impl Frames {
     /// [`Frames::new`] for an opened slide, checked.
     ///
     /// # Errors
-    /// [`SlideError::Invalid`] if the scales are so far apart that the slide would have more than 2^30 proc px a side or
-    /// a block's source would not fit in memory: then the µm/px is wrong.
+    /// [`SlideError::Invalid`] if the scales are so far apart that the slide would have more than 2^30
+    /// proc px per side, or that a block's source would not fit in memory: then the µm/px is wrong.
     pub fn for_slide(
         info: &SlideInfo,
         level0_mpp: [f64; 2],
@@ -88,18 +89,16 @@ impl Frames {
         let too_large = frames.proc_size_px.contains(&MAX_PROC_SIDE_PX);
         if too_fine || too_large {
             let [x, y] = level0_mpp;
-            return Err(SlideError::Invalid {
-                path: info.path.clone(),
-                reason: format!(
-                    "{x} x {y} µm/px is too far from the model's {model_mpp} for {} x {} px: check --mpp",
-                    size_px[0], size_px[1]
-                ),
-            });
+            let reason = format!(
+                "{x} x {y} µm/px is too far from the model's {model_mpp} for {} x {} px: check --mpp",
+                size_px[0], size_px[1]
+            );
+            return Err(SlideError::invalid(&info.path, reason));
         }
         Ok((frames, level))
     }
 
-    /// Px of `level` a proc px, x and y; exactly 1 where proc px are that level's px.
+    /// Px of `level` per proc px, x and y; exactly 1 where proc px are that level's px.
     pub fn level_per_proc(&self, levels: &[Level], level: usize) -> [f64; 2] {
         let [x, y] = level0_per_level(levels, level);
         let per_proc = |ratio: f64, proc_per_level0: f64| {
@@ -112,12 +111,13 @@ impl Frames {
         ]
     }
 
-    /// What the user should know when the slide is much coarser than the model expects.
+    /// A warning where the slide is much coarser than the model expects.
     pub fn scale_warning(&self, model_mpp: f64) -> Option<String> {
         let coarsest = self.level0_mpp[0].max(self.level0_mpp[1]);
         (coarsest > 2.0 * model_mpp).then(|| {
             format!(
-                "the slide has {coarsest} µm/px, the model expects {model_mpp}: it is enlarged, and most nuclei will be missed"
+                "the slide has {coarsest} µm/px, the model expects {model_mpp}: \
+                 it is enlarged, and most nuclei will be missed"
             )
         })
     }
@@ -132,8 +132,8 @@ impl Frames {
         [left, top, right, bottom]
     }
 
-    /// µm a proc px, x and y. Equals the model's µm/px, or the level's where they differ by less than the snap
-    /// tolerance (then no pixel is resampled).
+    /// µm per proc px, x and y: the model's µm/px, or the level's where the two differ by less than 5 %
+    /// (then no pixel is resampled).
     pub fn proc_mpp(&self) -> [f64; 2] {
         [
             self.level0_mpp[0] / self.proc_per_level0[0],
@@ -146,7 +146,7 @@ impl Frames {
         Rect::new(0, 0, self.proc_size_px[0], self.proc_size_px[1])
     }
 
-    /// mm² of `px` proc pixels.
+    /// Area of `proc_px` proc pixels, mm².
     pub fn mm2(&self, proc_px: u64) -> f64 {
         let [x, y] = self.proc_mpp();
         proc_px as f64 * x * y / 1e6

@@ -1,4 +1,4 @@
-//! Which file this is. In: a path. Out: a SHA-256 in hex. Never looks at names or times.
+//! What identifies a file. In: a path. Out: a SHA-256 in hex. Never looks at names or times.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,8 +10,8 @@ use crate::digest::hex;
 
 const MIB: u64 = 1 << 20;
 
-/// SHA-256 of the file's size (8 bytes, little-endian), its first and its last MiB: cheap for a slide of gigabytes
-/// whose reader gives no hash of its own.
+/// SHA-256 of the file's size (8 bytes, little-endian), its first MiB and its last MiB: cheap for a
+/// slide of gigabytes whose reader gives no hash of its own.
 pub fn size_and_ends_sha256(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let bytes = file.metadata()?.len();

@@ -1,12 +1,16 @@
-//! Which pyramid level to read. In: the levels and the scale wanted. Out: an index. Never one that is too coarse
-//! where a finer one exists.
+//! Which pyramid level to read.
+//!
+//! In: the levels and the scale wanted. Out: an index. Never picks a level that is too coarse where a
+//! finer one exists.
 
 use super::Level;
 
-/// How much coarser than wanted a level may be, and how near it must be to be used as it is.
+/// Relative difference of scale up to which a level may be coarser than wanted, and up to which its
+/// pixels are used without resampling.
 pub const SCALE_TOLERANCE: f64 = 0.05;
 
-/// Level-0 px a px of `level`, x and y: exactly the ratio of the sizes (a reader's own `downsample` is their mean).
+/// Level-0 px per px of `level`, x and y: exactly the ratio of the sizes (a reader's own `downsample` is
+/// the mean of both).
 pub fn level0_per_level(levels: &[Level], level: usize) -> [f64; 2] {
     match (levels.first(), levels.get(level)) {
         (Some(zero), Some(l)) => [
@@ -17,8 +21,8 @@ pub fn level0_per_level(levels: &[Level], level: usize) -> [f64; 2] {
     }
 }
 
-/// The coarsest level that is at least as fine as `level0_per_px` level-0 px a px, with 5 % tolerance; level 0 if
-/// none is.
+/// The coarsest level that is at least as fine as `level0_per_px` level-0 px per px, with 5 %
+/// tolerance; level 0 if none is.
 pub fn coarsest_fine_enough(levels: &[Level], level0_per_px: [f64; 2]) -> usize {
     let ratio = |level| level0_per_level(levels, level);
     (0..levels.len())
@@ -29,7 +33,7 @@ pub fn coarsest_fine_enough(levels: &[Level], level0_per_px: [f64; 2]) -> usize 
         })
         .max_by(|&a, &b| {
             let area = |level| ratio(level).iter().product::<f64>();
-            // Of equal levels the first.
+            // Of levels of the same size, the first.
             area(a).total_cmp(&area(b)).then(b.cmp(&a))
         })
         .unwrap_or(0)

@@ -1,15 +1,21 @@
 //! Slides and images as pixels at the model's scale.
 //!
-//! In: a path and the µm/px policy. Out: [`SlideInfo`], [`frames::Frames`] and proc pixels in fixed blocks
-//! ([`blocks::ProcImage`]). One trait, two readers: OpenSlide and plain images. Never decides what is tissue and never
-//! lets a pixel depend on who asked for it.
+//! In: a path and the µm/px policy. Out: [`SlideInfo`], [`frames::Frames`] and proc pixels in fixed
+//! blocks ([`blocks::ProcImage`]). Never decides what is tissue, and never lets a pixel depend on who
+//! asked for it.
+//!
+//! A new reader is a file of this folder (a [`SlideReader`] with its constructor) and a row of
+//! [`READERS`].
 
 pub mod blocks;
 mod cache;
+mod error;
 pub mod frames;
+#[cfg(feature = "openslide")]
 mod identity;
 pub mod level;
 pub mod mpp;
+#[cfg(feature = "openslide")]
 mod openslide;
 mod overview;
 pub mod plain;
@@ -17,6 +23,7 @@ pub(crate) mod resample;
 pub mod thumb;
 
 pub use blocks::ProcImage;
+pub use error::SlideError;
 pub use frames::Frames;
 pub use mpp::{Mpp, resolve_mpp};
 pub(crate) use overview::overview;
@@ -25,39 +32,17 @@ pub use thumb::thumb;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
-
-/// What can go wrong with a slide. Messages name the file, the place and the cure.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SlideError {
-    #[error("{}: no such file: check the path", path.display())]
-    Missing { path: PathBuf },
-    #[error("{}: cannot be opened as a slide or image: {reason}", path.display())]
-    Unsupported { path: PathBuf, reason: String },
-    #[error("{}: level {level}, {w} x {h} px at ({x_px}, {y_px}) cannot be read: {reason}", path.display())]
-    Read {
-        path: PathBuf,
-        level: usize,
-        x_px: i64,
-        y_px: i64,
-        w: u32,
-        h: u32,
-        reason: String,
-    },
-    #[error("{}: has no µm/px and no objective power: give it with --mpp (0.25 for a 40x scan, 0.5 for 20x)", path.display())]
-    NoMpp { path: PathBuf },
-    #[error("{}: {reason}", path.display())]
-    Invalid { path: PathBuf, reason: String },
-}
 
 /// One pyramid level.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Level {
     pub width_px: u64,
     pub height_px: u64,
-    /// Level-0 px a px of this level.
+    /// Level-0 px per px of this level.
     pub downsample: f64,
 }
 
@@ -65,31 +50,36 @@ pub struct Level {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SlideInfo {
     pub path: PathBuf,
-    /// OpenSlide's vendor, or `image` for a plain image.
+    /// The file format: OpenSlide's vendor, or `image` for a plain image.
     pub vendor: String,
     pub levels: Vec<Level>,
-    /// µm/px of level 0 as the file states it, sensible or not: [`resolve_mpp`] decides. Always `None` for a plain
-    /// image, whose resolution tags mean paper.
+    /// µm/px of level 0 as the file states it, plausible or not: [`resolve_mpp`] decides. Always
+    /// `None` for a plain image, whose resolution tags are meant for printing.
     pub mpp: Option<[f64; 2]>,
     pub objective_power: Option<f64>,
     /// `openslide.bounds`: x, y, width, height of the non-empty part, level-0 px.
     pub bounds_px: Option<[u64; 4]>,
     /// Colour under transparent pixels.
     pub background: [u8; 3],
+    /// Names of the associated images (label, macro, thumbnail).
     pub associated: Vec<String>,
     pub properties: BTreeMap<String, String>,
     pub file_bytes: u64,
-    /// The slide's identity, never its mtime: OpenSlide's quickhash-1; where that is absent the SHA-256 of the file's
-    /// size, first and last MiB; for a plain image the SHA-256 of the whole file.
+    /// What identifies the slide, never its modification time: OpenSlide's quickhash-1; without one,
+    /// the SHA-256 of the file's size and of its first and last MiB; for a plain image, the SHA-256
+    /// of the whole file.
     pub quickhash: String,
 }
 
-/// A source of level pixels. Two implementations: `openslide` and `plain`.
+/// A source of level pixels.
 pub trait SlideReader: Send + Sync {
     fn info(&self) -> &SlideInfo;
 
-    /// RGB of the `w` x `h` px of `level` whose upper left corner is (`x_px`, `y_px`) in that level's own px;
-    /// alpha composited on the background. The window lies inside the level.
+    /// RGB of the `w` x `h` px of `level` whose upper left corner is (`x_px`, `y_px`) in that level's
+    /// own px, with transparency laid over the background. The window must lie inside the level.
+    ///
+    /// # Errors
+    /// [`SlideError::Read`] where the window cannot be read.
     fn read_level(
         &self,
         level: usize,
@@ -98,53 +88,138 @@ pub trait SlideReader: Send + Sync {
         w: u32,
         h: u32,
     ) -> Result<RgbImage, SlideError>;
-
-    /// An associated image (label, macro, thumbnail), if the file has it.
-    fn associated(&self, name: &str) -> Result<Option<RgbImage>, SlideError>;
 }
 
-/// Opens `path` with the reader that fits it: OpenSlide for what it recognises, else a plain image.
+/// How far the resolution that a file states can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Resolution {
+    /// A microscope wrote it.
+    Microscope,
+    /// A microscope wrote it if it is at most so many µm/px; a coarser one is a printer's.
+    #[cfg_attr(not(feature = "openslide"), expect(dead_code))]
+    MicroscopeUpTo(f64),
+    /// It is meant for printing: it says nothing about the tissue.
+    Printer,
+}
+
+/// One way to read slide files.
+struct Reader {
+    /// [`SlideInfo::vendor`] of its slides, except for `openslide`, which names the vendor.
+    name: &'static str,
+    /// Lower-case extensions of the files that a folder is searched for.
+    extensions: &'static [&'static str],
+    /// The vendor, if this reader knows the file.
+    detect: fn(&Path) -> Option<String>,
+    /// Opens a file that `detect` knew, given its vendor.
+    open: fn(&Path, &str) -> Result<Box<dyn SlideReader>, SlideError>,
+    resolution: Resolution,
+    /// Whether the readers below may try a file that this one knows but cannot open.
+    others_may_open: bool,
+}
+
+/// All readers, in the order in which they are asked.
+static READERS: &[Reader] = &[
+    #[cfg(feature = "openslide")]
+    Reader {
+        name: "openslide",
+        extensions: &[
+            "svs", "tif", "tiff", "ndpi", "vms", "vmu", "scn", "mrxs", "svslide", "bif", "czi",
+            "dcm",
+        ],
+        detect: |path| openslide::detect(path).filter(|vendor| vendor != openslide::GENERIC_TIFF),
+        open: openslide::open,
+        resolution: Resolution::Microscope,
+        others_may_open: false,
+    },
+    #[cfg(feature = "openslide")]
+    Reader {
+        name: openslide::GENERIC_TIFF,
+        extensions: &["tif", "tiff"],
+        detect: |path| openslide::detect(path).filter(|vendor| vendor == openslide::GENERIC_TIFF),
+        open: openslide::open,
+        // Printers have 72 to 600 dpi: 353 to 42 µm/px.
+        resolution: Resolution::MicroscopeUpTo(20.0),
+        // A tiled TIFF that OpenSlide cannot show (16 bit, say) may still be a plain image.
+        others_may_open: true,
+    },
+    Reader {
+        name: plain::VENDOR,
+        extensions: IMAGE_EXTENSIONS,
+        detect: |_| Some(plain::VENDOR.to_owned()),
+        open: |path, _| Ok(Box::new(plain::PlainReader::open(path)?)),
+        resolution: Resolution::Printer,
+        others_may_open: false,
+    },
+];
+
+/// Extensions of plain images: what a folder is searched for where images are asked for.
+pub const IMAGE_EXTENSIONS: &[&str] = &["png", "jpg", "jpeg", "tif", "tiff"];
+
+/// Extensions of all readers, each once: what a folder is searched for where slides are asked for.
+pub fn slide_extensions() -> &'static [&'static str] {
+    static ALL: LazyLock<Vec<&str>> = LazyLock::new(|| {
+        let mut all = Vec::new();
+        for &extension in READERS.iter().flat_map(|reader| reader.extensions) {
+            if !all.contains(&extension) {
+                all.push(extension);
+            }
+        }
+        all
+    });
+    &ALL
+}
+
+/// How far the resolution of a slide of `vendor` can be trusted.
+fn resolution_of(vendor: &str) -> Resolution {
+    let reader = READERS.iter().find(|reader| reader.name == vendor);
+    reader.map_or(Resolution::Microscope, |reader| reader.resolution)
+}
+
+/// Opens `path` with the first of the [readers](READERS) that knows it.
 ///
 /// # Errors
-/// [`SlideError::Missing`] and [`SlideError::Unsupported`] with what either reader said and what to do.
+/// [`SlideError::Missing`], or [`SlideError::Unsupported`] with what the reader said and what to do.
 pub fn open(path: &Path) -> Result<Box<dyn SlideReader>, SlideError> {
-    let unsupported = |reason: &str| SlideError::Unsupported {
-        path: path.to_path_buf(),
-        reason: reason.to_owned(),
-    };
+    check_file(path)?;
+    let mut first_error = None;
+    for reader in READERS {
+        let Some(vendor) = (reader.detect)(path) else {
+            continue;
+        };
+        match (reader.open)(path, &vendor) {
+            Err(error) => {
+                let error = first_error.get_or_insert(error);
+                if !reader.others_may_open {
+                    return Err(error.clone());
+                }
+            }
+            opened => return opened,
+        }
+    }
+    Err(first_error.unwrap_or_else(|| SlideError::unsupported(path, "no reader knows its format")))
+}
+
+/// Refuses what no reader needs to look at: a path that is no file, or an empty file.
+fn check_file(path: &Path) -> Result<(), SlideError> {
     let meta = std::fs::metadata(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => SlideError::Missing {
             path: path.to_path_buf(),
         },
-        _ => unsupported(&format!("{e}: check the permissions")),
+        _ => SlideError::unsupported(path, format!("{e}: check the permissions")),
     })?;
-    if meta.is_dir() {
-        return Err(unsupported(
-            "it is a folder: name the slide file inside it (folders of slides are searched with -r)",
-        ));
-    }
-    if !meta.is_file() {
-        return Err(unsupported("it is not a regular file: name a slide file"));
-    }
-    if meta.len() == 0 {
-        return Err(unsupported("the file is empty: copy it again"));
-    }
-    match openslide::OpenSlideReader::recognise(path) {
-        None => Ok(Box::new(plain::PlainReader::open(path)?)),
-        // A tiled TIFF that OpenSlide cannot show (16 bit, say) may still be a plain image.
-        Some(vendor) if vendor == "generic-tiff" => openslide::OpenSlideReader::open(path, &vendor)
-            .map_or_else(
-                |slide_error| match plain::PlainReader::open(path) {
-                    Ok(reader) => Ok(Box::new(reader) as Box<dyn SlideReader>),
-                    Err(_) => Err(slide_error),
-                },
-                |reader| Ok(Box::new(reader) as Box<dyn SlideReader>),
-            ),
-        Some(vendor) => Ok(Box::new(openslide::OpenSlideReader::open(path, &vendor)?)),
-    }
+    let reason = if meta.is_dir() {
+        "it is a folder: name the slide file inside it (folders of slides are searched with -r)"
+    } else if !meta.is_file() {
+        "it is not a regular file: name a slide file"
+    } else if meta.len() == 0 {
+        "the file is empty: copy it again"
+    } else {
+        return Ok(());
+    };
+    Err(SlideError::unsupported(path, reason))
 }
 
 #[cfg(test)]
 pub(crate) mod testing;
-#[cfg(test)]
+#[cfg(all(test, feature = "openslide"))]
 mod tests;

@@ -1,17 +1,15 @@
-//! How many µm a level-0 pixel has.
+//! How many µm a level-0 pixel measures.
 //!
-//! In: what the file says and what the user says. Out: [`Mpp`] with where it came from. Never trusts a number that no
-//! microscope has, and never guesses: without any it is an error that names `--mpp`.
+//! In: what the file says and what the user says. Out: [`Mpp`] with where it came from. Never trusts a
+//! number that no microscope has, and never guesses: without any it is an error that names `--mpp`.
 
 use serde::Serialize;
 
-use super::{SlideError, SlideInfo};
+use super::{Resolution, SlideError, SlideInfo, resolution_of};
 
-/// Smallest and largest µm/px believed.
+/// Smallest and largest µm/px that are believed.
 const SANE_UM_PER_PX: std::ops::RangeInclusive<f64> = 0.01..=1000.0;
-/// A generic TIFF's resolution tag above this µm/px is a printer's (72 to 600 dpi are 353 to 42 µm/px).
-const GENERIC_TIFF_MAX_UM_PER_PX: f64 = 20.0;
-/// Objective powers believed.
+/// Objective powers that are believed.
 const SANE_POWER: std::ops::RangeInclusive<f64> = 0.5..=400.0;
 /// µm/px x power: a 40x objective gives 0.25 µm/px.
 const UM_PER_PX_AT_1X: f64 = 10.0;
@@ -31,7 +29,7 @@ pub fn parse(text: &str) -> Result<f64, String> {
 /// The slide's scale.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Mpp {
-    /// µm a level-0 px, x and y.
+    /// µm per level-0 px, x and y.
     pub mpp: [f64; 2],
     /// `flag`, `file` or `objective`.
     pub from: &'static str,
@@ -39,19 +37,17 @@ pub struct Mpp {
     pub warning: Option<String>,
 }
 
-/// Settles the µm/px: the flag over the file over the objective power.
+/// Settles the µm/px: the flag comes before the file, and the file before the objective power.
 ///
 /// # Errors
-/// [`SlideError::Invalid`] for a flag that is no µm/px, [`SlideError::NoMpp`] where nothing says it.
+/// [`SlideError::Invalid`] for a flag that cannot be a µm/px, [`SlideError::NoMpp`] where neither the
+/// flag nor the file gives one.
 pub fn resolve_mpp(info: &SlideInfo, over: Option<f64>) -> Result<Mpp, SlideError> {
     if let Some(flag) = over {
         if !SANE_UM_PER_PX.contains(&flag) {
-            return Err(SlideError::Invalid {
-                path: info.path.clone(),
-                reason: format!(
-                    "--mpp {flag} is no µm/px: give one from 0.01 to 1000 (0.25 for 40x)"
-                ),
-            });
+            let reason =
+                format!("--mpp {flag} is no µm/px: give one from 0.01 to 1000 (0.25 for 40x)");
+            return Err(SlideError::invalid(&info.path, reason));
         }
         return Ok(Mpp {
             mpp: [flag; 2],
@@ -59,7 +55,8 @@ pub fn resolve_mpp(info: &SlideInfo, over: Option<f64>) -> Result<Mpp, SlideErro
             warning: None,
         });
     }
-    let (from_file, mut warnings) = file_mpp(info);
+    let resolution = resolution_of(&info.vendor);
+    let (from_file, mut warnings) = file_mpp(info, resolution);
     if let Some(mpp) = from_file {
         return Ok(Mpp {
             mpp,
@@ -67,12 +64,14 @@ pub fn resolve_mpp(info: &SlideInfo, over: Option<f64>) -> Result<Mpp, SlideErro
             warning: join(warnings),
         });
     }
-    let Some(power) = info.objective_power.filter(|_| info.vendor != "image") else {
-        return Err(no_mpp(info));
+    let power = info
+        .objective_power
+        .filter(|power| SANE_POWER.contains(power));
+    let Some(power) = power.filter(|_| resolution != Resolution::Printer) else {
+        return Err(SlideError::NoMpp {
+            path: info.path.clone(),
+        });
     };
-    if !SANE_POWER.contains(&power) {
-        return Err(no_mpp(info));
-    }
     let mpp = UM_PER_PX_AT_1X / power;
     warnings.push(format!(
         "the file gives no usable µm/px; {mpp} is taken from its objective power ({power}x): give --mpp if that is wrong"
@@ -84,21 +83,17 @@ pub fn resolve_mpp(info: &SlideInfo, over: Option<f64>) -> Result<Mpp, SlideErro
     })
 }
 
-fn no_mpp(info: &SlideInfo) -> SlideError {
-    SlideError::NoMpp {
-        path: info.path.clone(),
-    }
-}
-
 fn join(warnings: Vec<String>) -> Option<String> {
     (!warnings.is_empty()).then(|| warnings.join("; "))
 }
 
-/// The file's µm/px if it can be believed, and what is odd about it.
-fn file_mpp(info: &SlideInfo) -> (Option<[f64; 2]>, Vec<String>) {
-    if info.vendor == "image" {
-        return (None, Vec::new());
-    }
+/// The file's µm/px if it can be believed, and warnings about it.
+fn file_mpp(info: &SlideInfo, resolution: Resolution) -> (Option<[f64; 2]>, Vec<String>) {
+    let coarsest = match resolution {
+        Resolution::Microscope => f64::INFINITY,
+        Resolution::MicroscopeUpTo(um_per_px) => um_per_px,
+        Resolution::Printer => return (None, Vec::new()),
+    };
     let stated = |axis: usize, name: &str| {
         info.mpp
             .and_then(|mpp| mpp.get(axis).copied())
@@ -108,8 +103,7 @@ fn file_mpp(info: &SlideInfo) -> (Option<[f64; 2]>, Vec<String>) {
     let stated = [stated(0, "openslide.mpp-x"), stated(1, "openslide.mpp-y")];
     let believed = stated.clone().map(|text| {
         let value = text?.trim().parse::<f64>().ok()?;
-        let paper = info.vendor == "generic-tiff" && value > GENERIC_TIFF_MAX_UM_PER_PX;
-        (SANE_UM_PER_PX.contains(&value) && !paper).then_some(value)
+        (SANE_UM_PER_PX.contains(&value) && value <= coarsest).then_some(value)
     });
     let mut warnings = Vec::new();
     for (axis, (text, value)) in ["x", "y"].iter().zip(stated.iter().zip(&believed)) {
@@ -193,6 +187,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "openslide")]
     fn a_printers_resolution_is_no_scale() {
         let tiff = SlideInfo {
             vendor: "generic-tiff".to_owned(),

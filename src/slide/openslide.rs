@@ -1,7 +1,8 @@
 //! Slides that OpenSlide 4 knows (<https://openslide.org/formats/>).
 //!
-//! In: a path. Out: level pixels as RGB over the slide's background. An OpenSlide handle that met one error refuses
-//! everything afterwards, so it is replaced and the read tried again: only what is damaged stays unreadable.
+//! In: a path. Out: level pixels as RGB over the slide's background. An OpenSlide handle that met one
+//! error refuses everything afterwards, so it is replaced and the read tried again: only what is
+//! damaged stays unreadable.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,51 +14,49 @@ use openslide_rs::{Address, OpenSlide, Region, Size};
 
 use super::{Level, SlideError, SlideInfo, SlideReader, identity};
 
-/// Decoded tiles that OpenSlide keeps, bytes a slide: a row of source tiles of neighbouring blocks.
+/// OpenSlide's name for tiled TIFFs that no known scanner wrote.
+pub(super) const GENERIC_TIFF: &str = "generic-tiff";
+/// Decoded tiles that OpenSlide keeps per slide, bytes: a row of source tiles of neighbouring blocks.
 const TILE_CACHE_BYTES: usize = 64 << 20;
 
+/// OpenSlide's name of the file's format, or `None` if it does not know it.
+pub(super) fn detect(path: &Path) -> Option<String> {
+    OpenSlide::detect_vendor(path).ok()
+}
+
+/// Opens a slide of `vendor`, as [`detect`] named it.
+pub(super) fn open(path: &Path, vendor: &str) -> Result<Box<dyn SlideReader>, SlideError> {
+    let slide = open_handle(path).map_err(|e| {
+        let message = e.to_string();
+        let cure = if message.contains("nsupported") {
+            "convert it to a tiled TIFF with JPEG, LZW or deflate compression"
+        } else {
+            "the file is damaged, cut short, or a companion file is missing: copy it again"
+        };
+        let reason = format!("OpenSlide knows the format ({vendor}) but says: {message}; {cure}");
+        SlideError::unsupported(path, reason)
+    })?;
+    let info = read_info(path, vendor, &slide).map_err(|e| SlideError::unsupported(path, e))?;
+    Ok(Box::new(OpenSlideReader {
+        info,
+        handle: RwLock::new(Arc::new(slide)),
+    }))
+}
+
 /// One slide, read by any number of threads through one shared handle.
-pub struct OpenSlideReader {
+struct OpenSlideReader {
     info: SlideInfo,
     handle: RwLock<Arc<OpenSlide>>,
 }
 
 impl OpenSlideReader {
-    /// OpenSlide's name of the format, or `None` if it does not know it.
-    pub fn recognise(path: &Path) -> Option<String> {
-        OpenSlide::detect_vendor(path).ok()
-    }
-
-    pub fn open(path: &Path, vendor: &str) -> Result<Self, SlideError> {
-        let unsupported = |reason: String| SlideError::Unsupported {
-            path: path.to_path_buf(),
-            reason,
-        };
-        let slide = open_handle(path).map_err(|e| {
-            let said = e.to_string();
-            let cure = if said.contains("nsupported") {
-                "convert it to a tiled TIFF with JPEG, LZW or deflate compression"
-            } else {
-                "the file is damaged, cut short, or a companion file is missing: copy it again"
-            };
-            unsupported(format!(
-                "OpenSlide knows the format ({vendor}) but says: {said}; {cure}"
-            ))
-        })?;
-        let info = read_info(path, vendor, &slide).map_err(unsupported)?;
-        Ok(Self {
-            info,
-            handle: RwLock::new(Arc::new(slide)),
-        })
-    }
-
     fn handle(&self) -> Arc<OpenSlide> {
         let shared = self.handle.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&shared)
     }
 
-    /// Runs `read` on the shared handle. If that fails, this read or one of another thread has spoiled the handle:
-    /// runs it once more on a handle nobody else has, whose answer counts, and puts a good one in the shared place.
+    /// Runs `read` on the shared handle. If that fails, this read or another thread's has spoiled the
+    /// handle: runs it once more on a private handle, whose answer counts, and replaces the shared one.
     fn with_handle<T>(
         &self,
         read: impl Fn(&OpenSlide) -> Result<T, OpenSlideError>,
@@ -80,8 +79,8 @@ impl OpenSlideReader {
         again
     }
 
-    /// The level-0 address that lies nearest to a level's own px. It depends on the px alone; OpenSlide shifts the
-    /// level by the rest, less than half a level-0 px.
+    /// The level-0 address nearest to a level's own px. It depends on the px alone; OpenSlide shifts
+    /// the level by the rest, less than half a level-0 px.
     fn address(&self, level: usize, x_px: u64, y_px: u64) -> Result<Address, String> {
         let downsample = match self.info.levels.get(level) {
             Some(l) => l.downsample,
@@ -115,15 +114,7 @@ impl SlideReader for OpenSlideReader {
         w: u32,
         h: u32,
     ) -> Result<RgbImage, SlideError> {
-        let failed = |reason: String| SlideError::Read {
-            path: self.info.path.clone(),
-            level,
-            x_px: x_px as i64,
-            y_px: y_px as i64,
-            w,
-            h,
-            reason,
-        };
+        let failed = |reason| SlideError::read(&self.info, level, [x_px, y_px], [w, h], reason);
         let region = Region {
             address: self.address(level, x_px, y_px).map_err(failed)?,
             level: level as u32,
@@ -134,22 +125,6 @@ impl SlideReader for OpenSlideReader {
             .map_err(|e| failed(e.to_string()))?;
         RgbImage::from_raw(w, h, over_background(&bgra, self.info.background))
             .ok_or_else(|| failed("OpenSlide gave too few pixels".to_owned()))
-    }
-
-    fn associated(&self, name: &str) -> Result<Option<RgbImage>, SlideError> {
-        if !self.info.associated.iter().any(|n| n == name) {
-            return Ok(None);
-        }
-        let invalid = |reason: String| SlideError::Invalid {
-            path: self.info.path.clone(),
-            reason: format!("associated image {name} cannot be read: {reason}"),
-        };
-        let (size, bgra) = self
-            .with_handle(|slide| slide.read_associated_buffer(name))
-            .map_err(|e| invalid(e.to_string()))?;
-        RgbImage::from_raw(size.w, size.h, over_background(&bgra, [255; 3]))
-            .map(Some)
-            .ok_or_else(|| invalid("too few pixels".to_owned()))
     }
 }
 
@@ -222,8 +197,8 @@ fn parse_rgb(hex: &str) -> Option<[u8; 3]> {
     Some([(value >> 16) as u8, (value >> 8) as u8, value as u8])
 }
 
-/// Premultiplied ARGB words (in memory B, G, R, A) over an opaque colour, each channel `c + bg * (255 - a) / 255`
-/// rounded to the nearest (255 is odd: there are no ties).
+/// RGB of premultiplied ARGB words (in memory B, G, R, A) over an opaque colour. Each channel is
+/// `c + bg * (255 - a) / 255`, rounded to the nearest integer (255 is odd: there are no ties).
 fn over_background(bgra: &[u8], background: [u8; 3]) -> Vec<u8> {
     let [r0, g0, b0] = background.map(u32::from);
     let over =

@@ -1,7 +1,8 @@
 //! A whole slide at low magnification, without ever holding a whole level.
 //!
-//! In: a reader and the scale wanted. Out: RGB and the boxes that could not be read. Each chunk is one read of a
-//! bounded window and one anti-aliased resize; chunks run in parallel and none depends on another.
+//! In: a reader and the scale wanted. Out: RGB and the boxes that could not be read. Each chunk is one
+//! read of a bounded window and one anti-aliased resize. Chunks run in parallel, and none depends on
+//! another.
 
 use image::RgbImage;
 use rayon::prelude::*;
@@ -13,24 +14,23 @@ use crate::geometry::Rect;
 
 /// Side of a chunk's source window, level px (without the filter's margin).
 const CHUNK_SOURCE_PX: f64 = 2048.0;
-/// A chunk that cannot be read is quartered down to this side, level px, and then looked for on the next finer level, so
-/// that little is lost beside the damage.
+/// A chunk that cannot be read is quartered down to this side, level px, and then read from the next finer
+/// level, so that little is lost beside the damage.
 const SMALLEST_SOURCE_PX: f64 = 256.0;
-
 /// Px of the chunks that are read before they are put into the image.
 const PX_AT_ONCE: u64 = 16 << 20;
 
 /// A slide at low magnification.
 pub struct Overview {
     pub image: RgbImage,
-    /// Boxes of `image` whose source cannot be read; their px have the slide's background colour.
+    /// Boxes of `image` whose source cannot be read: their px have the slide's background colour.
     pub unreadable: Vec<Rect>,
 }
 
-/// The slide with `level0_per_px` level-0 px a px, from the best level, as `size_px` px.
+/// The slide as `size_px` px of `level0_per_px` level-0 px each, from the best level.
 ///
 /// # Errors
-/// [`SlideError::Read`] if nothing of it can be read on any level; damaged parts alone are no error.
+/// [`SlideError::Read`] if no part of it can be read on any level.
 pub fn overview(
     reader: &dyn SlideReader,
     size_px: [u32; 2],
@@ -45,13 +45,13 @@ pub fn overview(
     let mut image = RgbImage::from_pixel(size_px[0], size_px[1], background);
     let mut unreadable = Vec::new();
     let mut first_error = None;
-    // Some at a time: all parts beside the image would take its memory twice.
+    // Some at a time: all parts at once would take as much memory as the image.
     let chunks = chunks(whole, level_per_px);
     let largest_px = chunks.iter().map(Rect::area).max().unwrap_or(0).max(1);
-    for some in chunks.chunks((PX_AT_ONCE / largest_px).max(1) as usize) {
-        let parts: Vec<Part> = some
+    for batch in chunks.chunks((PX_AT_ONCE / largest_px).max(1) as usize) {
+        let parts: Vec<Part> = batch
             .par_iter()
-            .flat_map_iter(|&rect| read(reader, level, rect, level0_per_px))
+            .flat_map_iter(|&rect| read_chunk(reader, level, rect, level0_per_px))
             .collect();
         for (rect, pixels) in parts {
             match pixels {
@@ -74,14 +74,19 @@ pub fn overview(
 
 type Part = (Rect, Result<RgbImage, SlideError>);
 
-/// One chunk, in quarters where it cannot be read whole, from finer levels where `level` is damaged.
-fn read(reader: &dyn SlideReader, level: usize, rect: Rect, level0_per_px: [f64; 2]) -> Vec<Part> {
+/// Reads a chunk: in quarters where it cannot be read whole, from finer levels where `level` is damaged.
+fn read_chunk(
+    reader: &dyn SlideReader,
+    level: usize,
+    rect: Rect,
+    level0_per_px: [f64; 2],
+) -> Vec<Part> {
     let [rx, ry] = level0_per_level(&reader.info().levels, level);
     let level_per_px = [level0_per_px[0] / rx, level0_per_px[1] / ry];
     let source_px = f64::from(rect.w.max(rect.h)) * level_per_px[0].max(level_per_px[1]);
     let parts = |rect| {
         let quarters = quarters(rect).into_iter();
-        quarters.flat_map(|quarter| read(reader, level, quarter, level0_per_px))
+        quarters.flat_map(|quarter| read_chunk(reader, level, quarter, level0_per_px))
     };
     let splits = rect.w > 1 && rect.h > 1;
     // On a finer level the same chunk may be far larger.
@@ -94,7 +99,7 @@ fn read(reader: &dyn SlideReader, level: usize, rect: Rect, level0_per_px: [f64;
         Err(error) => match next_finer(reader, level) {
             None => vec![(rect, Err(error))],
             Some(finer) => {
-                let found = read(reader, finer, rect, level0_per_px);
+                let found = read_chunk(reader, finer, rect, level0_per_px);
                 match found.iter().any(|(_, pixels)| pixels.is_ok()) {
                     true => found,
                     false => vec![(rect, Err(error))],
@@ -122,6 +127,7 @@ fn quarters(rect: Rect) -> [Rect; 4] {
     ]
 }
 
+/// The boxes in which `whole` is read.
 fn chunks(whole: Rect, level_per_px: [f64; 2]) -> Vec<Rect> {
     let side =
         level_per_px.map(|s| (CHUNK_SOURCE_PX / s).floor().clamp(1.0, CHUNK_SOURCE_PX) as i32);

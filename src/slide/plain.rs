@@ -1,7 +1,8 @@
 //! Plain images: PNG, JPEG and TIFF through the `image` crate, wholly in memory, one level.
 //!
-//! Out: 8-bit RGB. 16 bit is scaled to 8, grey repeated, transparency laid over white. Pixels stay in the file's
-//! order (no EXIF rotation), so that coordinates are those of the stored image.
+//! Out: 8-bit RGB. 16-bit channels are scaled to 8 bits, grey is repeated, transparency is laid over
+//! white. Pixels stay in the file's order (no EXIF rotation), so that coordinates are those of the
+//! stored image.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -12,22 +13,27 @@ use image::{DynamicImage, ImageReader, Limits, RgbImage};
 use super::{Level, SlideError, SlideInfo, SlideReader};
 use crate::digest::sha256_hex;
 
+/// [`SlideInfo::vendor`] of a plain image.
+pub const VENDOR: &str = "image";
 /// Longest side of a plain image, px.
 const MAX_SIDE_PX: u32 = 100_000;
-/// Memory for decoding a plain image, bytes: about 700 Mpx of RGB. Larger pictures belong in a tiled, pyramidal file.
+/// Memory for decoding a plain image, bytes: about 700 Mpx of RGB. Larger pictures belong in a tiled,
+/// pyramidal file.
 const MAX_DECODED_BYTES: u64 = 2 << 30;
 
+/// One image in memory.
 pub struct PlainReader {
     info: SlideInfo,
     pixels: RgbImage,
 }
 
 impl PlainReader {
+    /// Reads and decodes the image at `path`.
+    ///
+    /// # Errors
+    /// [`SlideError::Unsupported`] for a format that is not known, damage, or too many pixels.
     pub fn open(path: &Path) -> Result<Self, SlideError> {
-        let unsupported = |reason: String| SlideError::Unsupported {
-            path: path.to_path_buf(),
-            reason,
-        };
+        let unsupported = |reason: String| SlideError::unsupported(path, reason);
         let bytes =
             read_image_file(path).map_err(|e| unsupported(format!("{e}: check the file")))?;
         let mut reader = ImageReader::new(Cursor::new(&bytes))
@@ -35,8 +41,8 @@ impl PlainReader {
             .map_err(|e| unsupported(e.to_string()))?;
         if reader.format().is_none() {
             return Err(unsupported(
-                "neither OpenSlide nor the image reader knows its format: give a slide that OpenSlide reads (svs, \
-                 ndpi, mrxs, scn, bif, tiled tiff, DICOM, …) or a PNG, JPEG or TIFF"
+                "neither OpenSlide nor the image reader knows its format: give a slide that OpenSlide \
+                 reads (svs, ndpi, mrxs, scn, bif, tiled tiff, DICOM, …) or a PNG, JPEG or TIFF"
                     .to_owned(),
             ));
         }
@@ -51,7 +57,7 @@ impl PlainReader {
         Ok(Self::from_parts(path, pixels, &bytes))
     }
 
-    /// Pixels that are in memory already, under a name for messages.
+    /// An image that is in memory already; `name` stands for its path in messages.
     pub fn from_rgb(name: &str, pixels: RgbImage) -> Self {
         let bytes = pixels.as_raw().clone();
         Self::from_parts(Path::new(name), pixels, &bytes)
@@ -60,7 +66,7 @@ impl PlainReader {
     fn from_parts(path: &Path, pixels: RgbImage, bytes: &[u8]) -> Self {
         let info = SlideInfo {
             path: path.to_path_buf(),
-            vendor: "image".to_owned(),
+            vendor: VENDOR.to_owned(),
             levels: vec![Level {
                 width_px: pixels.width().into(),
                 height_px: pixels.height().into(),
@@ -92,24 +98,12 @@ impl SlideReader for PlainReader {
         w: u32,
         h: u32,
     ) -> Result<RgbImage, SlideError> {
-        let failed = |reason: &str| SlideError::Read {
-            path: self.info.path.clone(),
-            level,
-            x_px: x_px as i64,
-            y_px: y_px as i64,
-            w,
-            h,
-            reason: reason.to_owned(),
-        };
+        let failed = |reason| SlideError::read(&self.info, level, [x_px, y_px], [w, h], reason);
         if level != 0 {
             return Err(failed("a plain image has one level"));
         }
         copy_window(&self.pixels, x_px, y_px, w, h)
             .ok_or_else(|| failed("the window is not inside the image"))
-    }
-
-    fn associated(&self, _name: &str) -> Result<Option<RgbImage>, SlideError> {
-        Ok(None)
     }
 }
 
@@ -151,8 +145,8 @@ fn limits() -> Limits {
 fn decode_reason(error: &image::ImageError) -> String {
     match error {
         image::ImageError::Limits(_) => format!(
-            "{error}: a plain image may have {MAX_SIDE_PX} px a side and {} GiB decoded: convert it to a tiled, \
-             pyramidal TIFF",
+            "{error}: a plain image may have {MAX_SIDE_PX} px a side and {} GiB decoded: convert it to \
+             a tiled, pyramidal TIFF",
             MAX_DECODED_BYTES >> 30
         ),
         image::ImageError::Unsupported(_) => {
@@ -162,7 +156,7 @@ fn decode_reason(error: &image::ImageError) -> String {
     }
 }
 
-/// 8-bit RGB; where there is alpha, laid over white in the file's own bit depth and rounded once.
+/// 8-bit RGB; an image with alpha is laid over white in its own bit depth and rounded once.
 fn to_rgb_over_white(image: DynamicImage) -> RgbImage {
     match image {
         DynamicImage::ImageLumaA8(_) | DynamicImage::ImageRgba8(_) => {
@@ -180,7 +174,8 @@ fn to_rgb_over_white(image: DynamicImage) -> RgbImage {
     }
 }
 
-/// Straight RGBA with channels 0..=`full` over white, 8 bit: round(255 (c a + full (full - a)) / full²).
+/// Straight (not premultiplied) RGBA with channels 0..=`full` over white, as 8 bit:
+/// round(255 (c a + full (full - a)) / full²).
 fn map_rgba<T: Copy + Into<u64>>(width: u32, height: u32, rgba: &[T], full: u64) -> RgbImage {
     let over_white = |c: T, a: u64| {
         let scaled = 255 * (c.into() * a + full * (full - a));

@@ -1,7 +1,8 @@
 //! Output pixels of any scale from one read and one resize.
 //!
-//! In: a reader, a level, a box of output px and level px an output px. Out: RGB. The source window and the filter's
-//! phase depend on the box and the scale alone, so the same box always gives the same bytes.
+//! In: a reader, a level, a box of output px, and the level px per output px. Out: RGB. The source
+//! window and the filter's phase depend on the box and the scale alone, so the same box always gives
+//! the same bytes.
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -10,7 +11,8 @@ use image::RgbImage;
 use super::{SlideError, SlideReader};
 use crate::geometry::Rect;
 
-/// The filter of proc px, widened by the scale when shrinking (anti-aliased): part of a result's identity.
+/// The filter of proc px, widened by the scale when shrinking (anti-aliased). Part of a result's
+/// identity.
 pub const FILTER_NAME: &str = "catmull-rom";
 
 /// A resampling filter and its half width in px of the coarser side.
@@ -25,13 +27,14 @@ pub const CATMULL_ROM: Filter = Filter {
     kind: FilterType::CatmullRom,
     support_px: 2.0,
 };
-/// Narrow, no ringing: for thumbnails and the tissue mask, where little should be read twice.
+/// Narrow and without ringing: for thumbnails and the tissue mask, where little should be read twice.
 pub const HAMMING: Filter = Filter {
     kind: FilterType::Hamming,
     support_px: 1.0,
 };
 
-/// Along one axis: which level px are read, how many are repeated beyond the level's end, and where output px lie.
+/// Along one axis: which level px are read, how often the last one is repeated beyond the level's end,
+/// and which part of them the output covers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Span {
     first_px: u64,
@@ -55,7 +58,7 @@ impl Span {
         let last_px = level_px.saturating_sub(1);
         let first_px = ((start - margin).floor().max(0.0) as u64).min(last_px);
         let end_px = ((start + len + margin).ceil() as u64).clamp(first_px + 1, level_px.max(1));
-        // The last output px may reach beyond the level by half of itself; sizes that only differ by float noise do not.
+        // The last output px may reach beyond the level by half of itself; 1e-6 forgives float noise.
         let repeat_px = (start + len - end_px as f64 - 1e-6).ceil().max(0.0) as u32;
         let read_px = (end_px - first_px) as u32;
         let crop_start = start - first_px as f64;
@@ -69,9 +72,11 @@ impl Span {
     }
 }
 
-/// RGB of the output box `out`, whose px (i, j) covers level px [i, i+1) x [j, j+1) times `level_per_out`.
+/// RGB of the output box `out`, whose px (i, j) covers level px [i, i+1) x [j, j+1) times
+/// `level_per_out`.
 ///
-/// Where the last output px reach beyond the level, its last px are repeated. With scale 1 nothing is resized.
+/// Where the last output px reach beyond the level, its last px are repeated. At scale 1 nothing is
+/// resized.
 pub fn window(
     reader: &dyn SlideReader,
     level: usize,
@@ -92,14 +97,9 @@ pub fn window(
     let y = Span::new(out.y, out.h, height, level_per_out[1], filter.support_px);
     let read = reader.read_level(level, x.first_px, y.first_px, x.read_px, y.read_px)?;
     let source = repeat_rim(read, x.repeat_px, y.repeat_px);
-    resize(&source, x, y, out_w, out_h, filter).map_err(|reason| SlideError::Read {
-        path: reader.info().path.clone(),
-        level,
-        x_px: x.first_px as i64,
-        y_px: y.first_px as i64,
-        w: x.read_px,
-        h: y.read_px,
-        reason,
+    resize(&source, x, y, out_w, out_h, filter).map_err(|reason| {
+        let (at, size) = ([x.first_px, y.first_px], [x.read_px, y.read_px]);
+        SlideError::read(reader.info(), level, at, size, reason)
     })
 }
 

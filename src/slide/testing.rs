@@ -86,15 +86,8 @@ impl SlideReader for TestSlide {
             .is_some_and(|broken| broken.meets(&level0))
             || self.broken_level == Some(level)
         {
-            return Err(SlideError::Read {
-                path: self.info.path.clone(),
-                level,
-                x_px: x_px as i64,
-                y_px: y_px as i64,
-                w,
-                h,
-                reason: "broken".to_owned(),
-            });
+            let at = [x_px, y_px];
+            return Err(SlideError::read(&self.info, level, at, [w, h], "broken"));
         }
         Ok(RgbImage::from_fn(w, h, |x, y| {
             Rgb((self.pixel)(
@@ -103,10 +96,6 @@ impl SlideReader for TestSlide {
                 y_px + u64::from(y),
             ))
         }))
-    }
-
-    fn associated(&self, _name: &str) -> Result<Option<RgbImage>, SlideError> {
-        Ok(None)
     }
 }
 
@@ -131,7 +120,8 @@ pub fn busy(level: usize, x: u64, y: u64) -> [u8; 3] {
     ]
 }
 
-/// A file of shared/, or `None` (said on stderr) where it is absent.
+/// A file of the `shared` folder beside the repository, or `None` (and a line on stderr) where it is
+/// absent.
 pub fn shared(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("WSI_NUCLEI_SHARED").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),

@@ -1,23 +1,24 @@
 //! Files that are there whole or not at all.
 //!
-//! In: a path and what to write. Out: the file, safe on disk: written beside its place, fsynced, renamed, folder
-//! fsynced. A kill leaves at most a stray `.*.partial` file, never half a result.
+//! In: a path and what to write. Out: the file, safe on disk: it is written beside its place, fsynced and
+//! renamed, and the folder is fsynced. A kill leaves at most a stray `.*.partial` file, never half a result.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Ends the name of a file that is being written.
+/// End of the name of a file that is being written.
 const PARTIAL: &str = ".partial";
 
-/// A file that is being written: beside its place until [`Partial::commit`], gone if that never comes.
+/// A file that is being written: it lies beside its place until [`Partial::commit`], and is removed if it is
+/// dropped before.
 pub struct Partial {
     path: PathBuf,
     writer: BufWriter<tempfile::NamedTempFile>,
 }
 
 impl Partial {
-    /// Begins `path`; parent folders are made. A file already there stays as it is until the commit.
+    /// Begins `path` and makes its parent folders. A file already there stays as it is until the commit.
     pub fn begin(path: &Path) -> io::Result<Self> {
         let (folder, name) = split(path)?;
         create_dir_all(folder)?;
@@ -27,7 +28,7 @@ impl Partial {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            // A result is as readable as any file of the user: the umask still applies.
+            // A result is as readable as other files of the user: the umask applies.
             builder.permissions(std::fs::Permissions::from_mode(0o666));
         }
         let temp = builder.tempfile_in(folder)?;
@@ -59,8 +60,8 @@ impl Write for Partial {
     }
 }
 
-/// Writes `path` atomically through `content`; parent folders are made. A file already there is replaced in one step,
-/// and stays as it was if anything fails.
+/// Writes `path` atomically through `content`, and makes its parent folders. A file already there is replaced
+/// in one step, and stays as it was if anything fails.
 pub fn write(
     path: &Path,
     content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -70,7 +71,7 @@ pub fn write(
     partial.commit()
 }
 
-/// [`write()`] of bytes that are already there.
+/// Writes `bytes` as [`write()`] does.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write(path, |w| w.write_all(bytes))
 }

@@ -1,7 +1,7 @@
 //! What can go wrong with a store.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::chunk::ChunkError;
 use super::identity::Difference;
@@ -30,6 +30,32 @@ pub enum StoreError {
     },
     #[error(transparent)]
     Identity(#[from] IdentityMismatch),
+}
+
+impl StoreError {
+    /// A store's file or folder cannot be written.
+    pub(super) fn write(path: &Path, reason: impl ToString) -> Self {
+        Self::Write {
+            path: path.to_path_buf(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// A store's file or folder cannot be read.
+    pub(super) fn read(path: &Path, reason: impl ToString) -> Self {
+        Self::Read {
+            path: path.to_path_buf(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// A store's file does not hold what it should.
+    pub(super) fn damaged(file: PathBuf, reason: impl ToString) -> Self {
+        Self::Damaged {
+            file,
+            reason: reason.to_string(),
+        }
+    }
 }
 
 /// The store belongs to a run with other settings.

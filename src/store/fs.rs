@@ -1,6 +1,6 @@
 //! zarrs' file store with atomic writes.
 //!
-//! In: keys and values from zarrs. Out: files under one folder. Reading is zarrs' own; a value is only ever replaced
+//! In: keys and values from zarrs. Out: files under one folder. Reading is zarrs' own. Values are replaced
 //! whole ([`atomic`]), because zarrs itself writes in place.
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Which run a store belongs to.
 //!
-//! In: the identity settings of two runs (DESIGN.md, Store). Out: a hash that every chunk carries, or the list of what
-//! differs. Never decides what belongs to the identity.
+//! In: the identity settings of two runs (docs/decisions/0002-the-store-is-the-only-truth.md). Out: a hash
+//! that every chunk carries, or the list of settings that differ. Never decides what belongs to the identity.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::digest::sha256_hex;
 
-/// SHA-256 of the canonical JSON of `identity`: keys sorted at every depth, no blanks.
+/// SHA-256 of the canonical JSON of `identity`: keys sorted at every depth, no white space.
 pub fn hash(identity: &BTreeMap<String, Value>) -> [u8; 32] {
     let mut text = String::new();
     canonical_map(identity.iter(), &mut text);
@@ -38,7 +38,7 @@ fn canonical(value: &Value, out: &mut String) {
             out.push(']');
         }
         Value::Object(map) => {
-            // serde_json keeps the order of insertion here; two equal maps must read the same.
+            // serde_json keeps the order of insertion, but equal maps must give equal text.
             let sorted: BTreeMap<&String, &Value> = map.iter().collect();
             canonical_map(sorted.into_iter(), out);
         }
@@ -59,7 +59,7 @@ fn canonical_map<'a>(map: impl Iterator<Item = (&'a String, &'a Value)>, out: &m
     out.push('}');
 }
 
-/// One setting that two runs do not share; `None`: the side does not have it.
+/// A setting that differs between two runs; `None` where one of them does not have it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
     pub name: String,
@@ -78,7 +78,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Every setting that differs, by name.
+/// Every setting that differs, sorted by name.
 pub fn differences(
     stored: &BTreeMap<String, Value>,
     wanted: &BTreeMap<String, Value>,

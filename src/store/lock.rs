@@ -1,8 +1,9 @@
-//! Who works on a store.
+//! Which processes work on a store.
 //!
-//! In: the store's folder. Out: a [`Lock`] that holds until it is dropped or its process dies, however it dies. One
-//! process alone, or any number of shards together; who comes second is refused, never kept waiting for long. Says
-//! nothing about readers: `export` may read while others write, since every file is there whole or not at all.
+//! In: the store's folder. Out: a [`Lock`] that holds until it is dropped or its process dies, however it
+//! dies. One process works alone, or any number of shards together; any other is refused, after a short wait
+//! at most. Readers need no lock: `export` may read while others write, because every file is there whole or
+//! not at all.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -11,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use super::{StoreError, atomic};
 
-/// A file of the store's folder, never removed, so that all who lock it lock the same one.
+/// A file of the store's folder. It is never removed, so that all processes lock the same one.
 const NAME: &str = ".lock";
-/// Another shard makes the store within this time, or something is wrong.
+/// Longest time to wait for another shard to make the store.
 const PATIENCE: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(20);
 
-/// The right to write into a store. Where the file system knows no locks it is empty, and nothing is promised.
+/// The right to write into a store. On a file system without locks it is empty and promises nothing.
 #[derive(Debug)]
 pub struct Lock {
     /// Closing it unlocks.
@@ -25,17 +26,21 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// For one process alone.
+    /// Locks a store for one process alone.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] where another process, or a shard, has it.
+    /// [`StoreError::Busy`] where another process or a shard has locked it.
     pub fn alone(store: &Path) -> Result<Self, StoreError> {
         let file = open(store)?;
         let locked = file.try_lock();
         settle(file, locked)?.ok_or_else(|| StoreError::Busy { path: store.into() })
     }
 
-    /// For one of several shards. `make` makes the store if it is not there; one shard does, the others wait.
+    /// Locks a store for one of several shards. If the store is not there, one shard runs `make`, and the
+    /// others wait.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] where a process has locked it alone, and the errors of `make`.
     pub fn shared<E: From<StoreError>>(
         store: &Path,
         make: impl FnOnce() -> Result<(), E>,
@@ -63,7 +68,7 @@ impl Lock {
                     continue;
                 }
             }
-            // The store is there and somebody has it alone: no shard keeps it so for long.
+            // A shard locks a finished store alone for a moment only, so another process has it.
             if begun.elapsed() > PATIENCE || (is_made() && begun.elapsed() > PATIENCE / 20) {
                 return Err(StoreError::Busy { path: store.into() }.into());
             }
@@ -73,10 +78,7 @@ impl Lock {
 }
 
 fn open(store: &Path) -> Result<File, StoreError> {
-    let failed = |e: io::Error| StoreError::Write {
-        path: store.into(),
-        reason: e.to_string(),
-    };
+    let failed = |e: io::Error| StoreError::write(store, e);
     atomic::create_dir_all(store).map_err(failed)?;
     File::options()
         .create(true)
@@ -86,12 +88,12 @@ fn open(store: &Path) -> Result<File, StoreError> {
         .map_err(failed)
 }
 
-/// `None`: somebody else has it.
+/// The outcome of a try to lock; `None` where another process has the lock.
 fn settle(file: File, locked: Result<(), TryLockError>) -> Result<Option<Lock>, StoreError> {
     match locked {
         Ok(()) => Ok(Some(Lock { _file: Some(file) })),
         Err(TryLockError::WouldBlock) => Ok(None),
-        // A file system without locks: two processes still cannot tear a file, they only do the work twice.
+        // Without locks two processes do the same work twice, but still cannot tear a file.
         Err(TryLockError::Error(_)) => Ok(Some(Lock { _file: None })),
     }
 }

@@ -1,7 +1,8 @@
 //! The checkpoint and single source of truth of a slide: a Zarr v3 store of self-identifying chunks.
 //!
-//! In: one [`TileResult`] a finished tile. Out: the same, checked, for stitching and outputs. Every write is atomic
-//! (temp file, fsync, rename, fsync folder). Never holds anything that an interrupted run could leave half-written.
+//! In: one [`TileResult`] per finished tile. Out: the same, checked, for stitching and outputs. Every write is
+//! atomic (temporary file, fsync, rename, fsync of the folder). Never holds anything that an interrupted run
+//! could leave half-written. See docs/decisions/0002-the-store-is-the-only-truth.md.
 
 pub mod atomic;
 pub mod chunk;
@@ -15,7 +16,7 @@ mod zarr;
 
 pub use error::{IdentityMismatch, StoreError};
 pub use lock::Lock;
-pub use zarr::{Store, TileState, TilesReport, remove};
+pub use zarr::{Store, TileState, remove};
 
 use std::collections::BTreeMap;
 
@@ -29,7 +30,7 @@ use crate::result::{ModelCard, SlideMeta, SlideSource};
 use crate::slide::SlideInfo;
 use crate::slide::frames::Frames;
 
-/// What one tile came to: the content of one chunk.
+/// The result of one tile: the content of one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TileResult {
     /// Column and row in the tile grid.
@@ -43,11 +44,11 @@ pub struct TileResult {
     pub unreadable_px: u64,
     /// Proc px of the tile that no planned patch covers.
     pub outside_px: u64,
-    /// Why patches could not be read (deduplicated, at most a few).
+    /// Why patches could not be read: a few different reasons.
     pub read_errors: Vec<String>,
     /// Nuclei of blobs that do not touch an inner border of the tile grid.
     pub nuclei: Vec<Nucleus>,
-    /// Blobs that do: whole components of this tile, open.
+    /// Blobs that touch one: whole components of this tile, open towards its neighbours.
     pub fragments: Vec<Foreground>,
 }
 

@@ -1,7 +1,7 @@
-//! The array `rings`: what a finished slide knows of the tissue around its nuclei, so that outputs need no slide.
+//! The array `rings`: the tissue around a finished slide's nuclei, so that outputs need no slide.
 //!
-//! In: one [`Ring`] a nucleus and the nuclei they belong to. Out: the same rings, if those nuclei are still the store's. A
-//! cache and no checkpoint: where it is absent, damaged or of other nuclei, whoever has the slide measures again.
+//! In: nuclei with one [`Ring`] each. Out: the same rings, for the same nuclei. A cache, not a checkpoint:
+//! where the array is absent, damaged or of other nuclei, the caller measures the slide again.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -13,15 +13,15 @@ use crate::digest::hex;
 use crate::features::Ring;
 use crate::nuclei::Nucleus;
 
-/// Nuclei a chunk.
+/// Nuclei per chunk.
 const CHUNK: usize = 8192;
-/// Numbers a ring.
+/// Numbers per ring.
 const FIELDS: usize = 5;
 /// The array's attribute with the hash of its nuclei.
-const OF_NUCLEI: &str = "nuclei_sha256";
+const NUCLEI_HASH: &str = "nuclei_sha256";
 
 impl Store {
-    /// The rings of `nuclei`, if they were written for exactly these.
+    /// The rings of `nuclei`, if the store has them for exactly these.
     pub fn read_rings(&self, nuclei: &[Nucleus]) -> Option<Vec<Ring>> {
         if nuclei.is_empty() {
             return Some(Vec::new());
@@ -30,9 +30,9 @@ impl Store {
             return None;
         }
         let array = Array::open(self.storage.clone(), &format!("/{RINGS}")).ok()?;
-        let of = array.attributes().get(OF_NUCLEI).and_then(Value::as_str);
+        let hash = array.attributes().get(NUCLEI_HASH).and_then(Value::as_str);
         let chunk_shape = array.chunk_shape_usize(&[0, 0]).ok()?;
-        if of != Some(&hash_hex(nuclei))
+        if hash != Some(&hash_hex(nuclei))
             || array.shape() != [nuclei.len() as u64, FIELDS as u64]
             || chunk_shape != [CHUNK, FIELDS]
         {
@@ -44,12 +44,15 @@ impl Store {
             let values = values.ok().flatten()?;
             rings.extend(values.chunks_exact(FIELDS).map(ring));
         }
-        // The last chunk is filled up.
+        // The last chunk is padded.
         rings.truncate(nuclei.len());
         (rings.len() == nuclei.len()).then_some(rings)
     }
 
     /// Keeps the rings of `nuclei`, one each.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`].
     pub fn write_rings(&self, nuclei: &[Nucleus], rings: &[Ring]) -> Result<(), StoreError> {
         let written = || -> Result<(), String> {
             if rings.is_empty() {
@@ -59,7 +62,7 @@ impl Store {
             let chunk = vec![CHUNK as u64, FIELDS as u64];
             let mut builder = ArrayBuilder::new(shape, chunk, "int64", 0i64);
             let mut attributes = Map::new();
-            attributes.insert(OF_NUCLEI.into(), json!(hash_hex(nuclei)));
+            attributes.insert(NUCLEI_HASH.into(), json!(hash_hex(nuclei)));
             builder.attributes(attributes);
             let array = build(builder, self.storage.clone(), &format!("/{RINGS}"))?;
             let options = zarrs::array::CodecOptions::default().with_store_empty_chunks(true);
@@ -70,13 +73,10 @@ impl Store {
                     .store_chunk_opt(&[place as u64, 0], values, &options)
                     .map_err(|e| e.to_string())?;
             }
-            // Last: an array that is there is whole.
+            // Written last, so that an array that has metadata is complete.
             write_metadata(&array)
         };
-        written().map_err(|reason| StoreError::Write {
-            path: self.path().join(RINGS),
-            reason,
-        })
+        written().map_err(|reason| StoreError::write(&self.path().join(RINGS), reason))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::model::Architecture;
 use crate::nuclei::{PostprocParams, Run, StainSums};
 use crate::tissue::TissueMask;
 
-/// Settings of a small slide of 2 x 2 tiles; also what the stitcher's tests store their tiles in.
+/// Settings of a small slide of 2 x 2 tiles; the stitcher's tests use them too.
 pub(crate) fn meta(planned_tiles: Vec<[i32; 2]>, tiles_xy: [i32; 2]) -> StoreMeta {
     StoreMeta {
         identity: BTreeMap::from([
@@ -113,6 +113,22 @@ fn tile(col: i32, row: i32) -> TileResult {
     }
 }
 
+/// [`tile`] as a store gives it back.
+fn done(col: i32, row: i32, numerics: &str) -> TileState {
+    TileState::Done {
+        tile: Box::new(tile(col, row)),
+        numerics: numerics.into(),
+    }
+}
+
+/// Why a tile is damaged.
+fn damage(store: &Store, col: i32, row: i32) -> String {
+    match store.tile_state(col, row).unwrap() {
+        TileState::Damaged(reason) => reason,
+        state => panic!("{state:?}"),
+    }
+}
+
 struct Made {
     _folder: tempfile::TempDir,
     path: PathBuf,
@@ -140,16 +156,10 @@ fn everything_comes_back_after_reopening() {
     assert_eq!(store.meta(), &meta(vec![[0, 0], [1, 0], [1, 1]], [2, 2]));
     assert_eq!(store.thumb().unwrap(), thumb());
     assert_eq!(store.mask().unwrap(), mask(true));
-    assert_eq!(store.read_tile(1, 0).unwrap(), Some(tile(1, 0)));
-    assert_eq!(store.read_tile(0, 0).unwrap(), None);
-    assert_eq!(store.read_tile(-1, 0).unwrap(), None);
-    assert_eq!(store.finished_tiles().unwrap(), [[1, 0], [1, 1]]);
-    let report = store.check_tiles().unwrap();
-    assert!(report.damaged.is_empty());
-    assert_eq!(
-        report.numerics,
-        BTreeMap::from([("cpu".into(), 1), ("gpu".into(), 1)])
-    );
+    assert_eq!(store.tile_state(1, 0).unwrap(), done(1, 0, "cpu"));
+    assert_eq!(store.tile_state(1, 1).unwrap(), done(1, 1, "gpu"));
+    assert_eq!(store.tile_state(0, 0).unwrap(), TileState::Absent);
+    assert_eq!(store.tile_state(-1, 0).unwrap(), TileState::Absent);
 }
 
 #[test]
@@ -158,13 +168,9 @@ fn an_empty_mask_and_a_tile_written_twice() {
     let path = folder.path().join("s");
     let store = Store::create(&path, &meta(vec![], [0, 0]), &thumb(), &mask(false)).unwrap();
     assert_eq!(store.mask().unwrap(), mask(false));
-    assert!(store.finished_tiles().unwrap().is_empty());
     store.write_tile(&tile(0, 0), "cpu").unwrap();
     store.write_tile(&tile(0, 0), "gpu").unwrap();
-    let TileState::Done { numerics, .. } = store.tile_state(0, 0).unwrap() else {
-        panic!()
-    };
-    assert_eq!(numerics, "gpu");
+    assert_eq!(store.tile_state(0, 0).unwrap(), done(0, 0, "gpu"));
 }
 
 #[test]
@@ -212,22 +218,16 @@ fn a_damaged_chunk_is_a_tile_to_run_again_with_its_reason() {
     let file = made.path.join("tiles/c/0/1");
     for (name, content) in damages(&std::fs::read(&file).unwrap()) {
         std::fs::write(&file, content).unwrap();
-        assert_eq!(made.store.read_tile(1, 0).unwrap(), None, "{name}");
-        let report = made.store.check_tiles().unwrap();
-        assert_eq!(report.finished, [[1, 1]], "{name}");
-        let [([1, 0], reason)] = &report.damaged[..] else {
-            panic!("{name}: {report:?}")
-        };
-        assert!(reason.contains("tiles/c/0/1: "), "{reason}");
+        let reason = damage(&made.store, 1, 0);
+        assert!(reason.contains("tiles/c/0/1: "), "{name}: {reason}");
+        assert_eq!(made.store.tile_state(1, 1).unwrap(), done(1, 1, "cpu"));
     }
     // The right bytes at the wrong place.
     std::fs::copy(made.path.join("tiles/c/1/1"), &file).unwrap();
-    let TileState::Damaged(reason) = made.store.tile_state(1, 0).unwrap() else {
-        panic!()
-    };
+    let reason = damage(&made.store, 1, 0);
     assert!(reason.ends_with("belongs to tile (1, 1)"), "{reason}");
     made.store.write_tile(&tile(1, 0), "cpu").unwrap();
-    assert_eq!(made.store.read_tile(1, 0).unwrap(), Some(tile(1, 0)));
+    assert_eq!(made.store.tile_state(1, 0).unwrap(), done(1, 0, "cpu"));
 }
 
 #[test]
@@ -240,9 +240,7 @@ fn a_chunk_of_a_store_with_other_settings_is_not_taken() {
     b_store.write_tile(&tile(1, 0), "cpu").unwrap();
     atomic::create_dir_all(&a.path.join("tiles/c/0")).unwrap();
     std::fs::copy(b.path.join("tiles/c/0/1"), a.path.join("tiles/c/0/1")).unwrap();
-    let TileState::Damaged(reason) = a.store.tile_state(1, 0).unwrap() else {
-        panic!()
-    };
+    let reason = damage(&a.store, 1, 0);
     assert!(
         reason.ends_with("belongs to a run with other settings"),
         "{reason}"
@@ -312,7 +310,7 @@ fn creating_keeps_a_store_and_clears_what_an_interrupted_one_left() {
         Err(StoreError::NotAStore { .. })
     ));
     let store = create().unwrap();
-    assert_eq!(store.read_tile(1, 0).unwrap(), None);
+    assert_eq!(store.tile_state(1, 0).unwrap(), TileState::Absent);
 }
 
 #[test]
@@ -346,8 +344,9 @@ fn threads_write_different_tiles_at_once() {
             });
         }
     });
-    assert_eq!(store.finished_tiles().unwrap(), planned);
-    assert_eq!(store.read_tile(7, 3).unwrap(), Some(tile(7, 3)));
+    for &[col, row] in &planned {
+        assert_eq!(store.tile_state(col, row).unwrap(), done(col, row, "cpu"));
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
-//! Numbers to bytes and back.
+//! Numbers as bytes.
 //!
-//! In: integers, strings, bytes. Out: little-endian base-128 numbers (7 bits a byte, high bit = more follow; signed
-//! ones zigzag) and plain bytes. Reading never panics and never allocates more than the input's own length.
+//! In: integers, strings, bytes. Out: little-endian base-128 numbers (7 bits per byte, high bit: more follow;
+//! signed numbers in zigzag) and plain bytes, and back. Reading never panics and never allocates more than
+//! the input's own length.
 
 /// Why bytes cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -108,7 +109,7 @@ impl<'a> Reader<'a> {
         i32::try_from(self.signed()?).map_err(|_| WireError::Range)
     }
 
-    /// How many things of at least `bytes_each` bytes follow: no more than there is room for.
+    /// The number of records of at least `bytes_each` bytes that follow, if there is room for them.
     pub fn count(&mut self, bytes_each: usize) -> Result<usize, WireError> {
         let count = usize::try_from(self.unsigned()?).map_err(|_| WireError::Range)?;
         match count.checked_mul(bytes_each) {

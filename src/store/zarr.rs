@@ -1,15 +1,14 @@
 //! The Zarr v3 hierarchy: group attributes, `tiles`, `thumb`, `mask`.
 //!
-//! In: a folder. Out: a [`Store`] that writes and reads tiles by index. `zarr.json` of the group is written last, so a
-//! folder that has it is a whole store. Threads may write different tiles at once.
+//! In: a folder. Out: a [`Store`] that writes and reads tiles by index. `zarr.json` of the group is written
+//! last, so a folder that has it is a complete store. Threads may write different tiles at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use image::RgbImage;
-use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use zarrs::array::codec::{Crc32cCodec, ZstdCodec};
 use zarrs::array::{
@@ -39,11 +38,11 @@ pub struct Store {
     key: ChunkKey,
     tiles: Array<AtomicStore>,
     pub(super) storage: Arc<AtomicStore>,
-    /// Held as long as the store is open for writing.
+    /// Held while the store is open for writing.
     lock: Option<Lock>,
 }
 
-/// What stands at a tile's place.
+/// What the store holds for a tile.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TileState {
     Done {
@@ -52,23 +51,16 @@ pub enum TileState {
         numerics: String,
     },
     Absent,
-    /// There is a chunk, but it cannot be trusted: to be run again.
+    /// There is a chunk, but it cannot be trusted, for this reason: the tile must run again.
     Damaged(String),
 }
 
-/// All planned tiles at a glance.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TilesReport {
-    /// Columns and rows, in raster order as planned.
-    pub finished: Vec<[i32; 2]>,
-    pub damaged: Vec<([i32; 2], String)>,
-    /// Every kind of hardware and libraries found, with its number of tiles.
-    pub numerics: BTreeMap<String, usize>,
-}
-
 impl Store {
-    /// Makes a store without tiles. What an interrupted `create` or [`remove`] left is cleared; a whole store is not
-    /// touched ([`StoreError::Exists`]).
+    /// Makes a store without tiles, and clears what an interrupted `create` or [`remove`] left.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] where there is a complete store, which is not touched;
+    /// [`StoreError::Write`].
     pub fn create(
         path: &Path,
         meta: &StoreMeta,
@@ -78,44 +70,42 @@ impl Store {
         if path.join("zarr.json").exists() {
             return Err(StoreError::Exists { path: path.into() });
         }
-        let failed = |reason: String| StoreError::Write {
-            path: path.into(),
-            reason,
-        };
-        remove_arrays(path).map_err(|e| failed(e.to_string()))?;
-        atomic::create_dir_all(path).map_err(|e| failed(e.to_string()))?;
+        remove_arrays(path).map_err(|e| StoreError::write(path, e))?;
+        atomic::create_dir_all(path).map_err(|e| StoreError::write(path, e))?;
         let storage = storage(path)?;
-        write_arrays(meta, thumb, mask, &storage).map_err(failed)?;
-        write_group(meta, storage).map_err(failed)?;
+        write_arrays(meta, thumb, mask, &storage).map_err(|e| StoreError::write(path, e))?;
+        write_group(meta, storage).map_err(|e| StoreError::write(path, e))?;
         Store::open(path)
     }
 
-    /// Opens a whole store.
+    /// Opens a complete store.
+    ///
+    /// # Errors
+    /// [`StoreError::NotAStore`], [`StoreError::Read`], or [`StoreError::Damaged`].
     pub fn open(path: &Path) -> Result<Store, StoreError> {
         let file = path.join("zarr.json");
-        let damaged = |file: PathBuf, reason: String| StoreError::Damaged { file, reason };
+        let damaged = |reason: String| StoreError::damaged(file.clone(), reason);
         let not_ours = || StoreError::NotAStore { path: path.into() };
         let text = match std::fs::read(&file) {
             Ok(text) => text,
             Err(e) if matches!(e.kind(), NotFound | NotADirectory) => return Err(not_ours()),
-            Err(e) => {
-                let reason = e.to_string();
-                return Err(StoreError::Read { path: file, reason });
-            }
+            Err(e) => return Err(StoreError::read(&file, e)),
         };
-        let json: Value =
-            serde_json::from_slice(&text).map_err(|e| damaged(file.clone(), e.to_string()))?;
+        let json: Value = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
         let attribute = json
             .pointer(&format!("/attributes/{ATTRIBUTE}"))
             .ok_or_else(not_ours)?;
         let storage = storage(path)?;
-        Group::open(storage.clone(), "/").map_err(|e| damaged(file.clone(), e.to_string()))?;
-        let meta = read_meta(attribute).map_err(|reason| damaged(file, reason))?;
+        Group::open(storage.clone(), "/").map_err(|e| damaged(e.to_string()))?;
+        let meta = read_meta(attribute).map_err(damaged)?;
+        let tiles_file = path.join("tiles/zarr.json");
         let tiles = Array::open(storage.clone(), "/tiles")
-            .map_err(|e| damaged(path.join("tiles/zarr.json"), e.to_string()))?;
+            .map_err(|e| StoreError::damaged(tiles_file.clone(), e))?;
         if tiles.shape() != grid_shape(&meta) {
-            let reason = "its shape is not the tile grid".into();
-            return Err(damaged(path.join("tiles/zarr.json"), reason));
+            return Err(StoreError::damaged(
+                tiles_file,
+                "its shape is not the tile grid",
+            ));
         }
         let key = ChunkKey {
             identity: identity::hash(&meta.identity),
@@ -144,7 +134,10 @@ impl Store {
         &self.meta
     }
 
-    /// Whether a run with `wanted`'s identity may use this store's tiles; the error lists every setting that differs.
+    /// Checks that a run with `wanted`'s identity may use this store's tiles.
+    ///
+    /// # Errors
+    /// Every setting that differs.
     pub fn check_identity(&self, wanted: &StoreMeta) -> Result<(), IdentityMismatch> {
         let differences = identity::differences(&self.meta.identity, &wanted.identity);
         if differences.is_empty() {
@@ -156,7 +149,11 @@ impl Store {
         })
     }
 
-    /// Commits one tile: after this it survives a kill. `numerics` names the hardware and libraries that made it.
+    /// Commits one tile: after this it survives a kill. `numerics` names the hardware and libraries that
+    /// made it.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`], or [`StoreError::Tile`] for a tile that breaks its contract.
     pub fn write_tile(&self, tile: &TileResult, numerics: &str) -> Result<(), StoreError> {
         let (col, row) = (tile.col, tile.row);
         let bytes =
@@ -166,10 +163,7 @@ impl Store {
                 row,
                 reason,
             })?;
-        let failed = |reason: String| StoreError::Write {
-            path: self.path.clone(),
-            reason,
-        };
+        let failed = |reason: String| StoreError::write(&self.path, reason);
         let indices = chunk_indices(col, row)
             .ok_or_else(|| failed(format!("tile ({col}, {row}) has no place")))?;
         let offsets =
@@ -180,15 +174,10 @@ impl Store {
             .map_err(|e| failed(e.to_string()))
     }
 
-    /// A finished tile; `None` where there is none or it fails its check ([`Store::tile_state`] says why).
-    pub fn read_tile(&self, col: i32, row: i32) -> Result<Option<TileResult>, StoreError> {
-        Ok(match self.tile_state(col, row)? {
-            TileState::Done { tile, .. } => Some(*tile),
-            TileState::Absent | TileState::Damaged(_) => None,
-        })
-    }
-
-    /// What stands at a tile's place. An error only where the file cannot be read at all (permissions, disk).
+    /// What the store holds for a tile.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`] where the file cannot be read at all (permissions, disk).
     pub fn tile_state(&self, col: i32, row: i32) -> Result<TileState, StoreError> {
         let Some(indices) = chunk_indices(col, row) else {
             return Ok(TileState::Absent);
@@ -198,10 +187,7 @@ impl Store {
         let value = match self.tiles.retrieve_chunk_if_exists::<ArrayBytes>(&indices) {
             Ok(Some(value)) => value,
             Ok(None) => return Ok(TileState::Absent),
-            Err(ArrayError::StorageError(e)) => {
-                let reason = e.to_string();
-                return Err(StoreError::Read { path: file, reason });
-            }
+            Err(ArrayError::StorageError(e)) => return Err(StoreError::read(&file, e)),
             Err(e) => return Ok(damaged(e.to_string())),
         };
         let bytes = match value.into_variable() {
@@ -217,42 +203,10 @@ impl Store {
         })
     }
 
-    /// Reads every planned tile and says which can be used.
-    pub fn check_tiles(&self) -> Result<TilesReport, StoreError> {
-        let states: Vec<_> = self
-            .meta
-            .layout
-            .planned_tiles
-            .par_iter()
-            .map(|&[col, row]| {
-                // Only the verdict is kept: all tiles at once may not fit in memory.
-                self.tile_state(col, row).map(|state| match state {
-                    TileState::Done { numerics, .. } => Some(Ok(numerics)),
-                    TileState::Absent => None,
-                    TileState::Damaged(reason) => Some(Err(reason)),
-                })
-            })
-            .collect::<Result<_, _>>()?;
-        let mut report = TilesReport::default();
-        for (&tile, state) in self.meta.layout.planned_tiles.iter().zip(states) {
-            match state {
-                Some(Ok(numerics)) => {
-                    report.finished.push(tile);
-                    *report.numerics.entry(numerics).or_default() += 1;
-                }
-                Some(Err(reason)) => report.damaged.push((tile, reason)),
-                None => {}
-            }
-        }
-        Ok(report)
-    }
-
-    /// Columns and rows of the planned tiles that need not be run again.
-    pub fn finished_tiles(&self) -> Result<Vec<[i32; 2]>, StoreError> {
-        Ok(self.check_tiles()?.finished)
-    }
-
     /// The slide at low magnification.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`].
     pub fn thumb(&self) -> Result<RgbImage, StoreError> {
         let (array, pixels) = self.read_image("thumb")?;
         let picture = match (side(&array, 0), side(&array, 1)) {
@@ -262,7 +216,10 @@ impl Store {
         picture.ok_or_else(|| self.damaged_array("thumb"))
     }
 
-    /// The tissue mask that the plan was made from.
+    /// The tissue mask from which the plan was made.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`].
     pub fn mask(&self) -> Result<TissueMask, StoreError> {
         let (array, pixels) = self.read_image("mask")?;
         let cell = array
@@ -289,18 +246,15 @@ impl Store {
     }
 
     fn damaged_array(&self, name: &str) -> StoreError {
-        StoreError::Damaged {
-            file: self.path.join(name).join("zarr.json"),
-            reason: "its shape or attributes are not those of this program".into(),
-        }
+        StoreError::damaged(
+            self.path.join(name).join("zarr.json"),
+            "its shape or attributes are not those of this program",
+        )
     }
 
     /// A `u8` array of one chunk with its values.
     fn read_image(&self, name: &str) -> Result<(Array<AtomicStore>, Vec<u8>), StoreError> {
-        let damaged = |e: String| StoreError::Damaged {
-            file: self.path.join(name),
-            reason: e,
-        };
+        let damaged = |reason: String| StoreError::damaged(self.path.join(name), reason);
         let array = Array::open(self.storage.clone(), &format!("/{name}"))
             .map_err(|e| damaged(e.to_string()))?;
         let first = vec![0; array.dimensionality()];
@@ -318,8 +272,12 @@ fn side(array: &Array<AtomicStore>, at: usize) -> Option<u32> {
     u32::try_from(*array.shape().get(at)?).ok()
 }
 
-/// Drops a store (`--restart`): first what makes it one, then its arrays. Other files in the folder stay; a folder that
-/// is not a store is not touched. Nothing there is fine.
+/// Drops a store (`--restart`): first the file that makes it one, then its arrays. Other files in the folder
+/// stay. A folder that does not exist is fine.
+///
+/// # Errors
+/// [`StoreError::NotAStore`] for another folder with a `zarr.json`, which is not touched;
+/// [`StoreError::Write`].
 pub fn remove(path: &Path) -> Result<(), StoreError> {
     let file = path.join("zarr.json");
     if !path.exists() {
@@ -339,10 +297,7 @@ pub fn remove(path: &Path) -> Result<(), StoreError> {
         atomic::sync_dir(path)?;
         remove_arrays(path)
     };
-    drop_all().map_err(|e| StoreError::Write {
-        path: path.into(),
-        reason: e.to_string(),
-    })
+    drop_all().map_err(|e| StoreError::write(path, e))
 }
 
 fn remove_arrays(path: &Path) -> std::io::Result<()> {
@@ -368,10 +323,7 @@ fn chunk_indices(col: i32, row: i32) -> Option<[u64; 2]> {
 fn storage(path: &Path) -> Result<Arc<AtomicStore>, StoreError> {
     AtomicStore::new(path)
         .map(Arc::new)
-        .map_err(|e| StoreError::Read {
-            path: path.into(),
-            reason: e.to_string(),
-        })
+        .map_err(|e| StoreError::read(path, e))
 }
 
 fn write_arrays(
@@ -396,7 +348,7 @@ fn write_arrays(
     write_image(shape, attributes, cells, storage.clone(), "/mask")
 }
 
-/// An array with the store's codecs; nothing of it is written yet.
+/// An array with the store's codecs. Nothing of it is written yet.
 pub(super) fn build(
     mut builder: ArrayBuilder,
     storage: Arc<AtomicStore>,
@@ -409,7 +361,7 @@ pub(super) fn build(
     builder.build(storage, path).map_err(|e| e.to_string())
 }
 
-/// Writes an array's `zarr.json`, without a word of this library's version.
+/// Writes an array's `zarr.json`, without the version of zarrs.
 pub(super) fn write_metadata(array: &Array<AtomicStore>) -> Result<(), String> {
     let options = ArrayMetadataOptions::default().with_include_zarrs_metadata(false);
     let mut metadata =
@@ -417,7 +369,7 @@ pub(super) fn write_metadata(array: &Array<AtomicStore>) -> Result<(), String> {
     if let Some(value) = metadata.get_mut("fill_value")
         && value.as_array().is_some_and(Vec::is_empty)
     {
-        // No bytes at all, in base64: zarr-python takes no list here, zarrs takes both.
+        // The base64 of no bytes: zarr-python takes no list here, zarrs takes both.
         *value = json!("");
     }
     let text = serde_json::to_vec_pretty(&metadata).map_err(|e| e.to_string())?;

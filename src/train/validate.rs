@@ -14,7 +14,7 @@ use super::data::{LabelledImage, LoadedSet};
 use super::package;
 use crate::eval::annotation::Annotation;
 use crate::eval::held_out;
-use crate::model::{Model, ModelFolder};
+use crate::model::{Device, Model, ModelFolder};
 use crate::report::overlay::{draw_ids, draw_points, side_by_side};
 
 /// Side of a panel picture, px.
@@ -57,7 +57,7 @@ pub fn model_of(
     let (spec, bytes) = package::pack(config, folded, out)?;
     let failed = |e: crate::model::ModelError| TrainError::Config(e.to_string());
     ModelFolder::from_bytes(&spec, &bytes, out)
-        .and_then(|folder| folder.load(tch::Device::Cpu))
+        .and_then(|folder| folder.load(Device::Cpu))
         .map_err(failed)
 }
 

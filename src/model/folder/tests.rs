@@ -48,7 +48,7 @@ fn thin_tensors() -> Vec<(String, Tensor)> {
     hovernet::parameters(Mode::Fast, 3, 8)
         .into_iter()
         .map(|(name, shape)| {
-            let tensor = Tensor::ones(&shape, (Kind::Float, Device::Cpu)) * 0.01;
+            let tensor = Tensor::ones(&shape, (Kind::Float, tch::Device::Cpu)) * 0.01;
             (name, tensor)
         })
         .collect()

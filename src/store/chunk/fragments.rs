@@ -1,7 +1,7 @@
-//! The open fragments of a tile: runs, then one plane a channel over the pixels of all fragments.
+//! The open fragments of a tile: runs, then one plane per channel over the pixels of all fragments.
 //!
-//! Neighbouring pixels are alike, so a plane holds differences to the pixel before: zstd then halves it. h and v split
-//! into a plane of low and one of high bytes.
+//! Neighbouring pixels are alike, so a plane holds differences to the pixel before: zstd then halves it. h and
+//! v are split into a plane of low and one of high bytes.
 
 use super::{ChunkError, Reader, Writer};
 use crate::geometry::Rect;
@@ -26,7 +26,7 @@ pub(super) fn encode(
         }
     }
     let pixels: usize = fragments.iter().map(Foreground::len).sum();
-    out.bytes.reserve(pixels * bytes_a_pixel(types));
+    out.bytes.reserve(pixels * bytes_per_pixel(types));
     bytes_plane(fragments.iter().flat_map(|f| f.np.iter().copied()), out);
     words_plane(fragments.iter().flat_map(|f| f.h.iter().copied()), out);
     words_plane(fragments.iter().flat_map(|f| f.v.iter().copied()), out);
@@ -57,7 +57,7 @@ pub(super) fn decode(
         all_runs.push(runs);
     }
     // Known before anything is allocated for the pixels.
-    if pixels.checked_mul(bytes_a_pixel(types)) != Some(input.remaining()) {
+    if pixels.checked_mul(bytes_per_pixel(types)) != Some(input.remaining()) {
         return Err(ChunkError::Content(
             "has fragments of another size than their maps",
         ));
@@ -88,8 +88,8 @@ pub(super) fn decode(
     Ok(fragments)
 }
 
-/// np, h, v, rgb and the class probabilities.
-const fn bytes_a_pixel(types: usize) -> usize {
+/// Bytes per pixel of np, h, v, rgb and the class probabilities.
+const fn bytes_per_pixel(types: usize) -> usize {
     types.saturating_add(1 + 2 + 2 + 3)
 }
 
@@ -120,7 +120,7 @@ fn inside(run: &Run, tile: Rect) -> bool {
     !run.is_empty() && tile.contains(run.x0, run.y) && run.x1 <= tile.right()
 }
 
-/// The invariants of [`Foreground`], and that it lies inside its tile.
+/// Checks the invariants of [`Foreground`], and that it lies inside its tile.
 fn check(fragment: &Foreground, tile: Rect, types: usize) -> Result<(), ChunkError> {
     let runs = &fragment.runs;
     if !runs.iter().all(|run| inside(run, tile)) {
@@ -164,7 +164,8 @@ fn undo_bytes(plane: &[u8]) -> Vec<u8> {
     plane.iter().map(add).collect()
 }
 
-/// Differences, zigzag so that small ones of either sign have a high byte of 0: all low bytes, then all high bytes.
+/// Writes differences in zigzag, so that small ones of either sign have a high byte of 0: all low bytes, then
+/// all high bytes.
 fn words_plane(values: impl Iterator<Item = i16> + Clone, out: &mut Writer) {
     let steps = || {
         let mut before = 0i16;
@@ -187,7 +188,7 @@ fn undo_words(low: &[u8], high: &[u8]) -> Vec<i16> {
     low.iter().zip(high).map(add).collect()
 }
 
-/// `channels` planes back to pixel by pixel.
+/// Reads `channels` planes and interleaves them pixel by pixel.
 fn interleave(input: &mut Reader, pixels: usize, channels: usize) -> Result<Vec<u8>, ChunkError> {
     let mut values = vec![0; pixels * channels];
     for at in 0..channels {

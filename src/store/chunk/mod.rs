@@ -1,9 +1,9 @@
 //! One tile's result as bytes.
 //!
-//! In: a [`TileResult`]. Out: a chunk that says which store, tile and format it belongs to, and back. Layout: header
-//! (magic, version, identity, tile grid, tile, numerics, accounts), nuclei, fragments; numbers as in [`wire`].
-//! Decoding takes any bytes: it answers with the tile or a reason, never panics, and allocates no more than a small
-//! multiple of what it is given.
+//! In: a [`TileResult`]. Out: a chunk that says which store, tile and format it belongs to, and back. Layout:
+//! header (magic, version, identity, tile grid, tile, numerics, pixel counts, read errors), nuclei, fragments;
+//! numbers as in [`wire`]. Decoding takes any bytes: it gives the tile or a reason, never panics, and
+//! allocates no more than a small multiple of what it is given.
 //!
 //! [`wire`]: super::wire
 
@@ -17,7 +17,7 @@ use crate::geometry::Rect;
 const MAGIC: [u8; 4] = *b"WSIN";
 /// Raised whenever the layout changes.
 const VERSION: u8 = 1;
-/// Types have one byte in every label format.
+/// Most types: every label format has one byte for them.
 const MAX_TYPES: usize = 256;
 
 /// What every chunk of one store has in common.
@@ -25,7 +25,7 @@ const MAX_TYPES: usize = 256;
 pub struct ChunkKey {
     /// [`identity::hash`](super::identity::hash) of the run's identity.
     pub identity: [u8; 32],
-    /// Patches a tile side: another grid's tiles have other pixels under the same index.
+    /// Patches per tile side: another grid's tiles have other pixels under the same index.
     pub tile_patches: i32,
 }
 
@@ -56,6 +56,9 @@ fn check_rect(rect: Rect) -> Result<Rect, ChunkError> {
 }
 
 /// The bytes of one tile. `numerics` names the hardware and libraries that made it.
+///
+/// # Errors
+/// What of the tile breaks its contract.
 pub fn encode(tile: &TileResult, key: &ChunkKey, numerics: &str) -> Result<Vec<u8>, ChunkError> {
     let rect = check_rect(tile.rect)?;
     let types = tile
@@ -93,7 +96,10 @@ pub fn encode(tile: &TileResult, key: &ChunkKey, numerics: &str) -> Result<Vec<u
     Ok(out.bytes)
 }
 
-/// The tile at `[col, row]` and its numerics, if `bytes` is exactly that.
+/// The tile at `[col, row]` and its numerics.
+///
+/// # Errors
+/// Why `bytes` are not exactly that tile of that store.
 pub fn decode(
     bytes: &[u8],
     key: &ChunkKey,

@@ -1,4 +1,4 @@
-//! The closed nuclei of a tile: one record each.
+//! The nuclei of a tile, one record each.
 
 use super::{ChunkError, Reader, Writer, check_rect};
 use crate::geometry::Rect;
@@ -100,8 +100,8 @@ fn mask_bytes(bbox: Rect) -> Option<usize> {
     Some(bits.div_ceil(8))
 }
 
-/// What holds for every nucleus: inside its tile, mask of the box's size with `area_px` bits and none beyond, sums of
-/// `types` values.
+/// Checks that a nucleus lies inside its tile, that its mask has the box's size with `area_px` bits and none
+/// beyond, and that its sums have `types` values.
 fn check(nucleus: &Nucleus, tile: Rect, types: usize) -> Result<(), ChunkError> {
     let bbox = check_rect(nucleus.bbox)?;
     if bbox.intersect(&tile) != bbox {

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use super::super::{WIDTH, own_names, parameters, width_of};
 use super::*;
 
 /// Small deterministic values, so that a thin network neither dies nor explodes.
