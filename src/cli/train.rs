@@ -1,23 +1,23 @@
-//! `train`: a model folder from labelled images.
+//! `train`: learns a model from labelled images and writes its folder.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use wsi_nuclei::config::DeviceChoice;
+use wsi_nuclei::labels::DataSet;
 use wsi_nuclei::model::device::keep_freed_memory;
 use wsi_nuclei::model::library::Library;
 use wsi_nuclei::model::{Architecture, ModelSpec};
 use wsi_nuclei::train::checkpoint;
-use wsi_nuclei::train::config::{DataSet, TrainConfig};
-use wsi_nuclei::train::formats;
+use wsi_nuclei::train::config::TrainConfig;
 use wsi_nuclei::train::run::{Ended, Progress, Start, TrainJob, run};
 
 use super::models::first_device;
 use super::{EXIT_STOPPED, Failure, signals};
 
-/// The default training: what a bare `train --data FOLDER` changes only in its data.
-const DEFAULT: &str = include_str!("../../config/train-default.toml");
+/// The default training. `train --data FOLDER` without a configuration changes nothing in it but the data.
+const DEFAULT_CONFIG: &str = include_str!("../../config/train-default.toml");
 
 /// Learn a model from labelled images; goes on from its last checkpoint
 #[derive(Debug, Args)]
@@ -95,9 +95,9 @@ pub struct TrainArgs {
 }
 
 pub fn main(args: TrainArgs) -> Result<(), Failure> {
-    let job = job(&args)?;
+    let job = build_job(&args)?;
     if args.restart {
-        checkpoint::forget(&job.out).map_err(Failure::slides)?;
+        checkpoint::remove(&job.out).map_err(Failure::slides)?;
     }
     tch::set_num_threads(args.threads.max(1));
     keep_freed_memory();
@@ -105,12 +105,12 @@ pub fn main(args: TrainArgs) -> Result<(), Failure> {
     let bar = ProgressBar::new(job.steps);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {per_sec} {eta} left");
     bar.set_style(style.map_err(Failure::usage)?);
-    let mut tell = |p: &Progress| {
+    let mut report = |p: &Progress| {
         bar.set_position(p.step);
         let pq = p.pq.map_or(String::new(), |pq| format!(" PQ {pq:.3}"));
         bar.set_message(format!("loss {:.3}{pq}", p.loss));
     };
-    let ended = run(&job, &stop, &mut tell).map_err(Failure::slides)?;
+    let ended = run(&job, &stop, &mut report).map_err(Failure::slides)?;
     bar.finish();
     match ended {
         Ended::AllSteps => Ok(()),
@@ -125,18 +125,19 @@ pub fn main(args: TrainArgs) -> Result<(), Failure> {
     }
 }
 
-fn job(args: &TrainArgs) -> Result<TrainJob, Failure> {
+/// The training that the flags ask for.
+fn build_job(args: &TrainArgs) -> Result<TrainJob, Failure> {
     let mut config = match &args.config {
         Some(path) => TrainConfig::read(path).map_err(Failure::usage)?,
-        None => toml::from_str(DEFAULT).map_err(Failure::usage)?,
+        None => toml::from_str(DEFAULT_CONFIG).map_err(Failure::usage)?,
     };
     if let Some(name) = &args.arch {
-        choose(&mut config, name)?;
+        choose_architecture(&mut config, name)?;
     }
     let start = match (&args.from, &args.encoder) {
         (Some(name), _) => {
             let folder = Library::from_env().open(name).map_err(Failure::usage)?;
-            adopt(&mut config, &folder.spec, args.config.is_none())?;
+            adopt_model(&mut config, &folder.spec, args.config.is_none())?;
             let tensors = folder.tensors().into_iter().flatten();
             Start::Model(
                 tensors
@@ -153,7 +154,7 @@ fn job(args: &TrainArgs) -> Result<TrainJob, Failure> {
         (None, folders) => {
             config.data = folders
                 .iter()
-                .map(|folder| bare_set(folder, args, &config))
+                .map(|folder| describe_folder(folder, args, &config))
                 .collect::<Result<_, _>>()?;
             PathBuf::new()
         }
@@ -182,11 +183,12 @@ fn job(args: &TrainArgs) -> Result<TrainJob, Failure> {
     })
 }
 
-/// What a fine-tuned model takes over: its post-processing; scale, types and a name too, unless a configuration has them.
-fn adopt(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> Result<(), Failure> {
+/// Takes over the post-processing of the model to fine-tune, and with `types_too` (no configuration gives them) its
+/// architecture, scale, types and name.
+fn adopt_model(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> Result<(), Failure> {
     let before = config.model.architecture;
     if types_too {
-        choose(config, spec.architecture.name())?;
+        choose_architecture(config, spec.architecture.name())?;
     } else if before != spec.architecture {
         return Err(Failure::usage(format!(
             "--from {}: a {}, but the configuration trains a {}",
@@ -204,8 +206,8 @@ fn adopt(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> Result<
     Ok(())
 }
 
-/// The default configuration of an architecture. HoVer-Net's: Adam with 1e-4, no average of the weights.
-fn choose(config: &mut TrainConfig, name: &str) -> Result<(), Failure> {
+/// Changes the configuration to the defaults of an architecture. HoVer-Net's: Adam with 1e-4, no average of the weights.
+fn choose_architecture(config: &mut TrainConfig, name: &str) -> Result<(), Failure> {
     let (architecture, patch, out) = match name {
         "hovernet-lite" => return Ok(()),
         "hovernet-fast" => (Architecture::HovernetFast, 256, 164),
@@ -225,24 +227,17 @@ fn choose(config: &mut TrainConfig, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A folder without a configuration as a data set of its own.
-fn bare_set(
+/// The data set of a folder that no configuration describes.
+fn describe_folder(
     folder: &std::path::Path,
     args: &TrainArgs,
     config: &TrainConfig,
 ) -> Result<DataSet, Failure> {
-    let format = formats::detect(folder).map_err(Failure::usage)?;
-    let name = folder
-        .file_name()
-        .map_or("data".into(), |n| n.to_string_lossy().into_owned());
+    let set = DataSet::from_folder(folder, args.mpp).map_err(Failure::usage)?;
     let ids = 1..=config.types.len() as u8;
     Ok(DataSet {
-        name,
-        format,
         folder: std::path::absolute(folder).map_err(Failure::usage)?,
-        mpp: args.mpp,
-        share: 1.0,
-        // A set's own numbers are taken for the model's; names must be the model's.
+        // Type numbers and names in the labels are taken to be the model's.
         type_ids: std::iter::once(0).chain(ids.clone()).collect(),
         types: config
             .types
@@ -251,5 +246,6 @@ fn bare_set(
             .zip(ids)
             .collect(),
         hold_out: args.hold_out.clone(),
+        ..set
     })
 }

@@ -196,7 +196,7 @@ fn raw_map(map: &PredictionMap) -> (Vec<usize>, Vec<f32>) {
 mod tests {
     use super::super::fixture;
     use super::*;
-    use crate::train::formats::mat5 as reader;
+    use crate::mat5 as reader;
 
     #[test]
     fn what_was_written_is_read() {

@@ -1,8 +1,8 @@
-//! Two trainings of one line as one model: the mean of their weights.
+//! The mean of the weights of two trained models.
 //!
-//! In: two model folders of one architecture with the same types. Out: the tensors of the mean. Where the second training
+//! In: two model folders of one architecture with the same types. Out: the tensors of the mean. If the second training
 //! began from the first, or both from a third, the mean errs less than either (Wortsman et al. 2022, model soups).
-//! Never averages models of different shapes, and says nothing of how good the mean is: `eval` does.
+//! Never averages models of different shapes, and does not score the mean: `eval` does.
 
 use tch::Tensor;
 
@@ -11,8 +11,9 @@ use crate::model::ModelFolder;
 
 /// `(1 - share) * first + share * second` of every tensor, in f32.
 ///
-/// Errors: architectures, scales, types or tensors that differ.
-pub fn mean(
+/// # Errors
+/// Architectures, scales, types or tensors that differ.
+pub fn average_models(
     first: &ModelFolder,
     second: &ModelFolder,
     share: f64,
@@ -38,10 +39,10 @@ pub fn mean(
     if a.keys().ne(b.keys()) {
         return Err(differs("tensors"));
     }
-    let of = |((name, a), b): ((&String, &Tensor), &Tensor)| {
+    let mean = |((name, a), b): ((&String, &Tensor), &Tensor)| {
         (name.clone(), a * (1.0 - share) + b * share)
     };
-    Ok(a.iter().zip(b.values()).map(of).collect())
+    Ok(a.iter().zip(b.values()).map(mean).collect())
 }
 
 #[cfg(test)]
@@ -81,9 +82,9 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_lies_between() {
+    fn the_mean_is_weighted_by_the_share() {
         let (first, second) = (lite_model(1.0, &["a", "b"]), lite_model(3.0, &["a", "b"]));
-        let found = mean(&first, &second, 0.75).unwrap();
+        let found = average_models(&first, &second, 0.75).unwrap();
         assert_eq!(found.len(), first.tensors().unwrap().len());
         for (name, t) in found {
             assert_eq!(t.min().double_value(&[]), 2.5, "{name}");
@@ -92,8 +93,9 @@ mod tests {
     }
 
     #[test]
-    fn other_types_are_refused() {
-        let error = mean(&lite_model(1.0, &["a"]), &lite_model(1.0, &["b"]), 0.5).unwrap_err();
+    fn models_with_different_types_are_refused() {
+        let error =
+            average_models(&lite_model(1.0, &["a"]), &lite_model(1.0, &["b"]), 0.5).unwrap_err();
         assert!(error.to_string().contains("types"), "{error}");
     }
 }

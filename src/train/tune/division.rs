@@ -1,25 +1,27 @@
 //! Where to divide blobs, learnt from labelled images.
 //!
-//! In: what a model answers on images that taught it, its constants. Out: the [`Division`] whose expected gain comes
-//! nearest to what dividing does to PQ, by least squares.
+//! In: what a model finds on the images of its training, its constants. Out: the [`Division`] whose expected gain is, by
+//! least squares, closest to the true gain in PQ of dividing a blob.
 
-use super::answers::{Answered, Answers};
-use super::least_squares::least_squares;
+use super::least_squares::fit_linear;
+use super::training_images::{TrainingImage, TrainingSets};
 use crate::nuclei::division::DivisionTraits;
 use crate::nuclei::{Branch, Division, PostprocParams, divisions};
 
-/// Thresholds of the energy between which a rule may choose; seven of them gained no more.
+/// Thresholds of the energy between which the rule chooses; seven thresholds gained no more than these four.
 const THRESHOLDS: [f32; 4] = [0.8, 0.5, 0.3, 0.15];
-/// What one more nucleus costs. PQ = 2 Σ overlap / (predicted + true): at a PQ of 0.5, a quarter of an overlap.
-const COST_OF_A_PART: f64 = 0.25;
+/// Cost of one more predicted nucleus, in units of overlap: PQ = 2 Σ overlap / (predicted + true), so at a PQ of 0.5 it is
+/// a quarter.
+const COST_PER_PART: f64 = 0.25;
 
-/// The rule; sets count alike. `None` where too few blobs may be divided.
-pub(super) fn fit(answers: &Answers, params: &PostprocParams) -> Option<Division> {
-    let of_set = |images: &Vec<Answered>| images.iter().flat_map(|i| examples(i, params)).collect();
-    let by_set: Vec<Vec<(DivisionTraits, f64)>> = answers.values().map(of_set).collect();
+/// Fits the rule; every set has the same weight. `None` if too few blobs can be divided.
+pub(super) fn fit_division(sets: &TrainingSets, params: &PostprocParams) -> Option<Division> {
+    let examples_of_set =
+        |images: &Vec<TrainingImage>| images.iter().flat_map(|i| examples(i, params)).collect();
+    let by_set: Vec<Vec<(DivisionTraits, f64)>> = sets.values().map(examples_of_set).collect();
     let places: usize = by_set.iter().map(Vec::len).sum();
     tracing::info!("expected gain: fitted to {places} places where a blob may be divided");
-    let (bias, weights) = least_squares(&by_set)?;
+    let (bias, weights) = fit_linear(&by_set)?;
     Some(Division {
         thresholds: THRESHOLDS.to_vec(),
         bias,
@@ -27,18 +29,19 @@ pub(super) fn fit(answers: &Answers, params: &PostprocParams) -> Option<Division
     })
 }
 
-/// Each place with what dividing there would gain.
-fn examples(image: &Answered, params: &PostprocParams) -> Vec<(DivisionTraits, f64)> {
-    let of_blob = |blob| divisions(blob, params, &THRESHOLDS, image.mpp);
-    let branches = image.blobs.iter().flat_map(of_blob);
+/// The traits of each possible division in an image, with its true gain.
+fn examples(image: &TrainingImage, params: &PostprocParams) -> Vec<(DivisionTraits, f64)> {
+    let divisions_of = |blob| divisions(blob, params, &THRESHOLDS, image.mpp);
+    let branches = image.blobs.iter().flat_map(divisions_of);
     branches.map(|b| (b.traits, gain(image, &b))).collect()
 }
 
-fn gain(image: &Answered, branch: &Branch) -> f64 {
-    let matched = |nucleus| Some(image.under(nucleus).overlap).filter(|o| *o > 0.5);
+/// Overlap that the parts match more than the whole does, less the cost of having more nuclei.
+fn gain(image: &TrainingImage, branch: &Branch) -> f64 {
+    let matched = |nucleus| Some(image.compare(nucleus).iou).filter(|iou| *iou > 0.5);
     let parts: f64 = branch.parts.iter().filter_map(matched).sum();
     let more = branch.parts.len() as f64 - 1.0;
-    parts - matched(&branch.whole).unwrap_or(0.0) - COST_OF_A_PART * more
+    parts - matched(&branch.whole).unwrap_or(0.0) - COST_PER_PART * more
 }
 
 #[cfg(test)]
@@ -48,7 +51,7 @@ mod tests {
     use crate::nuclei::Nucleus;
     use crate::nuclei::division::DIVISION_TRAITS;
 
-    /// A full box of one row.
+    /// A nucleus that fills a box of one row.
     fn row(x: i32, w: i32) -> Nucleus {
         Nucleus {
             bbox: Rect::new(x, 0, w, 1),
@@ -63,10 +66,10 @@ mod tests {
     }
 
     #[test]
-    fn gain_is_what_parts_match_less_what_the_whole_did_and_a_quarter_a_part() {
+    fn the_gain_is_the_matched_overlap_less_a_quarter_per_added_part() {
         // Two true nuclei of 10 px side by side.
         let ids: Vec<u32> = (0..20).map(|x| 1 + x / 10).collect();
-        let image = Answered::of(&ids, 20);
+        let image = TrainingImage::from_truth(&ids, 20);
         let gain_of = |whole: Nucleus, parts: Vec<Nucleus>| {
             gain(&image, &Branch::of(whole, parts, [0.0; DIVISION_TRAITS]))
         };
