@@ -72,7 +72,8 @@ pub fn main(args: &DataArgs) -> Result<(), Failure> {
     let clean = scales.is_none() && findings.values().all(|(_, f)| f.is_clean());
     let text = summary(&findings, scales.as_deref());
     let body = html(&findings, scales.as_deref(), &drawings);
-    let json = serde_json::json!({"sets": findings.iter().map(|(n, (_, f))| (n, f)).collect::<BTreeMap<_, _>>(), "scales": scales});
+    let by_set: BTreeMap<_, _> = findings.iter().map(|(n, (_, f))| (n, f)).collect();
+    let json = serde_json::json!({"sets": by_set, "scales": scales});
     let json = serde_json::to_string_pretty(&json).map_err(Failure::slides)? + "\n";
     for (name, content) in [
         ("check.json", json),
@@ -176,7 +177,8 @@ fn html(
             let file = escape(file);
             let _ = writeln!(
                 body,
-                "<figure><img loading=\"lazy\" alt=\"labels of {file}\" src=\"{file}\"><figcaption>{file}</figcaption></figure>"
+                "<figure><img loading=\"lazy\" alt=\"labels of {file}\" src=\"{file}\">\
+                 <figcaption>{file}</figcaption></figure>"
             );
         }
     }

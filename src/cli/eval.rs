@@ -1,4 +1,5 @@
-//! `eval`: scores predictions against truth, or models on the held-out images of a training configuration.
+//! `eval`: scores predictions against truth, or models on the held-out images of a training
+//! configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,13 +24,15 @@ pub struct EvalArgs {
     /// Folder of predictions: what `tile` wrote, hover_net's mat/ or json/, label maps
     #[arg(long, value_name = "FOLDER", requires = "truth", conflicts_with_all = ["model", "data"])]
     pred: Option<PathBuf>,
-    /// Folder of truth: .mat, label .png or .npy, points as .csv; paired with predictions by file stem
+    /// Folder of truth: .mat, label .png or .npy, points as .csv; paired with predictions by file
+    /// stem
     #[arg(long, value_name = "FOLDER", requires = "pred")]
     truth: Option<PathBuf>,
     /// Score what has a partner, and count the rest
     #[arg(long)]
     allow_missing: bool,
-    /// Points of a pair are at most this far apart (--pred, --truth); hover_net's 3 µm at 0.25 µm/px
+    /// Points of a pair are at most this far apart (--pred, --truth); hover_net's 3 µm at 0.25
+    /// µm/px
     #[arg(long, value_name = "PX", default_value_t = 12.0)]
     radius_px: f64,
     /// Model name or folder; twice: side by side
@@ -238,7 +241,8 @@ fn draw_worst(
     Ok(figures)
 }
 
-/// Writes scores to three digits, with their intervals, under `[scores.<set>]` of the model's model.toml.
+/// Writes scores to three digits, with their intervals, under `[scores.<set>]` of the model's
+/// model.toml.
 fn record_scores(model: &str, scores: &Scores) -> Result<(), Failure> {
     let path = PathBuf::from(model).join("model.toml");
     let text = std::fs::read_to_string(&path).map_err(|e| {

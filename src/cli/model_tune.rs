@@ -1,4 +1,5 @@
-//! `model tune`: fits the parameters of a model that training does not fit, and writes them into its folder.
+//! `model tune`: fits the parameters of a model that training does not fit, and writes them into
+//! its folder.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -16,7 +17,8 @@ pub struct TuneArgs {
     /// Model folder; its model.toml and weights are rewritten
     #[arg(value_name = "FOLDER")]
     model: PathBuf,
-    /// Training configuration: its held-out images are used, and the others for which nuclei to keep
+    /// Training configuration: its held-out images are used, and the others for which nuclei to
+    /// keep
     #[arg(long, value_name = "TOML", default_value = "config/train-default.toml")]
     config: PathBuf,
     /// Folder below which the data sets of the configuration lie

@@ -16,13 +16,15 @@ use wsi_nuclei::train::run::{Ended, Progress, Start, TrainJob, run};
 use super::models::first_device;
 use super::{EXIT_STOPPED, Failure, signals};
 
-/// The default training. `train --data FOLDER` without a configuration changes nothing in it but the data.
+/// The default training. `train --data FOLDER` without a configuration changes nothing in it but
+/// the data.
 const DEFAULT_CONFIG: &str = include_str!("../../config/train-default.toml");
 
 /// Learn a model from labelled images; goes on from its last checkpoint
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// With --config: the folder below which its data sets lie. Without: folders of labelled images, formats found out
+    /// With --config: the folder below which its data sets lie. Without: folders of labelled
+    /// images, formats found out
     #[arg(long, value_name = "FOLDER", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     /// What to learn from and how; see config/train-default.toml
@@ -39,7 +41,8 @@ pub struct TrainArgs {
     /// Beginnings of the names of images to validate on, where there is no --config
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     hold_out: Vec<String>,
-    /// What to train, where there is no --config and no --from: hovernet-lite, hovernet-fast or hovernet-original
+    /// What to train, where there is no --config and no --from: hovernet-lite, hovernet-fast or
+    /// hovernet-original
     #[arg(long, value_name = "NAME", conflicts_with_all = ["config", "from"])]
     arch: Option<String>,
     /// Steps in which a HoVer-Net's encoder does not learn yet (first phase)
@@ -48,8 +51,8 @@ pub struct TrainArgs {
     /// Fine-tune this model (name or folder): its weights, types and post-processing
     #[arg(long, value_name = "MODEL", conflicts_with = "encoder")]
     from: Option<String>,
-    /// ImageNet encoder to start from: scripts/imagenet_encoder.py makes hovernet-lite's; a HoVer-Net takes a
-    /// pre-activation ResNet-50 under hover_net's names
+    /// ImageNet encoder to start from: scripts/imagenet_encoder.py makes hovernet-lite's; a
+    /// HoVer-Net takes a pre-activation ResNet-50 under hover_net's names
     #[arg(long, value_name = "SAFETENSORS", required_unless_present = "from")]
     encoder: Option<PathBuf>,
     /// Model folder to write; holds the checkpoint, train.jsonl and train.html too
@@ -183,8 +186,8 @@ fn build_job(args: &TrainArgs) -> Result<TrainJob, Failure> {
     })
 }
 
-/// Takes over the post-processing of the model to fine-tune, and with `types_too` (no configuration gives them) its
-/// architecture, scale, types and name.
+/// Takes over the post-processing of the model to fine-tune, and with `types_too` (no configuration
+/// gives them) its architecture, scale, types and name.
 fn adopt_model(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> Result<(), Failure> {
     let before = config.model.architecture;
     if types_too {
@@ -206,7 +209,8 @@ fn adopt_model(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> R
     Ok(())
 }
 
-/// Changes the configuration to the defaults of an architecture. HoVer-Net's: Adam with 1e-4, no average of the weights.
+/// Changes the configuration to the defaults of an architecture. HoVer-Net's: Adam with 1e-4, no
+/// average of the weights.
 fn choose_architecture(config: &mut TrainConfig, name: &str) -> Result<(), Failure> {
     let (architecture, patch, out) = match name {
         "hovernet-lite" => return Ok(()),

@@ -1,7 +1,8 @@
 //! Calibration: whether predicted types are right as often as their probabilities say.
 //!
-//! In: for many nuclei the probability of the predicted type, and whether it was right. Out: the expected calibration
-//! error (Naeini et al. 2015; ten bins of equal width), the Brier score of the predicted type, and the bins for a plot.
+//! In: for many nuclei the probability of the predicted type, and whether it was right. Out: the
+//! expected calibration error (Naeini et al. 2015; ten bins of equal width), the Brier score of the
+//! predicted type, and the bins for a plot.
 
 /// Number of bins of equal width over 0..=1.
 pub const BINS: usize = 10;
@@ -46,15 +47,16 @@ impl Calibration {
         self.bins.iter().map(|b| b.nuclei).sum()
     }
 
-    /// Expected calibration error: the distance between a bin's mean probability and its share of right types, averaged
-    /// over nuclei. `None` without nuclei.
+    /// Expected calibration error: the distance between a bin's mean probability and its share of
+    /// right types, averaged over nuclei. `None` without nuclei.
     pub fn ece(&self) -> Option<f64> {
         let all = self.nuclei() as f64;
         let gap = |b: &Bin| (b.prob_sum - b.right as f64).abs();
         (all > 0.0).then(|| self.bins.iter().map(gap).sum::<f64>() / all)
     }
 
-    /// Mean squared distance between the probability and the outcome (0 or 1). `None` without nuclei.
+    /// Mean squared distance between the probability and the outcome (0 or 1). `None` without
+    /// nuclei.
     pub fn brier(&self) -> Option<f64> {
         let all = self.nuclei() as f64;
         (all > 0.0).then(|| self.squared_error_sum / all)

@@ -1,4 +1,5 @@
-//! Scores of detections: F1d by pairing centroids, and F1 per type (Graham et al. 2019, section 4.3).
+//! Scores of detections: F1d by pairing centroids, and F1 per type (Graham et al. 2019, section
+//! 4.3).
 
 use super::assignment::assign_at_least_cost;
 use crate::labels::Detections;
@@ -26,7 +27,8 @@ impl TypeScores {
         }
     }
 
-    /// Adds one image; points pair within `radius_px`. Returns its pairs (index in `truth`, index in `pred`).
+    /// Adds one image; points pair within `radius_px`. Returns its pairs (index in `truth`, index
+    /// in `pred`).
     pub fn add(
         &mut self,
         truth: &Detections,
@@ -84,7 +86,8 @@ impl TypeScores {
         )
     }
 
-    /// F1 of the type `id`: 2 TP / (2 TP + 2 FPc + 2 FNc + FPd + FNd). Pairs whose true type is unknown (0) do not count.
+    /// F1 of the type `id`: 2 TP / (2 TP + 2 FPc + 2 FNc + FPd + FNd). Pairs whose true type is
+    /// unknown (0) do not count.
     pub fn f1_type(&self, id: usize) -> f64 {
         let tp = self.confusion[id][id];
         let known = 1..self.confusion.len();
@@ -98,8 +101,8 @@ impl TypeScores {
     }
 }
 
-/// One-to-one pairs: first the assignment of least total distance over all points, then pairs farther apart than
-/// `radius_px` are dropped (as hover_net does).
+/// One-to-one pairs: first the assignment of least total distance over all points, then pairs
+/// farther apart than `radius_px` are dropped (as hover_net does).
 fn pair_points(truth: &Detections, pred: &Detections, radius_px: f64) -> Vec<(usize, usize)> {
     let distance = |t: usize, p: usize| {
         let ([ax, ay], [bx, by]) = (truth.points[t], pred.points[p]);
@@ -132,7 +135,8 @@ mod tests {
         s.add(&truth, &pred, 12.0);
         assert_eq!((s.paired, s.unpaired_truth, s.unpaired_pred), (2, 1, 1));
         assert!((s.f1d() - 4.0 / 6.0).abs() < 1e-12);
-        // Type 1: one right, one false (truth 2), one truth unpaired. Type 2: one missed by class, one pred unpaired.
+        // Type 1: one right, one false (truth 2), one truth unpaired. Type 2: one missed by class,
+        // one pred unpaired.
         assert!((s.f1_type(1) - 2.0 / (2.0 + 2.0 + 1.0)).abs() < 1e-12);
         assert_eq!(s.f1_type(2), 0.0);
     }

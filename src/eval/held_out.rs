@@ -70,8 +70,8 @@ pub fn predict(model: &Model, image: &LabelledImage) -> Result<Annotation, Pipel
     Ok(Annotation::of_nuclei(&nuclei, ids, width))
 }
 
-/// The network's output for one image at the model's scale (with the whole map if `keep_map`), the grid of its patches,
-/// and µm/px (x, y).
+/// The network's output for one image at the model's scale (with the whole map if `keep_map`), the
+/// grid of its patches, and µm/px (x, y).
 pub(crate) fn run_model(
     model: &Model,
     image: &LabelledImage,

@@ -50,7 +50,8 @@ pub fn format_table(scores: &Scores) -> String {
     out
 }
 
-/// A text table of the second model's scores minus the first's, with intervals; `*` marks intervals without 0.
+/// A text table of the second model's scores minus the first's, with intervals; `*` marks intervals
+/// without 0.
 pub fn format_differences(differences: &BTreeMap<String, BTreeMap<String, Score>>) -> String {
     let mut out = String::from("second model minus first, with 95 % intervals\n");
     for (set, scores) in differences {
@@ -124,8 +125,8 @@ pub fn write_html(
     worst: &[Figure],
 ) -> Result<String, image::ImageError> {
     let mut body = String::from(
-        "<p>Segmentation scores are means over images; <b>pq_pooled</b> and the types' scores count all nuclei of a set. \
-         Brackets: 95 % bootstrap interval over images.</p>\n",
+        "<p>Segmentation scores are means over images; <b>pq_pooled</b> and the types' scores \
+         count all nuclei of a set. Brackets: 95 % bootstrap interval over images.</p>\n",
     );
     for (name, set) in scores {
         let _ = writeln!(
@@ -236,7 +237,8 @@ fn reliability_figure(set: &str, calibration: &Calibration) -> String {
         &series,
     );
     format!(
-        "<figure>{chart}<figcaption>type_prob against the share of right types, {} paired nuclei in {BINS} bins; ECE {ece:.3}, Brier {brier:.3}</figcaption></figure>\n",
+        "<figure>{chart}<figcaption>type_prob against the share of right types, \
+         {} paired nuclei in {BINS} bins; ECE {ece:.3}, Brier {brier:.3}</figcaption></figure>\n",
         calibration.nuclei()
     )
 }

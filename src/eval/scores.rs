@@ -1,8 +1,9 @@
 //! Scores of one image, and of a set of images with intervals.
 //!
-//! In: pairs of [`Annotation`]s. Out: [`ImageScores`], and for a set scores by name with bootstrap intervals over images
-//! (Efron 1979; 1,000 resamples, percentiles 2.5 and 97.5, a fixed seed). A mean over images and a score of the sums over
-//! all nuclei have different names: `pq` and `pq_pooled`.
+//! In: pairs of [`Annotation`]s. Out: [`ImageScores`], and for a set scores by name with bootstrap
+//! intervals over images (Efron 1979; 1,000 resamples, percentiles 2.5 and 97.5, a fixed seed). A
+//! mean over images and a score of the sums over all nuclei have different names: `pq` and
+//! `pq_pooled`.
 
 use std::collections::BTreeMap;
 
@@ -70,8 +71,8 @@ impl SetScores {
     }
 }
 
-/// Compares truth and prediction of one image. `kinds`: number of types, the background included; points pair within
-/// `radius_px`.
+/// Compares truth and prediction of one image. `kinds`: number of types, the background included;
+/// points pair within `radius_px`.
 pub fn score_image(
     name: &str,
     truth: &Annotation,
@@ -172,8 +173,8 @@ fn sum_panoptic<'a>(counts: impl Iterator<Item = &'a Panoptic>) -> Panoptic {
     sum
 }
 
-/// Scores of `n` images, with intervals from resampled images. `score` takes the indices of the images, repeated where an
-/// image was drawn several times.
+/// Scores of `n` images, with intervals from resampled images. `score` takes the indices of the
+/// images, repeated where an image was drawn several times.
 fn bootstrap(
     n: usize,
     score: impl Fn(&[usize]) -> BTreeMap<String, f64>,
@@ -219,9 +220,9 @@ pub fn compare_sets(a: &SetScores, b: &SetScores, names: &[String]) -> BTreeMap<
     })
 }
 
-/// The group of an image: the patient of a TCGA barcode (its first three parts), else the file name up to its last letter
-/// (`nuinsseg/human_lung_07` -> `human_lung`).
-pub fn group_of(name: &str) -> String {
+/// The group of an image: the patient of a TCGA barcode (its first three parts), else the file name
+/// up to its last letter (`nuinsseg/human_lung_07` -> `human_lung`).
+fn group_of(name: &str) -> String {
     let stem = name.rsplit('/').next().unwrap_or(name);
     if stem.starts_with("TCGA-") {
         return stem.split('-').take(3).collect::<Vec<_>>().join("-");
@@ -230,7 +231,8 @@ pub fn group_of(name: &str) -> String {
         .to_string()
 }
 
-/// Scores of each group of images (see [`group_of`]); empty if there is one group only, or one per image.
+/// Scores of each group of images (see [`group_of`]); empty if there is one group only, or one per
+/// image.
 pub fn score_groups(set: &SetScores, names: &[String]) -> BTreeMap<String, BTreeMap<String, f64>> {
     let mut groups: BTreeMap<String, Vec<&ImageScores>> = BTreeMap::new();
     for image in &set.images {
@@ -257,7 +259,8 @@ mod tests {
 
     #[test]
     fn pooled_and_mean_pq_by_hand() {
-        // Image a: one perfect nucleus. Image b: one of two nuclei found, with IoU 2/3 and the wrong type.
+        // Image a: one perfect nucleus. Image b: one of two nuclei found, with IoU 2/3 and the
+        // wrong type.
         let names = ["background", "x", "y"].map(String::from);
         let a = image("a", &[0, 1, 1, 0], &[0, 1, 1, 0], [&[0, 1], &[0, 1]]);
         let b = image(
@@ -274,7 +277,8 @@ mod tests {
         let pq_b = 2.0 / 3.0 / 1.5;
         near("pq", (1.0 + pq_b) / 2.0);
         near("pq_pooled", (1.0 + 2.0 / 3.0) / 2.5);
-        // Type x: one pair and one miss. Type y: its only prediction lies on an x, its only true nucleus is missed.
+        // Type x: one pair and one miss. Type y: its only prediction lies on an x, its only true
+        // nucleus is missed.
         near("pq_x", 1.0 / 1.5);
         near("pq_y", 0.0);
         near("mpq", 1.0 / 3.0);

@@ -1,4 +1,5 @@
-//! Scores of instance maps: DICE, AJI (Kumar et al. 2017), AJI+ (Graham et al. 2019), DQ, SQ, PQ (Kirillov et al. 2019).
+//! Scores of instance maps: DICE, AJI (Kumar et al. 2017), AJI+ (Graham et al. 2019), DQ, SQ, PQ
+//! (Kirillov et al. 2019).
 
 use std::collections::BTreeMap;
 
@@ -163,8 +164,9 @@ impl Panoptic {
     }
 }
 
-/// AJI. Each true nucleus is paired with the prediction of largest IoU (several may share one); unpaired predictions count
-/// in full. Of two equal IoUs the larger pair counts, as in hover_net, which adds 1e-6 to each union.
+/// AJI. Each true nucleus is paired with the prediction of largest IoU (several may share one);
+/// unpaired predictions count in full. Of two equal IoUs the larger pair counts, as in hover_net,
+/// which adds 1e-6 to each union.
 fn aji(o: &Overlaps) -> f64 {
     let mut best: BTreeMap<u32, (u64, u64, u32)> = BTreeMap::new();
     for (&(t, p), &shared) in &o.both {

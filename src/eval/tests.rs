@@ -60,7 +60,8 @@ fn scores_equal_those_of_hover_net() {
     }
 }
 
-/// Two predictions have an IoU of 1/3: 4 of 12 px, and 5 of 15. hover_net takes the second (5 / 19, not 4 / 20).
+/// Two predictions have an IoU of 1/3: 4 of 12 px, and 5 of 15. hover_net takes the second (5 / 19,
+/// not 4 / 20).
 #[test]
 fn of_equal_overlaps_aji_takes_the_larger() {
     let runs = |runs: &[(u32, usize)]| -> Vec<u32> {

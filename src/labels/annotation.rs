@@ -1,6 +1,7 @@
 //! Truth or prediction of one image, in that image's px.
 //!
-//! In: labelled images, nuclei, instance maps. Out: [`Annotation`]s, to be compared or drawn. Never scores.
+//! In: labelled images, nuclei, instance maps. Out: [`Annotation`]s, to be compared or drawn. Never
+//! scores.
 
 use image::RgbImage;
 
@@ -74,7 +75,8 @@ impl Annotation {
         }
     }
 
-    /// From the nuclei that a model found; `ids` is their instance map (id = index in `nuclei` + 1).
+    /// From the nuclei that a model found; `ids` is their instance map (id = index in `nuclei` +
+    /// 1).
     pub fn of_nuclei(nuclei: &[Nucleus], ids: Vec<u32>, width: usize) -> Self {
         let types = nuclei.iter().map(|n| n.type_id().unwrap_or(0) as u8);
         let id_types = std::iter::once(0).chain(types).collect();
@@ -96,8 +98,8 @@ impl Annotation {
         )
     }
 
-    /// `rgb` with the nuclei drawn over it: outlines where instances are known, else crosses. `colours[type]` is the
-    /// colour of a type.
+    /// `rgb` with the nuclei drawn over it: outlines where instances are known, else crosses.
+    /// `colours[type]` is the colour of a type.
     pub fn draw_over(&self, rgb: &RgbImage, colours: &[[u8; 3]]) -> RgbImage {
         let mut picture = rgb.clone();
         match &self.ids {

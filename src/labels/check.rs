@@ -1,6 +1,7 @@
 //! What is wrong with labelled data: to be found before a model is trained on it.
 //!
-//! In: the images of a set, or the reasons why they could not be read. Out: [`Findings`]. Never changes data.
+//! In: the images of a set, or the reasons why they could not be read. Out: [`Findings`]. Never
+//! changes data.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +43,8 @@ impl Findings {
     }
 }
 
-/// Checks every image of a set at `mpp` µm/px. `seen`: the names of the images of all sets so far, by content.
+/// Checks every image of a set at `mpp` µm/px. `seen`: the names of the images of all sets so far,
+/// by content.
 pub fn check_set(loaded: &Loaded, mpp: f64, seen: &mut BTreeMap<u64, String>) -> Findings {
     let mut found = Findings {
         images: loaded.len(),
@@ -186,26 +188,35 @@ fn find_scale_fault(median_um: Option<f64>, mpp: f64) -> Option<String> {
     let median = median_um?;
     (!(MEDIAN_DIAMETER_UM[0]..=MEDIAN_DIAMETER_UM[1]).contains(&median)).then(|| {
         format!(
-            "the median nucleus is {median:.1} µm wide at {mpp} µm/px: with mpp = {:.3} it would be {TYPICAL_DIAMETER_UM} µm",
+            "the median nucleus is {median:.1} µm wide at {mpp} µm/px: \
+             with mpp = {:.3} it would be {TYPICAL_DIAMETER_UM} µm",
             mpp * TYPICAL_DIAMETER_UM / median
         )
     })
 }
 
-/// A wrong scale of one set among several: nuclei have similar sizes in all tissues, so medians that differ by more than a
-/// factor of 1.5 mean that one scale is wrong. `medians_um`: (set, median diameter in µm, µm/px).
+/// A wrong scale of one set among several: nuclei have similar sizes in all tissues, so medians
+/// that differ by more than a factor of 1.5 mean that one scale is wrong. `medians_um`: (set,
+/// median diameter in µm, µm/px).
 pub fn compare_scales(medians_um: &[(String, f64, f64)]) -> Option<String> {
     let least = medians_um.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
     let most = medians_um.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
     (most.1 > 1.5 * least.1).then(|| {
         format!(
-            "two scales: the median nucleus is {:.1} µm wide in {} and {:.1} µm in {}; with mpp = {:.3} for {} they would be alike",
-            least.1, least.0, most.1, most.0, most.2 * least.1 / most.1, most.0
+            "two scales: the median nucleus is {:.1} µm wide in {} and {:.1} µm in {}; \
+             with mpp = {:.3} for {} they would be alike",
+            least.1,
+            least.0,
+            most.1,
+            most.0,
+            most.2 * least.1 / most.1,
+            most.0
         )
     })
 }
 
-/// By shift (row: y, column: x, from -[`MAX_SHIFT_PX`]): how much darker the image is under the labels than beside them.
+/// By shift (row: y, column: x, from -[`MAX_SHIFT_PX`]): how much darker the image is under the
+/// labels than beside them.
 type Contrast = [[f64; SHIFTS]; SHIFTS];
 
 /// Adds the contrasts of one image to `sums`.

@@ -1,4 +1,5 @@
-//! Data sets: what a configuration says about a folder of labelled images, and the images themselves.
+//! Data sets: what a configuration says about a folder of labelled images, and the images
+//! themselves.
 //!
 //! In: [`DataSet`]s. Out: [`LoadedSet`]s at one scale, each image marked as held out or not.
 
@@ -40,7 +41,8 @@ pub struct DataSet {
     pub mpp: f64,
     /// Share of the training crops that are drawn from this set.
     pub share: f64,
-    /// The model's type id for each of the set's own type numbers (index = number); empty: no types.
+    /// The model's type id for each of the set's own type numbers (index = number); empty: no
+    /// types.
     #[serde(default)]
     pub type_ids: Vec<u8>,
     /// The model's type id for each type name that the labels use.
@@ -60,8 +62,8 @@ pub struct LoadedSet {
 }
 
 impl DataSet {
-    /// A data set for a folder that no configuration describes: named after the folder, its format detected, no types,
-    /// nothing held out.
+    /// A data set for a folder that no configuration describes: named after the folder, its format
+    /// detected, no types, nothing held out.
     ///
     /// # Errors
     /// No known format.
@@ -80,7 +82,8 @@ impl DataSet {
         })
     }
 
-    /// What makes the entry unusable for a model with `types` types (background not counted), if anything.
+    /// What makes the entry unusable for a model with `types` types (background not counted), if
+    /// anything.
     pub(crate) fn check(&self, types: usize) -> Result<(), String> {
         let ids = self.type_ids.iter().chain(self.types.values());
         if let Some(id) = ids.copied().find(|&id| usize::from(id) > types) {
@@ -118,8 +121,8 @@ impl DataSet {
     /// The images of the set as they are on disk.
     ///
     /// # Errors
-    /// The first unusable file, or a set without a nucleus. Single images without nuclei are kept, because they teach
-    /// what background looks like; their number is logged.
+    /// The first unusable file, or a set without a nucleus. Single images without nuclei are kept,
+    /// because they teach what background looks like; their number is logged.
     fn load(&self, root: &Path) -> Result<Vec<LabelledImage>, LabelError> {
         let folder = root.join(&self.folder);
         let images: Vec<LabelledImage> = formats::load(self, &folder)?
@@ -139,8 +142,8 @@ impl DataSet {
     }
 }
 
-/// Loads every set from below `root`, resampled to `mpp` µm/px. Of the images that are not held out only the share `part`
-/// (0..=1) is kept.
+/// Loads every set from below `root`, resampled to `mpp` µm/px. Of the images that are not held out
+/// only the share `part` (0..=1) is kept.
 ///
 /// # Errors
 /// The first file that cannot be used, or a set without a nucleus.
@@ -161,8 +164,8 @@ pub fn load_sets(
     sets.iter().map(load).collect()
 }
 
-/// The held-out images and the share `part` of the others, at least one. The choice follows the hashes of the names, so
-/// the images of a smaller part are also in every larger one.
+/// The held-out images and the share `part` of the others, at least one. The choice follows the
+/// hashes of the names, so the images of a smaller part are also in every larger one.
 fn keep_part(mut images: Vec<LabelledImage>, part: f64) -> Vec<LabelledImage> {
     if part >= 1.0 {
         return images;

@@ -1,10 +1,11 @@
 //! Folders of annotations: truth or predictions, one image per file stem.
 //!
-//! In: a folder. For a stem it may hold `STEM/` (what `tile` writes: labels.png or labels.npy with nuclei.json),
-//! `STEM.mat` (hover_net's, CoNSeP's: inst_map with type_map, or with inst_type), `STEM.png` (8 or 16 bit ids),
-//! `STEM.npy` (ids `[H, W]`, or ids and types `[H, W, 2]`), `STEM.json` (points, from hover_net or from here) or
-//! `STEM.csv` (x, y and optionally type, a number). hover_net's `mat/` and CoNSeP's `Labels/` below the folder are found
-//! too. Out: [`Annotation`]s by stem. Never pairs or scores them.
+//! In: a folder. For a stem it may hold `STEM/` (what `tile` writes: labels.png or labels.npy with
+//! nuclei.json), `STEM.mat` (hover_net's, CoNSeP's: inst_map with type_map, or with inst_type),
+//! `STEM.png` (8 or 16 bit ids), `STEM.npy` (ids `[H, W]`, or ids and types `[H, W, 2]`),
+//! `STEM.json` (points, from hover_net or from here) or `STEM.csv` (x, y and optionally type, a
+//! number). hover_net's `mat/` and CoNSeP's `Labels/` below the folder are found too. Out:
+//! [`Annotation`]s by stem. Never pairs or scores them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
 //! Numbering the ids of label maps without gaps.
 //!
-//! In: a map with arbitrary ids. Out: the same map with ids 1, 2, 3, …, and the old id of each. A table by id then has
-//! as many entries as there are nuclei, however large the ids in the file are. Never changes the order of the ids.
+//! In: a map with arbitrary ids. Out: the same map with ids 1, 2, 3, …, and the old id of each. A
+//! table by id then has as many entries as there are nuclei, however large the ids in the file are.
+//! Never changes the order of the ids.
 
 /// The ids of a map before [`Ids::renumber`].
 pub struct Ids {

@@ -7,7 +7,8 @@ use image::{RgbImage, imageops};
 /// What is known of the nuclei of an image.
 #[derive(Debug, Clone)]
 pub enum Truth {
-    /// Instance id of each pixel (0: none) and the type of each id (0: unknown); `types[0]` is unused.
+    /// Instance id of each pixel (0: none) and the type of each id (0: unknown); `types[0]` is
+    /// unused.
     Instances { ids: Vec<u32>, types: Vec<u8> },
     /// One point inside each nucleus.
     Dots(Vec<Dot>),
@@ -42,7 +43,8 @@ impl Truth {
         }
     }
 
-    /// The truth of an image whose size changes from `old` to `new` (width, height), `factor` times as large.
+    /// The truth of an image whose size changes from `old` to `new` (width, height), `factor` times
+    /// as large.
     fn rescaled(self, old: (u32, u32), new: (u32, u32), factor: f64) -> Self {
         let nearest = |i: u32, old: u32, new: u32| {
             let place = (f64::from(i) + 0.5) * f64::from(old) / f64::from(new);
@@ -110,8 +112,8 @@ impl LabelledImage {
         }
     }
 
-    /// The image (anti-aliased) and its truth (nearest pixel), scaled by `factor`. Within 5 % of 1 the pixels stay as they
-    /// are, as on slides.
+    /// The image (anti-aliased) and its truth (nearest pixel), scaled by `factor`. Within 5 % of 1
+    /// the pixels stay as they are, as on slides.
     pub(super) fn rescaled(self, factor: f64) -> Self {
         if (factor - 1.0).abs() <= 0.05 {
             return self;

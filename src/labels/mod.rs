@@ -1,16 +1,17 @@
 //! Labelled images: pictures whose nuclei an expert marked.
 //!
-//! In: folders in one of several formats, and what a [`DataSet`] says about them. Out: [`LabelledImage`]s for training,
-//! [`Annotation`]s (truth or predictions) for scoring, and what is wrong with a set ([`check`]). An unusable file is an
-//! error that names it; nothing is dropped silently. Never scores, never trains.
+//! In: folders in one of several formats, and what a [`DataSet`] says about them. Out:
+//! [`LabelledImage`]s for training, [`Annotation`]s (truth or predictions) for scoring, and what is
+//! wrong with a set ([`check`]). An unusable file is an error that names it; nothing is dropped
+//! silently. Never scores, never trains.
 
-pub mod annotation;
+mod annotation;
 pub mod check;
 pub mod data_set;
 pub mod folders;
 pub mod formats;
-pub mod ids;
-pub mod labelled_image;
+mod ids;
+mod labelled_image;
 
 use std::path::PathBuf;
 

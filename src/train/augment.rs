@@ -1,7 +1,9 @@
-//! Augmentation of colour and sharpness: crops as another scanner, another stain or another laboratory would show them.
+//! Augmentation of colour and sharpness: crops as another scanner, another stain or another
+//! laboratory would show them.
 //!
-//! In: a crop, a generator. Out: the crop with other colours; its geometry does not change. Stain is varied in optical
-//! density along Ruifrok and Johnston's H, E and D vectors (the strongest augmentation for H&E in Tellez et al. 2019).
+//! In: a crop, a generator. Out: the crop with other colours; its geometry does not change. Stain
+//! is varied in optical density along Ruifrok and Johnston's H, E and D vectors (the strongest
+//! augmentation for H&E in Tellez et al. 2019).
 
 use fastrand::Rng;
 use image::{RgbImage, imageops};
@@ -42,8 +44,9 @@ fn draw_uniform(rng: &mut Rng, lo: f32, hi: f32) -> f32 {
     lo + rng.f32() * (hi - lo)
 }
 
-/// Unsharp mask, as scanners apply it, white rims included: adds `amount` times the difference from a blur of `sigma_px`.
-/// A network that was trained without it misses half of the nuclei of an Aperio 20x slide.
+/// Unsharp mask, as scanners apply it, white rims included: adds `amount` times the difference from
+/// a blur of `sigma_px`. A network that was trained without it misses half of the nuclei of an
+/// Aperio 20x slide.
 fn sharpen(rgb: &mut RgbImage, sigma_px: f32, amount: f32) {
     let blurred = imageops::fast_blur(rgb, sigma_px);
     for (px, soft) in rgb.pixels_mut().zip(blurred.pixels()) {

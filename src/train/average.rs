@@ -1,8 +1,9 @@
 //! The mean of the weights of two trained models.
 //!
-//! In: two model folders of one architecture with the same types. Out: the tensors of the mean. If the second training
-//! began from the first, or both from a third, the mean errs less than either (Wortsman et al. 2022, model soups).
-//! Never averages models of different shapes, and does not score the mean: `eval` does.
+//! In: two model folders of one architecture with the same types. Out: the tensors of the mean. If
+//! the second training began from the first, or both from a third, the mean errs less than either
+//! (Wortsman et al. 2022, model soups). Never averages models of different shapes, and does not
+//! score the mean: `eval` does.
 
 use tch::Tensor;
 
@@ -71,8 +72,9 @@ mod tests {
             .map(|name| format!("[[types]]\nname = \"{name}\"\ncolor = [1, 2, 3]\n"))
             .collect();
         let text = format!(
-            "name = \"m\"\narchitecture = \"hovernet-lite\"\nmpp = 0.25\npatch_in_px = 768\npatch_out_px = 704\n\
-             weights = \"model.safetensors\"\nsha256 = \"{}\"\nlicence = \"\"\ncitation = \"\"\ntraining_data = \"\"\n{listed}",
+            "name = \"m\"\narchitecture = \"hovernet-lite\"\nmpp = 0.25\n\
+             patch_in_px = 768\npatch_out_px = 704\nweights = \"model.safetensors\"\n\
+             sha256 = \"{}\"\nlicence = \"\"\ncitation = \"\"\ntraining_data = \"\"\n{listed}",
             "0".repeat(64)
         );
         let spec = crate::model::ModelSpec::parse(&text, folder.path()).unwrap();

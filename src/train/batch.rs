@@ -1,7 +1,8 @@
 //! Batches of crops with their targets.
 //!
-//! In: the [`Pool`] of images, the configuration, the batch's number. Out: a [`Batch`] of tensors on the CPU, without the
-//! teacher's targets: a pure function of the configuration's seed and the batch's number.
+//! In: the [`Pool`] of images, the configuration, the batch's number. Out: a [`Batch`] of tensors
+//! on the CPU, without the teacher's targets: a pure function of the configuration's seed and the
+//! batch's number.
 
 use fastrand::Rng;
 use image::RgbImage;

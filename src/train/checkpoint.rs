@@ -1,7 +1,8 @@
-//! The state of a training on disk: `train.safetensors`, and `train.toml`, the configuration that it belongs to.
+//! The state of a training on disk: `train.safetensors`, and `train.toml`, the configuration that
+//! it belongs to.
 //!
-//! In: weights, optimizer, the best validation. Out: files that are complete or absent. A checkpoint of another
-//! configuration is refused, never overwritten.
+//! In: weights, optimizer, the best validation. Out: files that are complete or absent. A
+//! checkpoint of another configuration is refused, never overwritten.
 
 use std::collections::BTreeMap;
 use std::path::Path;

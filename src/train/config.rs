@@ -1,6 +1,7 @@
 //! The training configuration: what to learn from, and how.
 //!
-//! In: a TOML file such as config/train-default.toml. Out: a [`TrainConfig`] whose values are in range.
+//! In: a TOML file such as config/train-default.toml. Out: a [`TrainConfig`] whose values are in
+//! range.
 
 use std::path::Path;
 
@@ -37,22 +38,25 @@ pub struct TrainConfig {
     /// Steps in which a HoVer-Net's encoder does not learn yet.
     #[serde(default)]
     pub frozen_steps: u64,
-    /// Whether crops are turned, scaled and coloured at random; if not, they are cut out as they are.
+    /// Whether crops are turned, scaled and coloured at random; if not, they are cut out as they
+    /// are.
     #[serde(default = "default_augment")]
     pub augment: bool,
-    /// Share of the crops that are scaled and turned by any angle. The others are copied pixel by pixel, turned by right
-    /// angles and mirrored: resampling blurs, and slides at the model's scale are not resampled.
+    /// Share of the crops that are scaled and turned by any angle. The others are copied pixel by
+    /// pixel, turned by right angles and mirrored: resampling blurs, and slides at the model's
+    /// scale are not resampled.
     #[serde(default = "default_resampled")]
     pub resampled: f64,
     /// Share of the crops whose colour and sharpness are varied.
     #[serde(default = "default_coloured")]
     pub coloured: f64,
-    /// Weight of the averaged weights' predictions beside the labels, as targets (0..=1): they are smoother than what
-    /// experts drew, and exist where nothing is labelled. For hovernet-lite only.
+    /// Weight of the averaged weights' predictions beside the labels, as targets (0..=1): they are
+    /// smoother than what experts drew, and exist where nothing is labelled. For hovernet-lite
+    /// only.
     #[serde(default)]
     pub self_taught: f64,
-    /// Share of each set's images that training learns from, for learning curves. The images of a smaller share are also in
-    /// every larger one. Held-out images are not affected.
+    /// Share of each set's images that training learns from, for learning curves. The images of a
+    /// smaller share are also in every larger one. Held-out images are not affected.
     #[serde(default = "default_data_part")]
     pub data_part: f64,
     /// Held-out images per set on which validation scores the model during training.

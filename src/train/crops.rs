@@ -1,7 +1,7 @@
 //! Crops: which part of which image a step sees, at what angle and scale.
 //!
-//! In: loaded sets, a generator. Out: a [`Crop`], its truth in the crop's own px. A crop is a pure function of the images
-//! and the generator's seed.
+//! In: loaded sets, a generator. Out: a [`Crop`], its truth in the crop's own px. A crop is a pure
+//! function of the images and the generator's seed.
 
 use fastrand::Rng;
 use image::{Rgb, RgbImage};
@@ -37,12 +37,14 @@ struct PoolSet<'a> {
     /// Relative number of crops drawn from this set.
     share: f64,
     images: Vec<&'a LabelledImage>,
-    /// For each type that has nuclei their centres: (index in `images`, x, y). Drawing types uniformly balances them.
+    /// For each type that has nuclei their centres: (index in `images`, x, y). Drawing types
+    /// uniformly balances them.
     centres_by_type: Vec<Vec<(usize, f64, f64)>>,
 }
 
 impl<'a> Pool<'a> {
-    /// The images of `sets` that are not held out. `types`: number of types, the background not counted.
+    /// The images of `sets` that are not held out. `types`: number of types, the background not
+    /// counted.
     pub fn new(sets: &'a [LoadedSet], types: usize) -> Self {
         let sets = sets
             .iter()
@@ -68,8 +70,8 @@ impl<'a> Pool<'a> {
         Self { sets }
     }
 
-    /// Draws one crop of `side` px. With probability `resampled` it is scaled and turned by any angle, else turned by right
-    /// angles; with `None` it is cut out as it is.
+    /// Draws one crop of `side` px. With probability `resampled` it is scaled and turned by any
+    /// angle, else turned by right angles; with `None` it is cut out as it is.
     pub fn draw_crop(&self, rng: &mut Rng, side: usize, resampled: Option<f64>) -> Crop {
         let PoolSet {
             images,
@@ -214,7 +216,8 @@ fn cut_crop(image: &LabelledImage, centre: (f64, f64), pose: Pose, side: usize) 
     }
 }
 
-/// Ids, types and dots of a crop. `source`: the place in the image of a crop px; `to_crop`: the inverse.
+/// Ids, types and dots of a crop. `source`: the place in the image of a crop px; `to_crop`: the
+/// inverse.
 fn cut_truth(
     image: &LabelledImage,
     source: &impl Fn(f64, f64) -> (f64, f64),
@@ -265,7 +268,8 @@ fn sample_nearest(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
     )
 }
 
-/// Catmull-Rom sample (Keys 1981, a = -1/2), as slides are resampled; outside, the image is mirrored.
+/// Catmull-Rom sample (Keys 1981, a = -1/2), as slides are resampled; outside, the image is
+/// mirrored.
 fn sample_cubic(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
     let (w, h) = (i64::from(image.width()), i64::from(image.height()));
     let (x0, y0) = (x.floor(), y.floor());

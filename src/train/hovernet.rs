@@ -1,8 +1,9 @@
 //! The trainable form of HoVer-Net, `fast` and `original` (Graham et al. 2019).
 //!
-//! In: tensors under hover_net's names. Out: the same tensors after learning, as [`crate::model::hovernet`] runs them. Batch
-//! norms use the statistics of the batch and update the running ones; while the encoder is frozen (the first phase) its
-//! norms use the statistics that they came with.
+//! In: tensors under hover_net's names. Out: the same tensors after learning, as
+//! [`crate::model::hovernet`] runs them. Batch norms use the statistics of the batch and update the
+//! running ones; while the encoder is frozen (the first phase) its norms use the statistics that
+//! they came with.
 
 use std::collections::BTreeMap;
 
@@ -32,8 +33,8 @@ pub struct HoverNet {
 }
 
 impl HoverNet {
-    /// Takes the tensors of `found` that fit by name and shape, and initialises the others. `types`: number of types, the
-    /// background not counted.
+    /// Takes the tensors of `found` that fit by name and shape, and initialises the others.
+    /// `types`: number of types, the background not counted.
     pub fn new(mode: Mode, types: usize, found: &Tensors, seed: u64, frozen_steps: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let channels = if types == 0 { 0 } else { types as i64 + 1 };
@@ -210,7 +211,8 @@ impl Pass<'_> {
         self.norm_relu(&format!("{name}.blk_bna.bn"), &sum)
     }
 
-    /// A 3 x 3 convolution with TensorFlow's "same" padding: an odd pixel is added at the bottom and the right.
+    /// A 3 x 3 convolution with TensorFlow's "same" padding: an odd pixel is added at the bottom
+    /// and the right.
     fn conv_same(&self, name: &str, x: &Tensor, stride: i64) -> Tensor {
         let size = x.size();
         let pads = |side: i64| {

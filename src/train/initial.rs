@@ -1,12 +1,14 @@
 //! Random weights before the first step.
 //!
-//! In: a shape, a standard deviation, a generator. Out: normal numbers, a pure function of the generator's seed. Never
-//! draws from libtorch's generator: the whole process shares it, so any other use of it would change the weights.
+//! In: a shape, a standard deviation, a generator. Out: normal numbers, a pure function of the
+//! generator's seed. Never draws from libtorch's generator: the whole process shares it, so any
+//! other use of it would change the weights.
 
 use fastrand::Rng;
 use tch::Tensor;
 
-/// Normal numbers of mean 0 and standard deviation `spread`, f32 of `shape`, by Box and Muller 1958.
+/// Normal numbers of mean 0 and standard deviation `spread`, f32 of `shape`, by Box and Muller
+/// 1958.
 pub fn draw_normal(shape: &[i64], spread: f64, rng: &mut Rng) -> Tensor {
     let n = shape.iter().product::<i64>() as usize;
     let mut values = Vec::with_capacity(n + 1);

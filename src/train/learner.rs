@@ -27,8 +27,8 @@ pub trait Learner {
     /// Raw maps, with gradients, of u8 `[N, 3, H, W]`.
     fn forward(&self, rgb: &Tensor, step: u64) -> RawMaps;
     fn loss(&self, raw: &RawMaps, batch: &Batch) -> Loss;
-    /// Raw maps of u8 `[N, 3, H, W]` by the weights `averaged` (the tensors that learn); `None` if the architecture cannot
-    /// learn from them.
+    /// Raw maps of u8 `[N, 3, H, W]` by the weights `averaged` (the tensors that learn); `None` if
+    /// the architecture cannot learn from them.
     fn forward_averaged(
         &self,
         averaged: &BTreeMap<String, Tensor>,
@@ -36,11 +36,13 @@ pub trait Learner {
     ) -> Option<RawMaps>;
     /// The tensors of a weights file: `averaged` (the tensors that learn) with the statistics.
     fn export(&self, averaged: &BTreeMap<String, Tensor>) -> Vec<(String, Tensor)>;
-    /// Measures the statistics of batch norms on `batches`, in architectures whose statistics stay fixed during training.
+    /// Measures the statistics of batch norms on `batches`, in architectures whose statistics stay
+    /// fixed during training.
     fn measure_norms(&mut self, batches: &[Tensor]);
 }
 
-/// The network of a training before its first step, and whether its batch norms have statistics already.
+/// The network of a training before its first step, and whether its batch norms have statistics
+/// already.
 ///
 /// # Errors
 /// An architecture that cannot learn, or weights that cannot be read.

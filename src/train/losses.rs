@@ -1,16 +1,18 @@
 //! Losses: how wrong a prediction is.
 //!
-//! In: raw maps and a [`Batch`] of targets. Out: a [`Loss`]. hovernet-lite's is BCE + dice (np), absolute error + MSE of
-//! gradients (h, v), cross-entropy + 0.6 dice (types): the terms of Graham et al. 2019 with a weight per pixel, except for
-//! the absolute error. Where the border between two nuclei is uncertain, a squared error is least at the mean of both
-//! sides, which is zero and leaves no ridge; an absolute error is least at the likelier side.
+//! In: raw maps and a [`Batch`] of targets. Out: a [`Loss`]. hovernet-lite's is BCE + dice (np),
+//! absolute error + MSE of gradients (h, v), cross-entropy + 0.6 dice (types): the terms of Graham
+//! et al. 2019 with a weight per pixel, except for the absolute error. Where the border between two
+//! nuclei is uncertain, a squared error is least at the mean of both sides, which is zero and
+//! leaves no ridge; an absolute error is least at the likelier side.
 
 use tch::{Kind, Reduction, Tensor};
 
 use super::teacher::TeacherTargets;
 use crate::model::network::RawMaps;
 
-/// A batch of crops with their targets and the weight of each pixel, float `[N, 1, H, W]` where nothing else is said.
+/// A batch of crops with their targets and the weight of each pixel, float `[N, 1, H, W]` where
+/// nothing else is said.
 pub struct Batch {
     /// u8 `[N, 3, H, W]`.
     pub rgb: Tensor,
@@ -73,8 +75,9 @@ pub fn lite_loss(raw: &RawMaps, batch: &Batch) -> Loss {
     }
 }
 
-/// hover_net's loss: cross-entropy and dice (np, and tp with its background), MSE and MSE of gradients inside nuclei
-/// (h, v). Only the centre that the network predicts counts; pixels of which nothing is known have no weight.
+/// hover_net's loss: cross-entropy and dice (np, and tp with its background), MSE and MSE of
+/// gradients inside nuclei (h, v). Only the centre that the network predicts counts; pixels of
+/// which nothing is known have no weight.
 pub fn hovernet_loss(raw: &RawMaps, batch: &Batch) -> Loss {
     let size = raw.np.size();
     let at = |t: &Tensor, dim: i64| {
@@ -142,8 +145,8 @@ fn np_loss(logits: &Tensor, batch: &Batch) -> Tensor {
     bce + dice(&p, &t, &[0, 1, 2, 3])
 }
 
-/// Targets of np and their weights: the labels, or with a teacher the mean of both where labels exist and the teacher's
-/// prediction elsewhere.
+/// Targets of np and their weights: the labels, or with a teacher the mean of both where labels
+/// exist and the teacher's prediction elsewhere.
 fn np_targets(batch: &Batch) -> (Tensor, Tensor) {
     let (truth, weight) = (&batch.np, &batch.np_weight);
     match &batch.teacher {
@@ -177,7 +180,8 @@ fn hv_loss(hv: &Tensor, batch: &Batch) -> Tensor {
     let labelled = hv_error(hv, &batch.hv, batch);
     match &batch.teacher {
         None => labelled,
-        // The mean of two errors, not the error of the mean: between two ridges the mean has no ridge.
+        // The mean of two errors, not the error of the mean: between two ridges the mean has no
+        // ridge.
         Some(teacher) => {
             let taught = hv_error(hv, &teacher.hv, batch);
             mix(&labelled, &taught, teacher.share)
@@ -198,8 +202,9 @@ fn hv_error(hv: &Tensor, truth: &Tensor, batch: &Batch) -> Tensor {
 
 /// Weight of the absolute error of h and v.
 const HV_GAIN: f64 = 1.0;
-/// Weight of the error of gradients. The kernel of [`slope_kernel`] gives 1 for a slope of 1. hover_net's gives 12, so
-/// its squared error has a weight of 144, which would drown the other terms.
+/// Weight of the error of gradients. The kernel of [`slope_kernel`] gives 1 for a slope of 1.
+/// hover_net's gives 12, so its squared error has a weight of 144, which would drown the other
+/// terms.
 const GRADIENT_GAIN: f64 = 12.0;
 
 /// The slope of one channel (0: h along x, 1: v along y) of `[N, 2, H, W]`.
@@ -209,8 +214,8 @@ fn slope(hv: &Tensor, channel: i64) -> Tensor {
         .conv2d(&kernel, None::<&Tensor>, [1, 1], [2, 2], [1, 1], 1)
 }
 
-/// 5 x 5 derivative along x (channel 0, for h) or y (1, for v): weights x / (x² + y²) as in hover_net, scaled so that a
-/// slope of 1 gives 1.
+/// 5 x 5 derivative along x (channel 0, for h) or y (1, for v): weights x / (x² + y²) as in
+/// hover_net, scaled so that a slope of 1 gives 1.
 fn slope_kernel(channel: i64, device: tch::Device) -> Tensor {
     let mut k = [0.0f32; 25];
     for (i, w) in k.iter_mut().enumerate() {
@@ -343,7 +348,8 @@ mod tests {
     #[test]
     fn type_targets_are_the_mean_of_both_where_a_type_is_known() {
         let logits = Tensor::cat(&[row(&LOGITS), row(&[0.0; 4])], 1);
-        // Two types whose logits are x and 0: the first's probability is the logistic of x. All px are of the first type.
+        // Two types whose logits are x and 0: the first's probability is the logistic of x. All px
+        // are of the first type.
         let weights = WEIGHTS.map(f64::from);
         let before = cross_entropy([1.0; 4], weights);
         let mean = TAUGHT.map(|t| 0.6 + 0.4 * f64::from(t));

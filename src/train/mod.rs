@@ -1,29 +1,30 @@
 //! Learning a model from labelled images.
 //!
-//! In: a [`config::TrainConfig`] (data sets, scales, schedule), and ImageNet weights for the encoder or the weights of
-//! another model. Out: a model folder. Every crop is a pure function of (seed, step, index in the batch), so a killed
-//! training that goes on from its last checkpoint gives the same weights as one that ran through. Never learns from a
-//! held-out image: [`validate`] and the constants that [`tune`] fits are all that look at one.
+//! In: a [`config::TrainConfig`] (data sets, scales, schedule), and ImageNet weights for the
+//! encoder or the weights of another model. Out: a model folder. Every crop is a pure function of
+//! (seed, step, index in the batch), so a killed training that goes on from its last checkpoint
+//! gives the same weights as one that ran through. Never learns from a held-out image: [`validate`]
+//! and the constants that [`tune`] fits are all that look at one.
 
-pub mod augment;
+mod augment;
 pub mod average;
-pub mod batch;
+mod batch;
 pub mod checkpoint;
 pub mod config;
-pub mod crops;
-pub mod hovernet;
-pub mod initial;
-pub mod learner;
-pub mod losses;
-pub mod optimizer;
+mod crops;
+mod hovernet;
+mod initial;
+mod learner;
+mod losses;
+mod optimizer;
 pub mod package;
-pub mod page;
+mod page;
 pub mod run;
-pub mod targets;
-pub mod teacher;
+mod targets;
+mod teacher;
 pub mod tune;
-pub mod validate;
-pub mod weights;
+mod validate;
+mod weights;
 
 use std::path::PathBuf;
 

@@ -1,7 +1,7 @@
 //! AdamW (Loshchilov and Hutter 2019), optionally with Muon, and an average of the weights.
 //!
-//! In: tensors with gradients. Out: the tensors one step later. All state is in named tensors, so that a checkpoint is one
-//! file and a resumed training continues exactly.
+//! In: tensors with gradients. Out: the tensors one step later. All state is in named tensors, so
+//! that a checkpoint is one file and a resumed training continues exactly.
 
 use std::collections::BTreeMap;
 
@@ -134,8 +134,8 @@ impl Optimizer {
     }
 }
 
-/// Whether Muon moves a tensor: the matrix of a convolution that mixes channels. AdamW moves the heads, each of whose
-/// outputs has a meaning of its own.
+/// Whether Muon moves a tensor: the matrix of a convolution that mixes channels. AdamW moves the
+/// heads, each of whose outputs has a meaning of its own.
 fn is_matrix(name: &str, tensor: &Tensor) -> bool {
     match tensor.size().as_slice() {
         [out, input, ..] => *out > 1 && *input > 3 && !name.starts_with("head."),
@@ -143,8 +143,9 @@ fn is_matrix(name: &str, tensor: &Tensor) -> bool {
     }
 }
 
-/// The step at a rate of 1 by Muon (Jordan et al. 2024): Nesterov's momentum with all singular values near 1, scaled to the
-/// size of AdamW's steps (Liu et al. 2025, equation 4), so that both use the same rate. Updates `momentum`.
+/// The step at a rate of 1 by Muon (Jordan et al. 2024): Nesterov's momentum with all singular
+/// values near 1, scaled to the size of AdamW's steps (Liu et al. 2025, equation 4), so that both
+/// use the same rate. Updates `momentum`.
 fn muon_step(momentum: &mut Tensor, grad: &Tensor) -> Tensor {
     *momentum *= MUON_BETA;
     *momentum += grad * (1.0 - MUON_BETA);
@@ -155,7 +156,8 @@ fn muon_step(momentum: &mut Tensor, grad: &Tensor) -> Tensor {
     orthogonalise(&matrix).reshape(&shape) * (MUON_RMS * largest.sqrt())
 }
 
-/// `matrix` with singular values near 1, by five steps of a quintic Newton-Schulz iteration (Jordan et al. 2024).
+/// `matrix` with singular values near 1, by five steps of a quintic Newton-Schulz iteration (Jordan
+/// et al. 2024).
 fn orthogonalise(matrix: &Tensor) -> Tensor {
     let [rows, cols] = [matrix.size()[0], matrix.size()[1]];
     let tall = rows > cols;
@@ -174,9 +176,9 @@ fn orthogonalise(matrix: &Tensor) -> Tensor {
     if tall { x.tr() } else { x }
 }
 
-/// The learning rate of step `step` as a factor of its peak: a linear warm-up, then 1, and over the last 40 % of the `steps`
-/// a cosine down to 0.01. The flat part does not depend on `steps`: until the rate begins to fall, a training may be made
-/// longer or shorter.
+/// The learning rate of step `step` as a factor of its peak: a linear warm-up, then 1, and over the
+/// last 40 % of the `steps` a cosine down to 0.01. The flat part does not depend on `steps`: until
+/// the rate begins to fall, a training may be made longer or shorter.
 pub fn rate_factor(step: u64, steps: u64) -> f64 {
     let (step, steps) = (step as f64, steps.max(1) as f64);
     let warm = (step / WARM_UP_STEPS.min(steps / 10.0).max(1.0)).min(1.0);

@@ -1,7 +1,8 @@
 //! Model folders written by training and tuning.
 //!
-//! In: tensors with folded batch norms, the training's configuration. Out: model.safetensors (hovernet-lite in f16) and
-//! model.toml with its hash. Never leaves a model.toml without its weights.
+//! In: tensors with folded batch norms, the training's configuration. Out: model.safetensors
+//! (hovernet-lite in f16) and model.toml with its hash. Never leaves a model.toml without its
+//! weights.
 
 use std::path::Path;
 
@@ -57,7 +58,8 @@ pub fn write_model(
     write_folder(out, spec_of(config), tensors, kind)
 }
 
-/// Writes the mean of two models as the model folder `out`, without scores: those of either model would be wrong.
+/// Writes the mean of two models as the model folder `out`, without scores: those of either model
+/// would be wrong.
 pub fn write_mean(
     out: &Path,
     mut spec: ModelSpec,
@@ -68,7 +70,8 @@ pub fn write_mean(
     write_folder(out, spec, tensors, kind)
 }
 
-/// The number type of stored weights: f16 for hovernet-lite, whose scores stay the same; f32 as hover_net stores for others.
+/// The number type of stored weights: f16 for hovernet-lite, whose scores stay the same; f32 as
+/// hover_net stores for others.
 fn storage_kind(architecture: Architecture) -> Kind {
     match architecture {
         Architecture::HovernetLite => Kind::Half,
@@ -76,7 +79,8 @@ fn storage_kind(architecture: Architecture) -> Kind {
     }
 }
 
-/// Writes a model folder of `spec` (its `weights` and `sha256` are set here) with tensors of `kind`.
+/// Writes a model folder of `spec` (its `weights` and `sha256` are set here) with tensors of
+/// `kind`.
 pub fn write_folder(
     out: &Path,
     mut spec: ModelSpec,
@@ -101,7 +105,8 @@ pub fn write_folder(
 /// Name prefix of the layer of hovernet-lite whose output the temperature divides.
 const TYPE_HEAD: &str = "head.tp.";
 
-/// Writes tuned constants into the model folder `out`, and the temperature into the weights of its type head.
+/// Writes tuned constants into the model folder `out`, and the temperature into the weights of its
+/// type head.
 pub fn apply_tuning(out: &Path, tuned: &Tuned) -> Result<(), TrainError> {
     let path = out.join("model.toml");
     let text = std::fs::read_to_string(&path).map_err(|e| TrainError::file(&path, e))?;

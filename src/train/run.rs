@@ -1,6 +1,8 @@
-//! The training loop: draw a batch, predict, compute the loss, take a step, validate, write a checkpoint.
+//! The training loop: draw a batch, predict, compute the loss, take a step, validate, write a
+//! checkpoint.
 //!
-//! In: a [`TrainJob`]. Out: a model folder with its checkpoint and log. Batches are drawn ahead on a thread of their own.
+//! In: a [`TrainJob`]. Out: a model folder with its checkpoint and log. Batches are drawn ahead on
+//! a thread of their own.
 
 use std::fs::File;
 use std::io::Write;
@@ -34,7 +36,8 @@ const LOG_EVERY: u64 = 20;
 pub enum Start {
     /// An ImageNet encoder (safetensors, see scripts/imagenet_encoder.py) and a random decoder.
     Encoder(PathBuf),
-    /// The weights of a model, batch norms folded. With another number of types, the type head is random.
+    /// The weights of a model, batch norms folded. With another number of types, the type head is
+    /// random.
     Model(Tensors),
 }
 
@@ -77,19 +80,20 @@ pub struct Progress {
     pub pq: Option<f64>,
 }
 
-/// Trains to the end, from the checkpoint in `out` if there is one, or until `stop` is set; calls `report` after each step.
-/// Writes `train.safetensors` (checkpoint), a model folder's files (averaged weights, batch norms folded), `train.jsonl`
-/// and, with validation, `train.html`.
+/// Trains to the end, from the checkpoint in `out` if there is one, or until `stop` is set; calls
+/// `report` after each step. Writes `train.safetensors` (checkpoint), a model folder's files
+/// (averaged weights, batch norms folded), `train.jsonl` and, with validation, `train.html`.
 ///
 /// # Errors
-/// Data that cannot be used, a checkpoint of another configuration, a loss that is not a number, too little memory.
+/// Data that cannot be used, a checkpoint of another configuration, a loss that is not a number,
+/// too little memory.
 pub fn run(
     job: &TrainJob,
     stop: &AtomicBool,
     report: &mut dyn FnMut(&Progress),
 ) -> Result<Ended, TrainError> {
-    // Fixes the number of threads that libtorch uses on this thread. Asked for later, it would be what another thread has
-    // set in the meantime, and sums over another number of threads differ.
+    // Fixes the number of threads that libtorch uses on this thread. Asked for later, it would be
+    // what another thread has set in the meantime, and sums over another number of threads differ.
     tch::get_num_threads();
     std::fs::create_dir_all(&job.out).map_err(|e| TrainError::file(&job.out, e))?;
     checkpoint::claim(&job.out, &job.config)?;
@@ -234,7 +238,8 @@ impl Training<'_> {
         Ok(Ended::AllSteps)
     }
 
-    /// Takes one step. Returns the loss and its terms: total, np, hv, tp; `None` after the last step.
+    /// Takes one step. Returns the loss and its terms: total, np, hv, tp; `None` after the last
+    /// step.
     fn take_step(&mut self, batches: &Receiver<Batch>) -> Result<Option<[f64; 4]>, TrainError> {
         let parts = self.job.config.accumulate;
         let mut sums = [0.0; 4];
@@ -257,7 +262,8 @@ impl Training<'_> {
         Ok(Some(sums))
     }
 
-    /// `batch` with the predictions of the averaged weights as targets, if the configuration asks for them.
+    /// `batch` with the predictions of the averaged weights as targets, if the configuration asks
+    /// for them.
     fn add_teacher(&self, batch: Batch) -> Batch {
         let config = &self.job.config;
         let Some(plain) = &batch.plain else {
@@ -275,7 +281,8 @@ impl Training<'_> {
         Batch { teacher, ..batch }
     }
 
-    /// Adds the gradients of one batch, divided by the number of batches per step. Returns the loss and its terms.
+    /// Adds the gradients of one batch, divided by the number of batches per step. Returns the loss
+    /// and its terms.
     fn add_gradients(&self, batch: &Batch) -> Result<[f64; 4], TrainError> {
         let raw = self.forward(&batch.rgb)?;
         let loss = self.learner.loss(&raw, batch);
@@ -297,7 +304,8 @@ impl Training<'_> {
         Ok([total, np, hv, tp])
     }
 
-    /// The network's raw maps. libtorch's plain calls panic when memory is short; that becomes an error with its cure.
+    /// The network's raw maps. libtorch's plain calls panic when memory is short; that becomes an
+    /// error with its cure.
     fn forward(&self, rgb: &Tensor) -> Result<RawMaps, TrainError> {
         let guarded = AssertUnwindSafe(|| self.learner.forward(rgb, self.optimizer.step));
         catch_unwind(guarded).map_err(|panic| {
@@ -311,7 +319,8 @@ impl Training<'_> {
         self.learner.export(&self.optimizer.average)
     }
 
-    /// Scores the averaged weights, keeps the best, rewrites train.html; returns the line for the log.
+    /// Scores the averaged weights, keeps the best, rewrites train.html; returns the line for the
+    /// log.
     fn validate(&mut self, step: u64) -> Result<serde_json::Value, TrainError> {
         let job = self.job;
         let folded = self.averaged();

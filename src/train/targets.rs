@@ -1,7 +1,7 @@
 //! Targets: the maps that the network should predict for a crop, and the weight of each pixel.
 //!
-//! In: a [`Crop`]. Out: [`Targets`]. np: inside a nucleus or not. h, v: see [`ideal_hv`]. tp: the type. Where the labels say
-//! nothing, the weight is 0.
+//! In: a [`Crop`]. Out: [`Targets`]. np: inside a nucleus or not. h, v: see [`ideal_hv`]. tp: the
+//! type. Where the labels say nothing, the weight is 0.
 
 use super::crops::Crop;
 use crate::labels::Dot;
@@ -12,8 +12,8 @@ const MIN_HV_PX: u32 = 30;
 const TOUCH_WEIGHT: f32 = 2.0;
 /// Within this distance of a dot there is a nucleus of the dot's type, px (1.25 µm at 0.25 µm/px).
 const DOT_RADIUS_PX: f32 = 5.0;
-/// Beyond this distance of every dot there is no nucleus, px (9 µm at 0.25 µm/px): each nucleus of a dotted image has its
-/// dot, and few reach farther. Between the two distances nothing is known.
+/// Beyond this distance of every dot there is no nucleus, px (9 µm at 0.25 µm/px): each nucleus of
+/// a dotted image has its dot, and few reach farther. Between the two distances nothing is known.
 const DOT_CLEAR_PX: f32 = 36.0;
 /// Weight of np near a dot.
 const DOT_NP_WEIGHT: f32 = 0.5;
@@ -115,9 +115,9 @@ impl Extent {
     }
 }
 
-/// h and v of a nucleus at `offset` (x, y) px from its rounded centre of mass: the distance along each axis, scaled so that
-/// it runs from -1 to 1 (Graham et al. 2019, section 3). `reach`: the largest distance of its pixels from there to the
-/// left, right, top and bottom, px.
+/// h and v of a nucleus at `offset` (x, y) px from its rounded centre of mass: the distance along
+/// each axis, scaled so that it runs from -1 to 1 (Graham et al. 2019, section 3). `reach`: the
+/// largest distance of its pixels from there to the left, right, top and bottom, px.
 fn ideal_hv([dx, dy]: [i32; 2], [left, right, top, bottom]: [i32; 4]) -> [f64; 2] {
     let scale = |d: i32, before: i32, after: i32| {
         let reach = if d > 0 { after } else { before };

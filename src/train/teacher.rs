@@ -1,9 +1,10 @@
-//! Targets beside the labels: what the averaged weights predict for the same crops (mean teacher, Tarvainen and Valpola
-//! 2017).
+//! Targets beside the labels: what the averaged weights predict for the same crops (mean teacher,
+//! Tarvainen and Valpola 2017).
 //!
-//! In: crops before their colours were varied, and a prediction function. Out: [`TeacherTargets`] in the orientation of the
-//! crops. The teacher sees each batch under one of the eight symmetries of the square, so over many steps the network
-//! learns the mean over all eight: the effect of test-time augmentation at no cost at inference. Never carries a gradient.
+//! In: crops before their colours were varied, and a prediction function. Out: [`TeacherTargets`]
+//! in the orientation of the crops. The teacher sees each batch under one of the eight symmetries
+//! of the square, so over many steps the network learns the mean over all eight: the effect of
+//! test-time augmentation at no cost at inference. Never carries a gradient.
 
 use fastrand::Rng;
 use tch::{Kind, Tensor};
@@ -23,8 +24,8 @@ pub struct TeacherTargets {
     pub tp: Option<Tensor>,
 }
 
-/// The teacher's targets for `plain` (u8 `[N, 3, H, W]`), predicted under a symmetry that `seed` and `step` choose. `None`
-/// if `predict` gives none.
+/// The teacher's targets for `plain` (u8 `[N, 3, H, W]`), predicted under a symmetry that `seed`
+/// and `step` choose. `None` if `predict` gives none.
 pub fn predict_targets(
     plain: &Tensor,
     share: f64,
@@ -59,7 +60,8 @@ fn undo(symmetry: Symmetry, x: &Tensor) -> Tensor {
     transpose(symmetry, &x.flip(mirrored_dims(symmetry)))
 }
 
-/// As [`undo`]; h and v also change their sign where their axis is mirrored, and are exchanged where the axes are.
+/// As [`undo`]; h and v also change their sign where their axis is mirrored, and are exchanged
+/// where the axes are.
 fn undo_hv(symmetry: Symmetry, hv: &Tensor) -> Tensor {
     let signs = [symmetry.flip_x, symmetry.flip_y].map(|flips| if flips { -1.0f32 } else { 1.0 });
     let signs = Tensor::from_slice(&signs).view([1, 2, 1, 1]);
@@ -87,7 +89,8 @@ fn predict_under(
 mod tests {
     use super::*;
 
-    /// A prediction that turns with its picture: brightness as np, slopes of the red channel as h and v, colours as types.
+    /// A prediction that turns with its picture: brightness as np, slopes of the red channel as h
+    /// and v, colours as types.
     fn predict_slopes(rgb: &Tensor) -> Option<RawMaps> {
         let x = rgb.to_kind(Kind::Float);
         let red = x.narrow(1, 0, 1);

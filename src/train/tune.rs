@@ -1,8 +1,9 @@
 //! `model tune`: the parameters of a model that training by gradients does not fit.
 //!
-//! In: a model and labelled images. Out: [`Tuned`]. On held-out images: the constants of post-processing with the best PQ,
-//! and the temperature at which the probabilities of the true types are largest. On the other images: the rules that
-//! divide blobs and drop unsure nuclei. Never writes a model.
+//! In: a model and labelled images. Out: [`Tuned`]. On held-out images: the constants of
+//! post-processing with the best PQ, and the temperature at which the probabilities of the true
+//! types are largest. On the other images: the rules that divide blobs and drop unsure nuclei.
+//! Never writes a model.
 
 mod confidence;
 mod division;
@@ -37,7 +38,8 @@ pub struct Tuned {
     pub pq: BTreeMap<String, [f64; 2]>,
     /// Divisor of the logits of the types; `None` if no held-out nucleus has a type.
     pub temperature: Option<f64>,
-    /// Scores on training images at each limit of the expected overlap; empty if there are too few nuclei.
+    /// Scores on training images at each limit of the expected overlap; empty if there are too few
+    /// nuclei.
     pub limits: Vec<LimitScores>,
     /// Mean negative logarithm of the true type's probability before and after.
     pub nll: [f64; 2],
@@ -53,8 +55,8 @@ struct Predicted<'a> {
     mpp: [f64; 2],
 }
 
-/// Fits constants (unless `keep_constants`) and temperature on the held-out images of `sets`, and the rules that divide
-/// blobs and drop nuclei on the others.
+/// Fits constants (unless `keep_constants`) and temperature on the held-out images of `sets`, and
+/// the rules that divide blobs and drop nuclei on the others.
 pub fn tune(
     model: &Model,
     sets: &[LoadedSet],
@@ -70,8 +72,8 @@ pub fn tune(
         .collect::<Result<_, _>>()?;
     let own = &model.spec.postproc;
     let before = score_pq(&images, own);
-    // The constants come first, without the two rules: the division depends on them, and what is dropped depends on the
-    // division.
+    // The constants come first, without the two rules: the division depends on them, and what is
+    // dropped depends on the division.
     let without_rules = PostprocParams {
         division: None,
         confidence: None,
@@ -106,8 +108,8 @@ pub fn tune(
     })
 }
 
-/// The temperature, and the mean negative logarithm of the true type's probability before and after; `None` if no nucleus
-/// has a known type.
+/// The temperature, and the mean negative logarithm of the true type's probability before and
+/// after; `None` if no nucleus has a known type.
 fn fit_temperature(images: &[Predicted], params: &PostprocParams) -> (Option<f64>, [f64; 2]) {
     let typed = find_typed_nuclei(images, params);
     if typed.is_empty() {
@@ -173,8 +175,8 @@ fn mean_by_set(values: &[(&str, f64)]) -> BTreeMap<String, f64> {
     sums.into_iter().map(|(k, (s, n))| (k, s / n)).collect()
 }
 
-/// Coordinate descent: sets one constant at a time to the best of its candidates, until nothing gets better. Every set has
-/// the same weight.
+/// Coordinate descent: sets one constant at a time to the best of its candidates, until nothing
+/// gets better. Every set has the same weight.
 fn search_constants(images: &[Predicted], start: &PostprocParams) -> PostprocParams {
     let mean_pq = |params: &PostprocParams| {
         let pq = score_pq(images, params);
@@ -248,7 +250,8 @@ struct TypedNucleus {
     type_id: usize,
 }
 
-/// Predicted nuclei with more than half of their pixels in one typed true nucleus, or with exactly one dot inside.
+/// Predicted nuclei with more than half of their pixels in one typed true nucleus, or with exactly
+/// one dot inside.
 fn find_typed_nuclei(images: &[Predicted], params: &PostprocParams) -> Vec<TypedNucleus> {
     let find = |(index, p): (usize, &Predicted)| {
         let found = p.nuclei(params).into_iter().filter_map(|nucleus| {
@@ -301,8 +304,8 @@ fn true_type(p: &Predicted, nucleus: &Nucleus, pixels: &[usize]) -> Option<usize
     }
 }
 
-/// Mean of -ln p(true type) over the nuclei of each set, averaged over the sets. p is the mean over a nucleus's pixels of
-/// the probabilities at temperature `t`.
+/// Mean of -ln p(true type) over the nuclei of each set, averaged over the sets. p is the mean over
+/// a nucleus's pixels of the probabilities at temperature `t`.
 fn mean_nll(images: &[Predicted], typed: &[TypedNucleus], t: f64) -> f64 {
     let losses: Vec<(&str, f64)> = typed
         .par_iter()
@@ -323,7 +326,8 @@ fn mean_nll(images: &[Predicted], typed: &[TypedNucleus], t: f64) -> f64 {
     means.values().sum::<f64>() / means.len().max(1) as f64
 }
 
-/// The place between `lo` and `hi` where `f`, which has one minimum there, is least, by golden-section search.
+/// The place between `lo` and `hi` where `f`, which has one minimum there, is least, by
+/// golden-section search.
 fn minimise([mut lo, mut hi]: [f64; 2], f: impl Fn(f64) -> f64) -> f64 {
     let ratio = (5.0_f64.sqrt() - 1.0) / 2.0;
     let (mut a, mut b) = (hi - ratio * (hi - lo), lo + ratio * (hi - lo));

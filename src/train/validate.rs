@@ -1,7 +1,7 @@
 //! Validation: how good the averaged weights are during a training.
 //!
-//! In: folded weights, the held-out images. Out: mean scores, and pictures of some images. Draws no random number, so a
-//! training with validation gives the same weights as one without.
+//! In: folded weights, the held-out images. Out: mean scores, and pictures of some images. Draws no
+//! random number, so a training with validation gives the same weights as one without.
 
 use std::path::Path;
 

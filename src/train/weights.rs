@@ -1,8 +1,9 @@
 //! The trainable form of hovernet-lite.
 //!
-//! In: an ImageNet encoder, or the weights of a model. Out: the same convolutions, trained, with their batch norms folded
-//! in. The statistics of the encoder's batch norms are measured once on the training images and then stay fixed, because
-//! the batches are too small to estimate them; scale and offset still learn.
+//! In: an ImageNet encoder, or the weights of a model. Out: the same convolutions, trained, with
+//! their batch norms folded in. The statistics of the encoder's batch norms are measured once on
+//! the training images and then stay fixed, because the batches are too small to estimate them;
+//! scale and offset still learn.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -25,13 +26,13 @@ type NormSums = BTreeMap<String, (Tensor, Tensor, f64)>;
 #[derive(Default)]
 struct Statistics {
     norms: NormSums,
-    /// Standard deviation of each decoder layer's output on the first batch, after the layers before it were divided by
-    /// theirs.
+    /// Standard deviation of each decoder layer's output on the first batch, after the layers
+    /// before it were divided by theirs.
     spreads: BTreeMap<String, Tensor>,
 }
 
-/// A hovernet-lite in training. Tensors by name: `<layer>.weight` and `.bias`, in the encoder also `.gain`; these learn.
-/// `.mean` and `.var` in the encoder do not.
+/// A hovernet-lite in training. Tensors by name: `<layer>.weight` and `.bias`, in the encoder also
+/// `.gain`; these learn. `.mean` and `.var` in the encoder do not.
 pub struct Weights {
     pub layers: Vec<Layer>,
     pub tensors: BTreeMap<String, Tensor>,
@@ -41,7 +42,8 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// An ImageNet encoder (`encoder`: safetensors as scripts/imagenet_encoder.py writes it) with a random decoder.
+    /// An ImageNet encoder (`encoder`: safetensors as scripts/imagenet_encoder.py writes it) with a
+    /// random decoder.
     pub fn from_imagenet(encoder: &Path, types: i64, seed: u64) -> Result<Self, TrainError> {
         let mut found: BTreeMap<String, Tensor> = Tensor::read_safetensors(encoder)
             .map_err(|e| TrainError::file(encoder, e))?
@@ -66,8 +68,8 @@ impl Weights {
         Ok(Self::new(layers, tensors))
     }
 
-    /// The weights of a model, whose batch norms are folded: the encoder's layers get norms that are the identity. A type
-    /// head of another size is initialised anew.
+    /// The weights of a model, whose batch norms are folded: the encoder's layers get norms that
+    /// are the identity. A type head of another size is initialised anew.
     pub fn from_folded(found: &Tensors, types: i64, seed: u64) -> Result<Self, TrainError> {
         let mut rng = Rng::with_seed(seed);
         let layers = layers(types);
@@ -121,9 +123,10 @@ impl Weights {
         self.tensors.keys().filter(|n| !fixed(n)).cloned().collect()
     }
 
-    /// Replaces the encoder's batch-norm statistics by those of `batches` (u8 [N, 3, H, W]), and scales the decoder's
-    /// weights so that the output of every layer has a standard deviation of 1 (Mishkin and Matas 2016): the encoder's
-    /// features are up to 20 times as large, and their sums grow from one stride to the next.
+    /// Replaces the encoder's batch-norm statistics by those of `batches` (u8 [N, 3, H, W]), and
+    /// scales the decoder's weights so that the output of every layer has a standard deviation of 1
+    /// (Mishkin and Matas 2016): the encoder's features are up to 20 times as large, and their sums
+    /// grow from one stride to the next.
     pub fn recalibrate(&mut self, batches: &[Tensor]) {
         let _guard = tch::no_grad_guard();
         *self.measuring.borrow_mut() = Some(Statistics::default());
@@ -171,8 +174,8 @@ impl Weights {
             .collect()
     }
 
-    /// The output of a decoder layer, divided by its standard deviation on the first batch. Heads keep their small outputs,
-    /// so that no type or direction is preferred.
+    /// The output of a decoder layer, divided by its standard deviation on the first batch. Heads
+    /// keep their small outputs, so that no type or direction is preferred.
     fn normalise_output(
         &self,
         l: &Layer,
@@ -234,7 +237,8 @@ impl Convolve for Weights {
     }
 }
 
-/// Random weights (He et al. 2015) and zero bias; heads start small, so that no type or direction is preferred.
+/// Random weights (He et al. 2015) and zero bias; heads start small, so that no type or direction
+/// is preferred.
 fn init_layer(l: &Layer, tensors: &mut BTreeMap<String, Tensor>, rng: &mut Rng) {
     let fan_in = (l.shape[1] * l.shape[2] * l.shape[3]) as f64;
     let gain = if l.name.starts_with("head.") {

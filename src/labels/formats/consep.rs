@@ -1,5 +1,5 @@
-//! CoNSeP as published: Images/NAME.png beside Labels/NAME.mat (MATLAB 5) with the matrices inst_map and, where types
-//! are known, type_map, both `[H, W]`.
+//! CoNSeP as published: Images/NAME.png beside Labels/NAME.mat (MATLAB 5) with the matrices
+//! inst_map and, where types are known, type_map, both `[H, W]`.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! images/NAME.* beside points/NAME.csv with the columns x, y (px) and type: one dot inside each nucleus.
+//! images/NAME.* beside points/NAME.csv with the columns x, y (px) and type: one dot inside each
+//! nucleus.
 
 use std::path::Path;
 
@@ -45,7 +46,8 @@ fn read_dots(set: &DataSet, path: &Path) -> Result<Vec<Dot>, LabelError> {
     Ok(dots)
 }
 
-/// Names of the types of all points in a folder, sorted. Skips unreadable files: [`load`] reports them.
+/// Names of the types of all points in a folder, sorted. Skips unreadable files: [`load`] reports
+/// them.
 pub fn class_names(folder: &Path) -> Vec<String> {
     let files = super::list_files(&folder.join("points"), &["csv"]).unwrap_or_default();
     let rows = files.iter().filter_map(|(_, path)| {

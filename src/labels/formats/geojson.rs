@@ -1,8 +1,9 @@
 //! Annotations drawn in QuPath: NAME.geojson beside NAME.png, .jpg or .tif, in px of the image.
 //!
-//! Polygons become instances: a pixel belongs to the polygon that holds its centre (even-odd rule). Where two overlap, the
-//! first keeps the pixel and a warning gives the number of such pixels. Points become dots if there are no polygons.
-//! `classification.name` is a name in `types`; without one the type is unknown.
+//! Polygons become instances: a pixel belongs to the polygon that holds its centre (even-odd rule).
+//! Where two overlap, the first keeps the pixel and a warning gives the number of such pixels.
+//! Points become dots if there are no polygons. `classification.name` is a name in `types`; without
+//! one the type is unknown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -33,7 +34,8 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
         .collect())
 }
 
-/// Names of the classes in all drawings of a folder, sorted. Skips unreadable files: [`load`] reports them.
+/// Names of the classes in all drawings of a folder, sorted. Skips unreadable files: [`load`]
+/// reports them.
 pub fn class_names(folder: &Path) -> Vec<String> {
     let drawings = list_files(folder, &["geojson"]).unwrap_or_default();
     let features = drawings
@@ -155,7 +157,8 @@ fn rings_of(polygon: &[Vec<Position>]) -> Vec<Ring> {
         .collect()
 }
 
-/// Writes `id` into the free pixels whose centres lie in an odd number of rings; returns how many were taken already.
+/// Writes `id` into the free pixels whose centres lie in an odd number of rings; returns how many
+/// were taken already.
 fn fill_polygons(ids: &mut [u32], (w, h): (u32, u32), polygons: &[Vec<Ring>], id: u32) -> usize {
     let mut taken = 0;
     for rings in polygons {

@@ -1,4 +1,5 @@
-//! hover_net's extracted patches: one NAME.npy per patch, `[H, W, 4]` (RGB, instance ids) or `[H, W, 5]` (with types).
+//! hover_net's extracted patches: one NAME.npy per patch, `[H, W, 4]` (RGB, instance ids) or `[H,
+//! W, 5]` (with types).
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
-//! images/NAME.* beside labels/NAME.png (8 or 16 bit) or labels/NAME.npy (`[H, W]`), whose pixel values are instance
-//! ids, 0 the background.
+//! images/NAME.* beside labels/NAME.png (8 or 16 bit) or labels/NAME.npy (`[H, W]`), whose pixel
+//! values are instance ids, 0 the background.
 //!
-//! Types, where known, are in types/NAME.csv (`id,type`) or in one types.csv (`image,id,type`): a number that `type_ids`
-//! maps, or a name in `types`. Without a table no nucleus has a type.
+//! Types, where known, are in types/NAME.csv (`id,type`) or in one types.csv (`image,id,type`): a
+//! number that `type_ids` maps, or a name in `types`. Without a table no nucleus has a type.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,8 @@ struct Row {
     r#type: String,
 }
 
-/// Reads a type table. `image`: the image that all rows belong to, for a file without the column `image`.
+/// Reads a type table. `image`: the image that all rows belong to, for a file without the column
+/// `image`.
 fn read_table(path: &PathBuf, image: Option<&str>) -> Result<Table, LabelError> {
     let mut reader = csv::Reader::from_path(path).map_err(|e| LabelError::new(path, e))?;
     let mut table = Table::new();
@@ -80,7 +81,8 @@ fn read_table(path: &PathBuf, image: Option<&str>) -> Result<Table, LabelError> 
     Ok(table)
 }
 
-/// Numbers the ids of a label map without gaps; returns the type of each, from the rows of its table.
+/// Numbers the ids of a label map without gaps; returns the type of each, from the rows of its
+/// table.
 fn apply_table(
     set: &DataSet,
     ids: &mut [u32],

@@ -1,15 +1,15 @@
 //! One file per label format. Each turns a folder into [`LabelledImage`]s.
 //!
-//! In: a folder, and what its [`DataSet`] says about it. Out: an image or an error for each file; training stops at the
-//! first error, `data check` lists them all. Never resamples.
+//! In: a folder, and what its [`DataSet`] says about it. Out: an image or an error for each file;
+//! training stops at the first error, `data check` lists them all. Never resamples.
 
-pub mod consep;
-pub mod dots;
-pub mod geojson;
-pub mod hovernet_npy;
-pub mod label_maps;
-pub mod npy;
-pub mod pannuke;
+mod consep;
+mod dots;
+mod geojson;
+mod hovernet_npy;
+mod label_maps;
+pub(super) mod npy;
+mod pannuke;
 #[cfg(test)]
 mod tests;
 
@@ -72,7 +72,8 @@ pub fn class_names(folder: &Path, format: Format) -> Vec<String> {
     }
 }
 
-/// The model's type id for the type number `own` of a set; 0 where the set has no types. `path`: the file to blame.
+/// The model's type id for the type number `own` of a set; 0 where the set has no types. `path`:
+/// the file to blame.
 fn map_type(set: &DataSet, own: u32, path: &Path) -> Result<u8, LabelError> {
     if set.type_ids.is_empty() {
         return Ok(0);
@@ -88,8 +89,8 @@ fn map_type(set: &DataSet, own: u32, path: &Path) -> Result<u8, LabelError> {
     })
 }
 
-/// Numbers the ids of a label map without gaps; returns the type of each id. `pixel_types`: the type number of each pixel
-/// in the file; `map`: the type id for a type number.
+/// Numbers the ids of a label map without gaps; returns the type of each id. `pixel_types`: the
+/// type number of each pixel in the file; `map`: the type id for a type number.
 pub(super) fn assign_types(
     ids: &mut [u32],
     pixel_types: impl Iterator<Item = u32>,

@@ -1,8 +1,10 @@
-//! A fold of PanNuke: images.npy `[N, 256, 256, 3]`, masks.npy `[N, 256, 256, 6]` (instance ids of neoplastic,
-//! inflammatory, connective, dead and epithelial nuclei, then background) and types.npy (tissue of each image).
+//! A fold of PanNuke: images.npy `[N, 256, 256, 3]`, masks.npy `[N, 256, 256, 6]` (instance ids of
+//! neoplastic, inflammatory, connective, dead and epithelial nuclei, then background) and types.npy
+//! (tissue of each image).
 //!
-//! The files lie in the folder, or in the folds' own images/*/ and masks/*/. Images are named TISSUE_0001, so that
-//! `hold_out` can name tissues. `type_ids` holds 0 and then the model's type id for each of the five.
+//! The files lie in the folder, or in the folds' own images/*/ and masks/*/. Images are named
+//! TISSUE_0001, so that `hold_out` can name tissues. `type_ids` holds 0 and then the model's type
+//! id for each of the five.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -57,7 +59,8 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
     Ok(loaded)
 }
 
-/// The truth of one image. Each channel numbers its nuclei on its own, so a nucleus is a pair of channel and number.
+/// The truth of one image. Each channel numbers its nuclei on its own, so a nucleus is a pair of
+/// channel and number.
 fn truth_of(set: &DataSet, mask: &[f64], path: &Path) -> Result<Truth, LabelError> {
     let mut known = BTreeMap::new();
     let mut types = vec![0u8];

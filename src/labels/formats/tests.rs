@@ -1,4 +1,5 @@
-//! The fixtures of tests/fixtures/make_labels.py (written by NumPy and SciPy), and folders made here.
+//! The fixtures of tests/fixtures/make_labels.py (written by NumPy and SciPy), and folders made
+//! here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

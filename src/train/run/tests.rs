@@ -9,7 +9,8 @@ use crate::train::initial;
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use tch::Kind;
 
-/// Writes two images of discs with their ids, and an encoder of random weights; returns a configuration for them.
+/// Writes two images of discs with their ids, and an encoder of random weights; returns a
+/// configuration for them.
 fn fixture(root: &Path) -> TrainConfig {
     for folder in ["set/images", "set/labels"] {
         std::fs::create_dir_all(root.join(folder)).unwrap();

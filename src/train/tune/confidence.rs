@@ -1,7 +1,8 @@
 //! Which nuclei to keep, learnt from labelled images.
 //!
-//! In: what a model finds on the images of its training, its constants. Out: the [`Confidence`] whose expected overlap is,
-//! by weighted least squares, closest to the true one, with the limit at which dropping nuclei gains most PQ and DICE.
+//! In: what a model finds on the images of its training, its constants. Out: the [`Confidence`]
+//! whose expected overlap is, by weighted least squares, closest to the true one, with the limit at
+//! which dropping nuclei gains most PQ and DICE.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +71,8 @@ pub(super) fn fit_confidence(
     Some(choose_limit(bias, weights, &sets))
 }
 
-/// The rule with the highest limit at which PQ + DICE, averaged over the sets, is within [`SCORE_TOLERANCE`] of the best.
+/// The rule with the highest limit at which PQ + DICE, averaged over the sets, is within
+/// [`SCORE_TOLERANCE`] of the best.
 fn choose_limit(bias: f64, weights: Traits, sets: &ExampleSets) -> FittedConfidence {
     let limit = |least: Option<f64>| Confidence {
         least: least.unwrap_or(f64::NEG_INFINITY),
@@ -83,7 +85,8 @@ fn choose_limit(bias: f64, weights: Traits, sets: &ExampleSets) -> FittedConfide
     };
     let limits: Vec<LimitScores> = LEAST_OVERLAPS.map(|l| score(Some(l))).into();
     let best = limits.iter().map(LimitScores::total).fold(0.0, f64::max);
-    // The highest of equal limits, because new images have more false nuclei than those of the training.
+    // The highest of equal limits, because new images have more false nuclei than those of the
+    // training.
     let chosen = limits.iter().rfind(|l| l.total() > best - SCORE_TOLERANCE);
     FittedConfidence {
         confidence: limit(chosen.and_then(|l| l.least)),
@@ -99,7 +102,8 @@ impl LimitScores {
     }
 }
 
-/// Mean PQ and DICE per set of the nuclei that `confidence` keeps, over the images that have true nuclei.
+/// Mean PQ and DICE per set of the nuclei that `confidence` keeps, over the images that have true
+/// nuclei.
 fn score_sets(sets: &ExampleSets, confidence: &Confidence) -> BTreeMap<String, [f64; 2]> {
     let score_set = |images: &Vec<ImageExamples>| {
         let known = || images.iter().filter(|i| i.true_nuclei > 0);
@@ -116,7 +120,8 @@ fn score_sets(sets: &ExampleSets, confidence: &Confidence) -> BTreeMap<String, [
 }
 
 impl ImageExamples {
-    /// PQ and DICE of the nuclei that `confidence` keeps. At most one of them overlaps a true nucleus by more than half.
+    /// PQ and DICE of the nuclei that `confidence` keeps. At most one of them overlaps a true
+    /// nucleus by more than half.
     fn scores(&self, confidence: &Confidence) -> [f64; 2] {
         let kept = || self.examples.iter().filter(|e| confidence.keeps(&e.traits));
         let matched: f64 = kept().map(|e| e.overlap).filter(|o| *o > 0.5).sum();
@@ -154,7 +159,8 @@ mod tests {
     use super::*;
     use crate::nuclei::confidence::TRAITS;
 
-    /// A rule whose expected overlap is the first trait, and nuclei of 100 px: (expected, true overlap, px in the truth).
+    /// A rule whose expected overlap is the first trait, and nuclei of 100 px: (expected, true
+    /// overlap, px in the truth).
     fn example_sets(nuclei: &[(f64, f64, usize)], true_nuclei: usize) -> ExampleSets {
         let example = |&(expected, overlap, true_px): &(f64, f64, usize)| {
             let mut traits = [0.0; TRAITS];
@@ -178,8 +184,8 @@ mod tests {
 
     #[test]
     fn the_limit_drops_smears_and_keeps_pieces_of_nuclei() {
-        // Two nuclei found, one smear outside all nuclei, one piece of a nucleus: without the smear PQ is 2 x 1.6 / 6 and
-        // DICE 500 / 600.
+        // Two nuclei found, one smear outside all nuclei, one piece of a nucleus: without the smear
+        // PQ is 2 x 1.6 / 6 and DICE 500 / 600.
         let nuclei = [
             (0.8, 0.8, 90),
             (0.7, 0.8, 90),

@@ -1,17 +1,18 @@
 //! Where to divide blobs, learnt from labelled images.
 //!
-//! In: what a model finds on the images of its training, its constants. Out: the [`Division`] whose expected gain is, by
-//! least squares, closest to the true gain in PQ of dividing a blob.
+//! In: what a model finds on the images of its training, its constants. Out: the [`Division`] whose
+//! expected gain is, by least squares, closest to the true gain in PQ of dividing a blob.
 
 use super::least_squares::fit_linear;
 use super::training_images::{TrainingImage, TrainingSets};
 use crate::nuclei::division::DivisionTraits;
 use crate::nuclei::{Branch, Division, PostprocParams, divisions};
 
-/// Thresholds of the energy between which the rule chooses; seven thresholds gained no more than these four.
+/// Thresholds of the energy between which the rule chooses; seven thresholds gained no more than
+/// these four.
 const THRESHOLDS: [f32; 4] = [0.8, 0.5, 0.3, 0.15];
-/// Cost of one more predicted nucleus, in units of overlap: PQ = 2 Σ overlap / (predicted + true), so at a PQ of 0.5 it is
-/// a quarter.
+/// Cost of one more predicted nucleus, in units of overlap: PQ = 2 Σ overlap / (predicted + true),
+/// so at a PQ of 0.5 it is a quarter.
 const COST_PER_PART: f64 = 0.25;
 
 /// Fits the rule; every set has the same weight. `None` if too few blobs can be divided.
@@ -73,7 +74,8 @@ mod tests {
         let gain_of = |whole: Nucleus, parts: Vec<Nucleus>| {
             gain(&image, &Branch::of(whole, parts, [0.0; DIVISION_TRAITS]))
         };
-        // The whole overlaps either by half: no match. The parts are right but for one pixel: 10 / 11 and 9 / 10.
+        // The whole overlaps either by half: no match. The parts are right but for one pixel: 10 /
+        // 11 and 9 / 10.
         let found = gain_of(row(0, 20), vec![row(0, 11), row(11, 9)]);
         assert!(
             (found - (10.0 / 11.0 + 0.9 - 0.25)).abs() < 1e-12,

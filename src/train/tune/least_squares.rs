@@ -1,15 +1,15 @@
 //! Linear least squares, for the rules that `model tune` fits.
 //!
-//! In: examples of each data set, each of them numbers and the value they should give. Out: bias and weights. A large set
-//! has no more weight than a small one.
+//! In: examples of each data set, each of them numbers and the value they should give. Out: bias
+//! and weights. A large set has no more weight than a small one.
 
 use tch::{Kind, Tensor};
 
 /// Fewest examples per weight.
 const EXAMPLES_PER_WEIGHT: usize = 20;
 
-/// Bias and weights with the least squared error, where every set has the same weight. `None` if there are too few
-/// examples.
+/// Bias and weights with the least squared error, where every set has the same weight. `None` if
+/// there are too few examples.
 pub(super) fn fit_linear<const N: usize>(
     by_set: &[Vec<([f64; N], f64)>],
 ) -> Option<(f64, [f64; N])> {

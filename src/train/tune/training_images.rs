@@ -1,8 +1,8 @@
 //! What a model finds on the images of its training, beside their truth.
 //!
-//! In: a model and labelled images. Out: [`TrainingImage`]s, from which the rules of `model tune` are learnt. Never looks at
-//! a held-out image: a network that fits its training images hardly better than others makes the same errors on both, so
-//! the training images show where it errs.
+//! In: a model and labelled images. Out: [`TrainingImage`]s, from which the rules of `model tune`
+//! are learnt. Never looks at a held-out image: a network that fits its training images hardly
+//! better than others makes the same errors on both, so the training images show where it errs.
 
 use std::collections::BTreeMap;
 
@@ -110,8 +110,9 @@ impl TrainingImage<'_> {
     }
 }
 
-/// The largest intersection over union of a predicted nucleus of `area` pixels with a true one. `counts`: how many of these
-/// pixels have each true id; `areas`: number of pixels of each true id in the image.
+/// The largest intersection over union of a predicted nucleus of `area` pixels with a true one.
+/// `counts`: how many of these pixels have each true id; `areas`: number of pixels of each true id
+/// in the image.
 fn largest_iou(counts: &BTreeMap<u32, usize>, area: usize, areas: &[usize]) -> f64 {
     let iou = |(&id, &n): (&u32, &usize)| n as f64 / (area + areas[id as usize] - n) as f64;
     let nuclei = counts.iter().filter(|(id, _)| **id > 0);
