@@ -6,10 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. Each is a folder or file of src/.
-const FLOORS: [&str; 26] = [
+const FLOORS: [&str; 27] = [
     "machine",    // CPU, memory limit, libraries
     "digest",     // SHA-256 as text
     "npy",        // NumPy files
+    "mat5",       // MATLAB files
     "geometry",   // boxes of pixels
     "slide",      // readers, µm/px, proc blocks
     "prediction", // the map that networks give and post-processing reads

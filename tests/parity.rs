@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use npyz::{Deserialize, NpyFile};
 use tch::{Device, Tensor};
-use wsi_nuclei::eval::annotation::Annotation;
 use wsi_nuclei::eval::scores;
 use wsi_nuclei::features::shape;
+use wsi_nuclei::labels::Annotation;
 use wsi_nuclei::model::hovernet::{HoverNet, Mode};
 use wsi_nuclei::model::{Network, convert};
 use wsi_nuclei::nuclei::reference::segment_map;
@@ -274,7 +274,7 @@ fn metrics() {
         };
         let truth = side("truth", &pair.truth_types);
         let pred = side("pred", &pair.pred_types);
-        let ours = scores::of_image(&pair.name, &truth, &pred, 5, 12.0);
+        let ours = scores::score_image(&pair.name, &truth, &pred, 5, 12.0);
         let s = ours.segmentation.unwrap();
         let mut found = BTreeMap::from([
             ("DICE".to_string(), s.dice),

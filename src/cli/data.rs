@@ -1,14 +1,16 @@
-//! `data check`: labelled data drawn over its images, and what is wrong with it.
+//! `data check`: draws labels over their images, and lists what is wrong with them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use crate::labels::check::{self, Findings};
+use crate::labels::formats::{self, Loaded};
+use crate::labels::{Annotation, DataSet};
+use crate::report::overlay::TYPE_COLOURS;
 use crate::report::{escape, page};
 use crate::store::atomic;
-use crate::train::check::{self, Findings};
-use crate::train::config::{DataSet, TrainConfig};
-use crate::train::formats::{self, Loaded};
+use crate::train::config::TrainConfig;
 use clap::{Args, Subcommand};
 use image::DynamicImage;
 
@@ -56,21 +58,22 @@ pub fn main(args: &DataArgs) -> Result<(), Failure> {
     let mut seen = BTreeMap::new();
     let mut findings = BTreeMap::new();
     let mut drawings = BTreeMap::new();
-    for (set, folder) in sets(args)? {
+    for (set, folder) in list_sets(args)? {
         let loaded = formats::load(&set, &folder).map_err(Failure::usage)?;
-        let found = check::check(&loaded, set.mpp, &mut seen);
-        drawings.insert(set.name.clone(), draw(args, &set.name, &loaded)?);
+        let found = check::check_set(&loaded, set.mpp, &mut seen);
+        drawings.insert(set.name.clone(), draw_images(args, &set.name, &loaded)?);
         findings.insert(set.name.clone(), (set.mpp, found));
     }
     let medians: Vec<(String, f64, f64)> = findings
         .iter()
         .filter_map(|(name, (mpp, f))| Some((name.clone(), f.median_diameter_um?, *mpp)))
         .collect();
-    let scales = check::scales_differ(&medians);
+    let scales = check::compare_scales(&medians);
     let clean = scales.is_none() && findings.values().all(|(_, f)| f.is_clean());
     let text = summary(&findings, scales.as_deref());
     let body = html(&findings, scales.as_deref(), &drawings);
-    let json = serde_json::json!({"sets": findings.iter().map(|(n, (_, f))| (n, f)).collect::<BTreeMap<_, _>>(), "scales": scales});
+    let by_set: BTreeMap<_, _> = findings.iter().map(|(n, (_, f))| (n, f)).collect();
+    let json = serde_json::json!({"sets": by_set, "scales": scales});
     let json = serde_json::to_string_pretty(&json).map_err(Failure::slides)? + "\n";
     for (name, content) in [
         ("check.json", json),
@@ -86,42 +89,32 @@ pub fn main(args: &DataArgs) -> Result<(), Failure> {
     }
 }
 
-/// Data sets with their folders.
-fn sets(args: &CheckArgs) -> Result<Vec<(DataSet, PathBuf)>, Failure> {
+/// The data sets to check, with their folders.
+fn list_sets(args: &CheckArgs) -> Result<Vec<(DataSet, PathBuf)>, Failure> {
     if let Some(path) = &args.config {
         let [root] = args.data.as_slice() else {
             return Err(Failure::usage("with --config, DATA is one folder"));
         };
         let config = TrainConfig::read(path).map_err(Failure::usage)?;
-        let of = |set: DataSet| (set.clone(), root.join(&set.folder));
-        return Ok(config.data.into_iter().map(of).collect());
+        let with_folder = |set: DataSet| (set.clone(), root.join(&set.folder));
+        return Ok(config.data.into_iter().map(with_folder).collect());
     }
-    let bare = |folder: &PathBuf| {
-        let format = formats::detect(folder).map_err(Failure::usage)?;
-        let name = folder
-            .file_name()
-            .map_or("data".into(), |n| n.to_string_lossy().into_owned());
+    let describe_folder = |folder: &PathBuf| {
+        let set = DataSet::from_folder(folder, args.mpp).map_err(Failure::usage)?;
+        let names = formats::class_names(folder, set.format).into_iter();
+        // Without a configuration each type number, and each type name, is a type.
         let set = DataSet {
-            name,
-            format,
-            folder: folder.clone(),
-            mpp: args.mpp,
-            share: 1.0,
-            // Any number is a type of its own here.
             type_ids: (0..=u8::MAX).collect(),
-            types: formats::class_names(folder, format)
-                .into_iter()
-                .zip(1..)
-                .collect(),
-            hold_out: Vec::new(),
+            types: names.zip(1..).collect(),
+            ..set
         };
         Ok((set, folder.clone()))
     };
-    args.data.iter().map(bare).collect()
+    args.data.iter().map(describe_folder).collect()
 }
 
-/// Draws some images of a set; the pictures' paths in the output folder.
-fn draw(args: &CheckArgs, set: &str, loaded: &Loaded) -> Result<Vec<String>, Failure> {
+/// Draws some images of a set; returns the paths of the pictures in the output folder.
+fn draw_images(args: &CheckArgs, set: &str, loaded: &Loaded) -> Result<Vec<String>, Failure> {
     let usable: Vec<_> = loaded.iter().flatten().collect();
     let folder = args.output.join(set);
     std::fs::create_dir_all(&folder)
@@ -131,9 +124,9 @@ fn draw(args: &CheckArgs, set: &str, loaded: &Loaded) -> Result<Vec<String>, Fai
     for image in usable.into_iter().step_by(step).take(args.images) {
         let stem = image.name.rsplit('/').next().unwrap_or("image");
         let file = format!("{}.png", stem.replace(['/', '\\'], "_"));
-        let picture = DynamicImage::from(check::drawn(image));
+        let picture = Annotation::of_image(image).draw_over(&image.rgb, &TYPE_COLOURS);
         let path = folder.join(&file);
-        picture
+        DynamicImage::from(picture)
             .save(&path)
             .map_err(|e| Failure::slides(format!("{}: {e}", path.display())))?;
         drawn.push(format!("{}/{file}", Path::new(set).display()));
@@ -184,7 +177,8 @@ fn html(
             let file = escape(file);
             let _ = writeln!(
                 body,
-                "<figure><img loading=\"lazy\" alt=\"labels of {file}\" src=\"{file}\"><figcaption>{file}</figcaption></figure>"
+                "<figure><img loading=\"lazy\" alt=\"labels of {file}\" src=\"{file}\">\
+                 <figcaption>{file}</figcaption></figure>"
             );
         }
     }

@@ -1,19 +1,19 @@
-//! `eval`: predictions against truth, or models on the held-out images of a training configuration.
+//! `eval`: scores predictions against truth, or models on the held-out images of a training
+//! configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::eval::annotation::Annotation;
+use crate::eval::held_out;
 use crate::eval::report::{self, Figure, Scores};
-use crate::eval::scores::{SetScores, by_group, difference, of_image};
-use crate::eval::{folders, held_out};
+use crate::eval::scores::{SetScores, compare_sets, score_groups, score_image};
+use crate::labels::{Annotation, LabelledImage, LoadedSet, folders};
 use crate::model::Device;
 use crate::model::library::Library;
 use crate::model::{Model, ModelSpec, Tta};
-use crate::report::overlay::{draw_ids, draw_points, side_by_side};
+use crate::report::overlay::side_by_side;
 use crate::store::atomic;
 use crate::train::config::TrainConfig;
-use crate::train::data::{self, LabelledImage, LoadedSet};
 use clap::Args;
 use image::DynamicImage;
 
@@ -25,13 +25,15 @@ pub struct EvalArgs {
     /// Folder of predictions: what `tile` wrote, hover_net's mat/ or json/, label maps
     #[arg(long, value_name = "FOLDER", requires = "truth", conflicts_with_all = ["model", "data"])]
     pred: Option<PathBuf>,
-    /// Folder of truth: .mat, label .png or .npy, points as .csv; paired with predictions by file stem
+    /// Folder of truth: .mat, label .png or .npy, points as .csv; paired with predictions by file
+    /// stem
     #[arg(long, value_name = "FOLDER", requires = "pred")]
     truth: Option<PathBuf>,
     /// Score what has a partner, and count the rest
     #[arg(long)]
     allow_missing: bool,
-    /// Points of a pair are at most this far apart (--pred, --truth); hover_net's 3 µm at 0.25 µm/px
+    /// Points of a pair are at most this far apart (--pred, --truth); hover_net's 3 µm at 0.25
+    /// µm/px
     #[arg(long, value_name = "PX", default_value_t = 12.0)]
     radius_px: f64,
     /// Model name or folder; twice: side by side
@@ -62,22 +64,26 @@ pub struct EvalArgs {
 
 pub fn main(args: &EvalArgs) -> Result<(), Failure> {
     match (&args.pred, &args.truth, &args.data) {
-        (Some(pred), Some(truth), _) => of_folders(args, pred, truth),
-        (_, _, Some(root)) => of_models(args, root),
+        (Some(pred), Some(truth), _) => score_folders(args, pred, truth),
+        (_, _, Some(root)) => score_models(args, root),
         _ => Err(Failure::usage("eval needs --pred and --truth, or --data")),
     }
 }
 
-fn of_folders(args: &EvalArgs, pred: &Path, truth: &Path) -> Result<(), Failure> {
+/// Scores a folder of predictions against a folder of truth.
+fn score_folders(args: &EvalArgs, pred: &Path, truth: &Path) -> Result<(), Failure> {
     let [truths, preds] = [truth, pred].map(folders::list);
     let (truths, preds) = (
         truths.map_err(Failure::usage)?,
         preds.map_err(Failure::usage)?,
     );
     let stems = |m: &BTreeMap<String, PathBuf>| m.keys().cloned().collect::<BTreeSet<_>>();
-    let (of_truth, of_pred) = (stems(&truths), stems(&preds));
-    let alone: Vec<String> = of_truth.symmetric_difference(&of_pred).cloned().collect();
-    let both: Vec<&String> = of_truth.intersection(&of_pred).collect();
+    let (truth_stems, pred_stems) = (stems(&truths), stems(&preds));
+    let alone: Vec<String> = truth_stems
+        .symmetric_difference(&pred_stems)
+        .cloned()
+        .collect();
+    let both: Vec<&String> = truth_stems.intersection(&pred_stems).collect();
     if both.is_empty() || (!alone.is_empty() && !args.allow_missing) {
         let some = alone.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
         return Err(Failure::usage(format!(
@@ -111,7 +117,7 @@ fn of_folders(args: &EvalArgs, pred: &Path, truth: &Path) -> Result<(), Failure>
     let names: Vec<String> = (0..=kinds).map(|id| format!("type {id}")).collect();
     let images = pairs
         .iter()
-        .map(|(stem, t, p)| of_image(stem, t, p, names.len(), args.radius_px))
+        .map(|(stem, t, p)| score_image(stem, t, p, names.len(), args.radius_px))
         .collect();
     let mut scores = Scores::new();
     scores.insert("all".into(), SetScores::of(images, &names));
@@ -121,24 +127,25 @@ fn of_folders(args: &EvalArgs, pred: &Path, truth: &Path) -> Result<(), Failure>
             alone.len()
         );
     }
-    show(args, &scores, &names, &[])
+    report_scores(args, &scores, &names, &[])
 }
 
-fn of_models(args: &EvalArgs, root: &Path) -> Result<(), Failure> {
+/// Scores one or two models on held-out images.
+fn score_models(args: &EvalArgs, root: &Path) -> Result<(), Failure> {
     let config = TrainConfig::read(&args.config).map_err(Failure::usage)?;
     if args.model.len() > 2 {
         return Err(Failure::usage("--model: one, or two to compare"));
     }
     tch::set_num_threads(1);
-    let sets = data::load(&config, root).map_err(Failure::slides)?;
+    let sets = config.load_data(root).map_err(Failure::slides)?;
     let mut all = Vec::new();
     for name in &args.model {
         let folder = Library::from_env().open(name).map_err(Failure::usage)?;
         let mut model = folder.load(Device::Cpu).map_err(Failure::usage)?;
         model.tta = args.tta;
-        let scores = held_out::score(&model, &sets).map_err(Failure::slides)?;
+        let scores = held_out::score_sets(&model, &sets).map_err(Failure::slides)?;
         if args.record {
-            record(name, &scores)?;
+            record_scores(name, &scores)?;
         }
         all.push((model, scores));
     }
@@ -152,22 +159,23 @@ fn of_models(args: &EvalArgs, root: &Path) -> Result<(), Failure> {
                 "the two models have different types: score them one by one",
             ));
         }
-        print(&(format!("{}\n", args.model[0]) + &report::table(scores)))?;
-        print(&(format!("{}\n", args.model[1]) + &report::table(other)))?;
+        print(&(format!("{}\n", args.model[0]) + &report::format_table(scores)))?;
+        print(&(format!("{}\n", args.model[1]) + &report::format_table(other)))?;
         let differences = scores
             .iter()
-            .filter_map(|(set, s)| Some((set.clone(), difference(s, other.get(set)?, &names))))
+            .filter_map(|(set, s)| Some((set.clone(), compare_sets(s, other.get(set)?, &names))))
             .collect();
-        return print(&report::difference_table(&differences));
+        return print(&report::format_differences(&differences));
     }
     let figures = match &args.output {
-        Some(_) => worst(args.worst, model, &sets, scores)?,
+        Some(_) => draw_worst(args.worst, model, &sets, scores)?,
         None => Vec::new(),
     };
-    show(args, scores, &names, &figures)
+    report_scores(args, scores, &names, &figures)
 }
 
-fn show(
+/// Writes the files of `--output`, and prints a table or JSON.
+fn report_scores(
     args: &EvalArgs,
     scores: &Scores,
     names: &[String],
@@ -177,8 +185,9 @@ fn show(
     if let Some(out) = &args.output {
         std::fs::create_dir_all(out)
             .map_err(|e| Failure::usage(format!("{}: {e}", out.display())))?;
-        let html = report::html("Evaluation", scores, names, figures).map_err(Failure::slides)?;
-        let csv = report::images_csv(scores).map_err(Failure::slides)?;
+        let html =
+            report::write_html("Evaluation", scores, names, figures).map_err(Failure::slides)?;
+        let csv = report::write_csv(scores).map_err(Failure::slides)?;
         for (name, text) in [
             ("eval.json", &json),
             ("images.csv", &csv),
@@ -190,11 +199,11 @@ fn show(
     if args.json {
         return print(&json);
     }
-    print(&report::table(scores))
+    print(&report::format_table(scores))
 }
 
-/// The images with the least PQ (dots: F1d), truth beside prediction.
-fn worst(
+/// Draws the `n` images of least PQ (F1d where the truth is dots), truth beside prediction.
+fn draw_worst(
     n: usize,
     model: &Model,
     sets: &[LoadedSet],
@@ -223,17 +232,8 @@ fn worst(
             continue;
         };
         let pred = held_out::predict(model, image).map_err(Failure::slides)?;
-        let [left, right] = [Annotation::of_image(image), pred].map(|annotation| {
-            let mut picture = image.rgb.clone();
-            match &annotation.ids {
-                Some(ids) => draw_ids(&mut picture, ids, &annotation.id_types, &colours),
-                None => {
-                    let d = &annotation.detections;
-                    draw_points(&mut picture, &d.points, &d.types, &colours);
-                }
-            }
-            picture
-        });
+        let [left, right] = [Annotation::of_image(image), pred]
+            .map(|annotation| annotation.draw_over(&image.rgb, &colours));
         figures.push(Figure {
             caption: format!("{name}: {score:.3}"),
             picture: DynamicImage::from(side_by_side(&left, &right)),
@@ -242,8 +242,9 @@ fn worst(
     Ok(figures)
 }
 
-/// Scores to three digits with their intervals, under `[scores.<set>]`.
-fn record(model: &str, scores: &Scores) -> Result<(), Failure> {
+/// Writes scores to three digits, with their intervals, under `[scores.<set>]` of the model's
+/// model.toml.
+fn record_scores(model: &str, scores: &Scores) -> Result<(), Failure> {
     let path = PathBuf::from(model).join("model.toml");
     let text = std::fs::read_to_string(&path).map_err(|e| {
         Failure::usage(format!(
@@ -255,14 +256,14 @@ fn record(model: &str, scores: &Scores) -> Result<(), Failure> {
     let names: Vec<String> = spec.types.iter().map(|t| t.name.clone()).collect();
     spec.scores = scores
         .iter()
-        .map(|(name, s)| (name.clone(), entry(s, &names).into()))
+        .map(|(name, s)| (name.clone(), score_entry(s, &names).into()))
         .collect();
     let text = toml::to_string(&spec).map_err(Failure::slides)?;
     atomic::write_bytes(&path, text.as_bytes()).map_err(Failure::slides)
 }
 
 /// `pq = [0.512, 0.480, 0.541]`: value, then its interval; groups by PQ or F1d.
-fn entry(set: &SetScores, names: &[String]) -> toml::Table {
+fn score_entry(set: &SetScores, names: &[String]) -> toml::Table {
     let round = |v: f64| toml::Value::from((v * 1000.0).round() / 1000.0);
     let mut entry = toml::Table::new();
     entry.insert("images".into(), (set.images.len() as i64).into());
@@ -270,7 +271,7 @@ fn entry(set: &SetScores, names: &[String]) -> toml::Table {
         let triple = vec![round(s.value), round(s.low), round(s.high)];
         entry.insert(name.clone(), triple.into());
     }
-    let groups: toml::Table = by_group(set, names)
+    let groups: toml::Table = score_groups(set, names)
         .into_iter()
         .filter_map(|(group, v)| Some((group, round(*v.get("pq").or(v.get("f1d"))?))))
         .collect();

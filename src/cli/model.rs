@@ -125,7 +125,8 @@ pub fn main(args: &ModelArgs) -> Result<(), Failure> {
         } => {
             let first = library.open(first).map_err(Failure::usage)?;
             let second = library.open(second).map_err(Failure::usage)?;
-            let tensors = average::mean(&first, &second, *share).map_err(Failure::usage)?;
+            let tensors =
+                average::average_models(&first, &second, *share).map_err(Failure::usage)?;
             package::write_mean(output, second.spec, &tensors).map_err(Failure::slides)?;
             print(&format!(
                 "{}: next, `model tune` and `eval`\n",

@@ -1,4 +1,5 @@
-//! `model tune`: what a training's gradients do not reach.
+//! `model tune`: fits the parameters of a model that training does not fit, and writes them into
+//! its folder.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use crate::model::Device;
 use crate::model::ModelFolder;
 use crate::train::config::TrainConfig;
 use crate::train::tune::Tuned;
-use crate::train::{data, package, tune};
+use crate::train::{package, tune};
 use clap::Args;
 
 use super::{Failure, print};
@@ -17,7 +18,8 @@ pub struct TuneArgs {
     /// Model folder; its model.toml and weights are rewritten
     #[arg(value_name = "FOLDER")]
     model: PathBuf,
-    /// Training configuration: its held-out images are used, and the others for which nuclei to keep
+    /// Training configuration: its held-out images are used, and the others for which nuclei to
+    /// keep
     #[arg(long, value_name = "TOML", default_value = "config/train-default.toml")]
     config: PathBuf,
     /// Folder below which the data sets of the configuration lie
@@ -36,26 +38,27 @@ pub fn main(args: &TuneArgs) -> Result<(), Failure> {
     let folder = ModelFolder::open(&args.model).map_err(Failure::usage)?;
     tch::set_num_threads(1);
     let model = folder.load(Device::Cpu).map_err(Failure::usage)?;
-    let sets = data::load(&config, &args.data).map_err(Failure::slides)?;
+    let sets = config.load_data(&args.data).map_err(Failure::slides)?;
     let tuned = tune::tune(&model, &sets, args.keep_constants).map_err(Failure::slides)?;
-    print(&page(&tuned)?)?;
+    print(&summary(&tuned)?)?;
     if args.dry_run {
         return Ok(());
     }
-    package::apply(&args.model, &tuned).map_err(Failure::slides)
+    package::apply_tuning(&args.model, &tuned).map_err(Failure::slides)
 }
 
-fn page(tuned: &Tuned) -> Result<String, Failure> {
+/// What was fitted, with the scores before and after.
+fn summary(tuned: &Tuned) -> Result<String, Failure> {
     let mut text = toml::to_string(&tuned.postproc).map_err(Failure::slides)?;
     for (set, [before, after]) in &tuned.pq {
         let _ = writeln!(text, "PQ {set}: {before:.4} before, {after:.4} after");
     }
-    for kept in &tuned.kept {
-        let limit = kept
+    for limit in &tuned.limits {
+        let name = limit
             .least
             .map_or("all kept".into(), |l| format!("least {l}"));
-        let _ = write!(text, "{limit}, images that taught it, PQ and DICE:");
-        for (set, [pq, dice]) in &kept.scores {
+        let _ = write!(text, "{name}, images that taught it, PQ and DICE:");
+        for (set, [pq, dice]) in &limit.scores {
             let _ = write!(text, " {set} {pq:.4} {dice:.4}");
         }
         let _ = writeln!(text);

@@ -1,14 +1,14 @@
-//! `train`: a model folder from labelled images.
+//! `train`: learns a model from labelled images and writes its folder.
 
 use std::path::PathBuf;
 
+use crate::labels::DataSet;
 use crate::model::DeviceChoice;
 use crate::model::device::keep_freed_memory;
 use crate::model::library::Library;
 use crate::model::{Architecture, ModelSpec};
 use crate::train::checkpoint;
-use crate::train::config::{DataSet, TrainConfig};
-use crate::train::formats;
+use crate::train::config::TrainConfig;
 use crate::train::run::{Ended, Progress, Start, TrainJob, run};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,13 +16,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{EXIT_STOPPED, Failure, signals};
 use crate::run::models::first_device;
 
-/// The default training: what a bare `train --data FOLDER` changes only in its data.
-const DEFAULT: &str = include_str!("../../config/train-default.toml");
+/// The default training. `train --data FOLDER` without a configuration changes nothing in it but
+/// the data.
+const DEFAULT_CONFIG: &str = include_str!("../../config/train-default.toml");
 
 /// Learn a model from labelled images; goes on from its last checkpoint
 #[derive(Debug, Args)]
 pub struct TrainArgs {
-    /// With --config: the folder below which its data sets lie. Without: folders of labelled images, formats found out
+    /// With --config: the folder below which its data sets lie. Without: folders of labelled
+    /// images, formats found out
     #[arg(long, value_name = "FOLDER", required = true, num_args = 1..)]
     data: Vec<PathBuf>,
     /// What to learn from and how; see config/train-default.toml
@@ -39,7 +41,8 @@ pub struct TrainArgs {
     /// Beginnings of the names of images to validate on, where there is no --config
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     hold_out: Vec<String>,
-    /// What to train, where there is no --config and no --from: hovernet-lite, hovernet-fast or hovernet-original
+    /// What to train, where there is no --config and no --from: hovernet-lite, hovernet-fast or
+    /// hovernet-original
     #[arg(long, value_name = "NAME", conflicts_with_all = ["config", "from"])]
     arch: Option<String>,
     /// Steps in which a HoVer-Net's encoder does not learn yet (first phase)
@@ -48,8 +51,8 @@ pub struct TrainArgs {
     /// Fine-tune this model (name or folder): its weights, types and post-processing
     #[arg(long, value_name = "MODEL", conflicts_with = "encoder")]
     from: Option<String>,
-    /// ImageNet encoder to start from: scripts/imagenet_encoder.py makes hovernet-lite's; a HoVer-Net takes a
-    /// pre-activation ResNet-50 under hover_net's names
+    /// ImageNet encoder to start from: scripts/imagenet_encoder.py makes hovernet-lite's; a
+    /// HoVer-Net takes a pre-activation ResNet-50 under hover_net's names
     #[arg(long, value_name = "SAFETENSORS", required_unless_present = "from")]
     encoder: Option<PathBuf>,
     /// Model folder to write; holds the checkpoint, train.jsonl and train.html too
@@ -95,9 +98,9 @@ pub struct TrainArgs {
 }
 
 pub fn main(args: TrainArgs) -> Result<(), Failure> {
-    let job = job(&args)?;
+    let job = build_job(&args)?;
     if args.restart {
-        checkpoint::forget(&job.out).map_err(Failure::slides)?;
+        checkpoint::remove(&job.out).map_err(Failure::slides)?;
     }
     tch::set_num_threads(args.threads.max(1));
     keep_freed_memory();
@@ -105,12 +108,12 @@ pub fn main(args: TrainArgs) -> Result<(), Failure> {
     let bar = ProgressBar::new(job.steps);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {per_sec} {eta} left");
     bar.set_style(style.map_err(Failure::usage)?);
-    let mut tell = |p: &Progress| {
+    let mut report = |p: &Progress| {
         bar.set_position(p.step);
         let pq = p.pq.map_or(String::new(), |pq| format!(" PQ {pq:.3}"));
         bar.set_message(format!("loss {:.3}{pq}", p.loss));
     };
-    let ended = run(&job, &stop, &mut tell).map_err(Failure::slides)?;
+    let ended = run(&job, &stop, &mut report).map_err(Failure::slides)?;
     bar.finish();
     match ended {
         Ended::AllSteps => Ok(()),
@@ -125,18 +128,19 @@ pub fn main(args: TrainArgs) -> Result<(), Failure> {
     }
 }
 
-fn job(args: &TrainArgs) -> Result<TrainJob, Failure> {
+/// The training that the flags ask for.
+fn build_job(args: &TrainArgs) -> Result<TrainJob, Failure> {
     let mut config = match &args.config {
         Some(path) => TrainConfig::read(path).map_err(Failure::usage)?,
-        None => toml::from_str(DEFAULT).map_err(Failure::usage)?,
+        None => toml::from_str(DEFAULT_CONFIG).map_err(Failure::usage)?,
     };
     if let Some(name) = &args.arch {
-        choose(&mut config, name)?;
+        choose_architecture(&mut config, name)?;
     }
     let start = match (&args.from, &args.encoder) {
         (Some(name), _) => {
             let folder = Library::from_env().open(name).map_err(Failure::usage)?;
-            adopt(&mut config, &folder.spec, args.config.is_none())?;
+            adopt_model(&mut config, &folder.spec, args.config.is_none())?;
             let tensors = folder.tensors().into_iter().flatten();
             Start::Model(
                 tensors
@@ -153,7 +157,7 @@ fn job(args: &TrainArgs) -> Result<TrainJob, Failure> {
         (None, folders) => {
             config.data = folders
                 .iter()
-                .map(|folder| bare_set(folder, args, &config))
+                .map(|folder| describe_folder(folder, args, &config))
                 .collect::<Result<_, _>>()?;
             PathBuf::new()
         }
@@ -182,11 +186,12 @@ fn job(args: &TrainArgs) -> Result<TrainJob, Failure> {
     })
 }
 
-/// What a fine-tuned model takes over: its post-processing; scale, types and a name too, unless a configuration has them.
-fn adopt(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> Result<(), Failure> {
+/// Takes over the post-processing of the model to fine-tune, and with `types_too` (no configuration
+/// gives them) its architecture, scale, types and name.
+fn adopt_model(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> Result<(), Failure> {
     let before = config.model.architecture;
     if types_too {
-        choose(config, spec.architecture.name())?;
+        choose_architecture(config, spec.architecture.name())?;
     } else if before != spec.architecture {
         return Err(Failure::usage(format!(
             "--from {}: a {}, but the configuration trains a {}",
@@ -204,8 +209,9 @@ fn adopt(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> Result<
     Ok(())
 }
 
-/// The default configuration of an architecture. HoVer-Net's: Adam with 1e-4, no average of the weights.
-fn choose(config: &mut TrainConfig, name: &str) -> Result<(), Failure> {
+/// Changes the configuration to the defaults of an architecture. HoVer-Net's: Adam with 1e-4, no
+/// average of the weights.
+fn choose_architecture(config: &mut TrainConfig, name: &str) -> Result<(), Failure> {
     let (architecture, patch, out) = match name {
         "hovernet-lite" => return Ok(()),
         "hovernet-fast" => (Architecture::HovernetFast, 256, 164),
@@ -225,24 +231,17 @@ fn choose(config: &mut TrainConfig, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A folder without a configuration as a data set of its own.
-fn bare_set(
+/// The data set of a folder that no configuration describes.
+fn describe_folder(
     folder: &std::path::Path,
     args: &TrainArgs,
     config: &TrainConfig,
 ) -> Result<DataSet, Failure> {
-    let format = formats::detect(folder).map_err(Failure::usage)?;
-    let name = folder
-        .file_name()
-        .map_or("data".into(), |n| n.to_string_lossy().into_owned());
+    let set = DataSet::from_folder(folder, args.mpp).map_err(Failure::usage)?;
     let ids = 1..=config.types.len() as u8;
     Ok(DataSet {
-        name,
-        format,
         folder: std::path::absolute(folder).map_err(Failure::usage)?,
-        mpp: args.mpp,
-        share: 1.0,
-        // A set's own numbers are taken for the model's; names must be the model's.
+        // Type numbers and names in the labels are taken to be the model's.
         type_ids: std::iter::once(0).chain(ids.clone()).collect(),
         types: config
             .types
@@ -251,5 +250,6 @@ fn bare_set(
             .zip(ids)
             .collect(),
         hold_out: args.hold_out.clone(),
+        ..set
     })
 }

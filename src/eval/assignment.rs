@@ -1,25 +1,30 @@
-//! The cheapest one-to-one assignment (Hungarian method with potentials, Kuhn 1955, Jonker and Volgenant 1987).
+//! The one-to-one assignment of least cost (Hungarian method with potentials; Kuhn 1955, Jonker and
+//! Volgenant 1987).
 
 /// Pairs (row, column) of least total cost; every row or every column is used, whichever are fewer.
 ///
 /// `cost(row, column)` must be finite. Time O(rows² columns).
-pub fn least_cost(
+pub fn assign_at_least_cost(
     rows: usize,
     columns: usize,
     cost: impl Fn(usize, usize) -> f64,
 ) -> Vec<(usize, usize)> {
     if rows <= columns {
-        return wide(rows, columns, &cost);
+        return assign_rows(rows, columns, &cost);
     }
-    let turned = wide(columns, rows, &|r, c| cost(c, r));
+    let turned = assign_rows(columns, rows, &|r, c| cost(c, r));
     let mut pairs: Vec<_> = turned.into_iter().map(|(c, r)| (r, c)).collect();
     pairs.sort_unstable();
     pairs
 }
 
-/// As [`least_cost`], for `rows <= columns`.
-fn wide(rows: usize, columns: usize, cost: &dyn Fn(usize, usize) -> f64) -> Vec<(usize, usize)> {
-    // Columns and rows count from 1; 0 is the unmatched place.
+/// As [`assign_at_least_cost`], for `rows <= columns`.
+fn assign_rows(
+    rows: usize,
+    columns: usize,
+    cost: &dyn Fn(usize, usize) -> f64,
+) -> Vec<(usize, usize)> {
+    // Columns and rows count from 1; 0 means unmatched.
     let mut row_price = vec![0.0; rows + 1];
     let mut column_price = vec![0.0; columns + 1];
     let mut row_of = vec![0usize; columns + 1];
@@ -74,7 +79,7 @@ mod tests {
     use super::*;
 
     /// The least total over all permutations.
-    fn brute(
+    fn search_permutations(
         rows: usize,
         columns: usize,
         cost: &dyn Fn(usize, usize) -> f64,
@@ -88,7 +93,8 @@ mod tests {
         for c in 0..columns {
             if !used[c] {
                 used[c] = true;
-                best = best.min(cost(row, c) + brute(rows, columns, cost, row + 1, used));
+                best = best
+                    .min(cost(row, c) + search_permutations(rows, columns, cost, row + 1, used));
                 used[c] = false;
             }
         }
@@ -104,13 +110,13 @@ mod tests {
                 .map(|_| f64::from(rng.u32(0..30)))
                 .collect();
             let cost = |r: usize, c: usize| costs[r * columns + c];
-            let pairs = least_cost(rows, columns, cost);
+            let pairs = assign_at_least_cost(rows, columns, cost);
             assert_eq!(pairs.len(), rows.min(columns));
             let total: f64 = pairs.iter().map(|&(r, c)| cost(r, c)).sum();
             let best = if rows <= columns {
-                brute(rows, columns, &cost, 0, &mut vec![false; columns])
+                search_permutations(rows, columns, &cost, 0, &mut vec![false; columns])
             } else {
-                brute(columns, rows, &|c, r| cost(r, c), 0, &mut vec![false; rows])
+                search_permutations(columns, rows, &|c, r| cost(r, c), 0, &mut vec![false; rows])
             };
             assert_eq!(total, best);
         }

@@ -1,26 +1,30 @@
-//! Whether probabilities mean what they say.
+//! Calibration: whether predicted types are right as often as their probabilities say.
 //!
-//! In: (probability of the predicted type, whether it was right) of many nuclei. Out: the expected calibration error
-//! (Naeini et al. 2015; ten bins of equal width), the Brier score of the predicted type, and the bins for a plot.
+//! In: for many nuclei the probability of the predicted type, and whether it was right. Out: the
+//! expected calibration error (Naeini et al. 2015; ten bins of equal width), the Brier score of the
+//! predicted type, and the bins for a plot.
 
-/// Bins of equal width over 0..=1.
+/// Number of bins of equal width over 0..=1.
 pub const BINS: usize = 10;
 
-/// Sums over nuclei; they may be added over images.
+/// Sums over nuclei, which may be added over images.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct Calibration {
     pub bins: [Bin; BINS],
     pub squared_error_sum: f64,
 }
 
+/// The nuclei whose probabilities fall into one bin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct Bin {
     pub nuclei: u64,
+    /// Nuclei whose predicted type is the true one.
     pub right: u64,
     pub prob_sum: f64,
 }
 
 impl Calibration {
+    /// Adds a nucleus whose predicted type has probability `prob`.
     pub fn add(&mut self, prob: f64, right: bool) {
         let bin = &mut self.bins[((prob * BINS as f64) as usize).min(BINS - 1)];
         bin.nuclei += 1;
@@ -29,6 +33,7 @@ impl Calibration {
         self.squared_error_sum += (prob - f64::from(u8::from(right))).powi(2);
     }
 
+    /// Adds the sums of other images.
     pub fn merge(&mut self, other: &Self) {
         for (mine, theirs) in self.bins.iter_mut().zip(&other.bins) {
             mine.nuclei += theirs.nuclei;
@@ -42,14 +47,16 @@ impl Calibration {
         self.bins.iter().map(|b| b.nuclei).sum()
     }
 
-    /// Expected calibration error: mean over nuclei of the distance between a bin's mean probability and its share right.
+    /// Expected calibration error: the distance between a bin's mean probability and its share of
+    /// right types, averaged over nuclei. `None` without nuclei.
     pub fn ece(&self) -> Option<f64> {
         let all = self.nuclei() as f64;
         let gap = |b: &Bin| (b.prob_sum - b.right as f64).abs();
         (all > 0.0).then(|| self.bins.iter().map(gap).sum::<f64>() / all)
     }
 
-    /// Mean squared distance between probability and outcome.
+    /// Mean squared distance between the probability and the outcome (0 or 1). `None` without
+    /// nuclei.
     pub fn brier(&self) -> Option<f64> {
         let all = self.nuclei() as f64;
         (all > 0.0).then(|| self.squared_error_sum / all)

@@ -1,15 +1,10 @@
-//! Scores of detections: F1d by pairing centroids, F1 a type (Graham et al. 2019, section 4.3).
+//! Scores of detections: F1d by pairing centroids, and F1 per type (Graham et al. 2019, section
+//! 4.3).
 
-use super::assignment::least_cost;
+use super::assignment::assign_at_least_cost;
+use crate::labels::Detections;
 
-/// Points (px) with their type ids.
-#[derive(Debug, Clone, Default)]
-pub struct Detections {
-    pub points: Vec<[f64; 2]>,
-    pub types: Vec<u8>,
-}
-
-/// Counts summed over images; scores come at the end.
+/// Counts summed over images; the scores are computed from the sums.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct TypeScores {
     pub paired: u64,
@@ -22,7 +17,7 @@ pub struct TypeScores {
 }
 
 impl TypeScores {
-    /// For `types` types, background (0, also "unknown") included.
+    /// Empty counts for `types` types, the background (0, which also means "unknown") included.
     pub fn new(types: usize) -> Self {
         Self {
             confusion: vec![vec![0; types]; types],
@@ -32,14 +27,15 @@ impl TypeScores {
         }
     }
 
-    /// Adds one image. Returns its pairs (place in `truth`, place in `pred`).
+    /// Adds one image; points pair within `radius_px`. Returns its pairs (index in `truth`, index
+    /// in `pred`).
     pub fn add(
         &mut self,
         truth: &Detections,
         pred: &Detections,
         radius_px: f64,
     ) -> Vec<(usize, usize)> {
-        let pairs = pairs(truth, pred, radius_px);
+        let pairs = pair_points(truth, pred, radius_px);
         let mut truth_paired = vec![false; truth.points.len()];
         let mut pred_paired = vec![false; pred.points.len()];
         for &(t, p) in &pairs {
@@ -82,7 +78,7 @@ impl TypeScores {
         add(&mut self.unpaired_pred_types, &other.unpaired_pred_types);
     }
 
-    /// F1 of detection, whatever the types.
+    /// F1 of detection, regardless of type.
     pub fn f1d(&self) -> f64 {
         ratio(
             2 * self.paired,
@@ -90,7 +86,8 @@ impl TypeScores {
         )
     }
 
-    /// F1 of one type: 2 TP / (2 TP + 2 FPc + 2 FNc + FPd + FNd). Pairs whose true type is unknown (0) do not count.
+    /// F1 of the type `id`: 2 TP / (2 TP + 2 FPc + 2 FNc + FPd + FNd). Pairs whose true type is
+    /// unknown (0) do not count.
     pub fn f1_type(&self, id: usize) -> f64 {
         let tp = self.confusion[id][id];
         let known = 1..self.confusion.len();
@@ -104,14 +101,14 @@ impl TypeScores {
     }
 }
 
-/// One-to-one pairs: the assignment of least total distance runs over all distances, then pairs farther apart than
-/// `radius_px` are dropped (as hover_net's).
-fn pairs(truth: &Detections, pred: &Detections, radius_px: f64) -> Vec<(usize, usize)> {
+/// One-to-one pairs: first the assignment of least total distance over all points, then pairs
+/// farther apart than `radius_px` are dropped (as hover_net does).
+fn pair_points(truth: &Detections, pred: &Detections, radius_px: f64) -> Vec<(usize, usize)> {
     let distance = |t: usize, p: usize| {
         let ([ax, ay], [bx, by]) = (truth.points[t], pred.points[p]);
         (ax - bx).hypot(ay - by)
     };
-    let mut pairs = least_cost(truth.points.len(), pred.points.len(), distance);
+    let mut pairs = assign_at_least_cost(truth.points.len(), pred.points.len(), distance);
     pairs.retain(|&(t, p)| distance(t, p) <= radius_px);
     pairs
 }
@@ -138,7 +135,8 @@ mod tests {
         s.add(&truth, &pred, 12.0);
         assert_eq!((s.paired, s.unpaired_truth, s.unpaired_pred), (2, 1, 1));
         assert!((s.f1d() - 4.0 / 6.0).abs() < 1e-12);
-        // Type 1: one right, one false (truth 2), one truth unpaired. Type 2: one missed by class, one pred unpaired.
+        // Type 1: one right, one false (truth 2), one truth unpaired. Type 2: one missed by class,
+        // one pred unpaired.
         assert!((s.f1_type(1) - 2.0 / (2.0 + 2.0 + 1.0)).abs() < 1e-12);
         assert_eq!(s.f1_type(2), 0.0);
     }

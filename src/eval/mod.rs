@@ -1,21 +1,19 @@
 //! How good predictions are.
 //!
-//! In: instance maps or centroids with types, truth and prediction. Out: DICE, AJI, AJI+, DQ, SQ, PQ, F1d and F1 a type,
-//! as hover_net's `compute_stats` defines them, with bootstrap intervals and calibration. Never segments anything itself: [`held_out`] runs a model on the
-//! held-out images of a training configuration and hands its maps over.
+//! In: [`Annotation`](crate::labels::Annotation)s (instance maps or centroids, with types), truth
+//! and prediction. Out: DICE, AJI, AJI+, DQ, SQ, PQ, F1d and F1 per type, as hover_net's
+//! `compute_stats` defines them, with bootstrap intervals and calibration. [`held_out`] takes its
+//! predictions from a model. Never trains.
 
-pub mod annotation;
-pub mod assignment;
+mod assignment;
 pub mod calibration;
 pub mod detection;
-pub mod folders;
 pub mod held_out;
-pub mod ids;
 pub mod report;
 pub mod scores;
 pub mod segmentation;
 #[cfg(test)]
 mod tests;
 
-pub use detection::{Detections, TypeScores};
+pub use detection::TypeScores;
 pub use segmentation::Segmentation;

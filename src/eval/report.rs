@@ -1,4 +1,4 @@
-//! Scores as a table, as CSV, and as a page.
+//! Scores as a table, as CSV, and as an HTML page.
 //!
 //! In: [`SetScores`] by set. Out: text. Never computes a score.
 
@@ -9,13 +9,13 @@ use image::DynamicImage;
 
 use super::TypeScores;
 use super::calibration::{BINS, Calibration};
-use super::scores::{Score, SetScores, by_group};
+use super::scores::{Score, SetScores, score_groups};
 use crate::report::{Series, escape, image_tag, lines, page};
 
 /// Scores of each set.
 pub type Scores = BTreeMap<String, SetScores>;
 
-/// Order of the columns; types follow.
+/// Columns in order; the scores of the types follow them.
 const COLUMNS: [&str; 10] = [
     "dice",
     "aji",
@@ -29,8 +29,8 @@ const COLUMNS: [&str; 10] = [
     "ece",
 ];
 
-/// Sets as rows, scores as columns, then the types' scores.
-pub fn table(scores: &Scores) -> String {
+/// A text table: one row per set, one column per score, then the F1 of each type.
+pub fn format_table(scores: &Scores) -> String {
     let mut out = format!("{:<10} {:>6}", "set", "images");
     for name in COLUMNS {
         let _ = write!(out, " {name:>9}");
@@ -50,8 +50,9 @@ pub fn table(scores: &Scores) -> String {
     out
 }
 
-/// How much better the second model is, with intervals.
-pub fn difference_table(differences: &BTreeMap<String, BTreeMap<String, Score>>) -> String {
+/// A text table of the second model's scores minus the first's, with intervals; `*` marks intervals
+/// without 0.
+pub fn format_differences(differences: &BTreeMap<String, BTreeMap<String, Score>>) -> String {
     let mut out = String::from("second model minus first, with 95 % intervals\n");
     for (set, scores) in differences {
         for (name, s) in scores {
@@ -70,8 +71,8 @@ pub fn difference_table(differences: &BTreeMap<String, BTreeMap<String, Score>>)
     out
 }
 
-/// One row an image.
-pub fn images_csv(scores: &Scores) -> Result<String, csv::Error> {
+/// CSV with one row per image.
+pub fn write_csv(scores: &Scores) -> Result<String, csv::Error> {
     let mut out = csv::Writer::from_writer(Vec::new());
     out.write_record([
         "set",
@@ -110,22 +111,22 @@ pub fn images_csv(scores: &Scores) -> Result<String, csv::Error> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A picture with what it shows.
+/// A picture with its caption.
 pub struct Figure {
     pub caption: String,
     pub picture: DynamicImage,
 }
 
-/// Everything on one page. `names`: types by id, background first.
-pub fn html(
+/// An HTML page with all scores and the `worst` images. `names`: types by id, background first.
+pub fn write_html(
     title: &str,
     scores: &Scores,
     names: &[String],
     worst: &[Figure],
 ) -> Result<String, image::ImageError> {
     let mut body = String::from(
-        "<p>Segmentation scores are means over images; <b>pq_pooled</b> and the types' scores count all nuclei of a set. \
-         Brackets: 95 % bootstrap interval over images.</p>\n",
+        "<p>Segmentation scores are means over images; <b>pq_pooled</b> and the types' scores \
+         count all nuclei of a set. Brackets: 95 % bootstrap interval over images.</p>\n",
     );
     for (name, set) in scores {
         let _ = writeln!(
@@ -135,8 +136,8 @@ pub fn html(
             set.images.len()
         );
         body.push_str(&score_table(&set.scores));
-        body.push_str(&confusion(&set.detections, names));
-        body.push_str(&reliability(name, &set.calibration));
+        body.push_str(&confusion_table(&set.detections, names));
+        body.push_str(&reliability_figure(name, &set.calibration));
         body.push_str(&group_table(set, names));
     }
     if !worst.is_empty() {
@@ -175,8 +176,8 @@ fn score_table(scores: &BTreeMap<String, Score>) -> String {
     out + "</table>\n"
 }
 
-/// Rows: truth; columns: prediction; the last of each: what found no partner.
-fn confusion(counts: &TypeScores, names: &[String]) -> String {
+/// Confusion matrix. Rows: truth; columns: prediction; the last of each: nuclei without a partner.
+fn confusion_table(counts: &TypeScores, names: &[String]) -> String {
     if names.len() < 2 || counts.paired == 0 {
         return String::new();
     }
@@ -206,7 +207,7 @@ fn confusion(counts: &TypeScores, names: &[String]) -> String {
     out + "<td></td></tr></table>\n"
 }
 
-fn reliability(set: &str, calibration: &Calibration) -> String {
+fn reliability_figure(set: &str, calibration: &Calibration) -> String {
     let (Some(ece), Some(brier)) = (calibration.ece(), calibration.brier()) else {
         return String::new();
     };
@@ -236,13 +237,14 @@ fn reliability(set: &str, calibration: &Calibration) -> String {
         &series,
     );
     format!(
-        "<figure>{chart}<figcaption>type_prob against the share of right types, {} paired nuclei in {BINS} bins; ECE {ece:.3}, Brier {brier:.3}</figcaption></figure>\n",
+        "<figure>{chart}<figcaption>type_prob against the share of right types, \
+         {} paired nuclei in {BINS} bins; ECE {ece:.3}, Brier {brier:.3}</figcaption></figure>\n",
         calibration.nuclei()
     )
 }
 
 fn group_table(set: &SetScores, names: &[String]) -> String {
-    let groups = by_group(set, names);
+    let groups = score_groups(set, names);
     if groups.is_empty() {
         return String::new();
     }

@@ -1,22 +1,23 @@
-//! From one image's truth and prediction to the scores of a set, with intervals.
+//! Scores of one image, and of a set of images with intervals.
 //!
-//! In: pairs of [`Annotation`]s. Out: [`ImageScores`], and over a set named scores with bootstrap intervals over images
-//! (Efron 1979; 1,000 resamples, percentiles 2.5 and 97.5, a fixed seed). Means over images and sums over all nuclei
-//! have different names: `pq` and `pq_pooled`.
+//! In: pairs of [`Annotation`]s. Out: [`ImageScores`], and for a set scores by name with bootstrap
+//! intervals over images (Efron 1979; 1,000 resamples, percentiles 2.5 and 97.5, a fixed seed). A
+//! mean over images and a score of the sums over all nuclei have different names: `pq` and
+//! `pq_pooled`.
 
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
 
-use super::annotation::Annotation;
+use super::TypeScores;
 use super::calibration::Calibration;
 use super::segmentation::{self, Panoptic, Segmentation};
-use super::{Detections, TypeScores};
+use crate::labels::{Annotation, Detections};
 
 const RESAMPLES: usize = 1000;
 const SEED: u64 = 20_260_101;
 
-/// Everything that is counted on one image.
+/// All counts and scores of one image.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ImageScores {
     pub name: String,
@@ -48,13 +49,13 @@ pub struct SetScores {
 }
 
 impl SetScores {
-    /// `names` as in [`values`].
+    /// Scores of a set. `names[id]` is the name of type `id`; entry 0 is the background.
     pub fn of(images: Vec<ImageScores>, names: &[String]) -> Self {
         let all: Vec<&ImageScores> = images.iter().collect();
-        let (detections, calibration) = sums(&all, names.len());
-        let scores = with_intervals(images.len(), |sample| {
+        let (detections, calibration) = sum_counts(&all, names.len());
+        let scores = bootstrap(images.len(), |sample| {
             let chosen: Vec<&ImageScores> = sample.iter().map(|&i| &images[i]).collect();
-            values(&chosen, names)
+            score_images(&chosen, names)
         });
         Self {
             scores,
@@ -64,13 +65,15 @@ impl SetScores {
         }
     }
 
+    /// The score called `name`, if the set has it.
     pub fn value(&self, name: &str) -> Option<f64> {
         self.scores.get(name).map(|s| s.value)
     }
 }
 
-/// Compares one image. `kinds` counts the types, background included; points pair within `radius_px`.
-pub fn of_image(
+/// Compares truth and prediction of one image. `kinds`: number of types, the background included;
+/// points pair within `radius_px`.
+pub fn score_image(
     name: &str,
     truth: &Annotation,
     pred: &Annotation,
@@ -102,7 +105,7 @@ pub fn of_image(
         .collect();
     ImageScores {
         name: name.to_string(),
-        segmentation: maps.map(|(t, p)| segmentation::score(t, p)),
+        segmentation: maps.map(|(t, p)| segmentation::score_maps(t, p)),
         panoptic: maps.map(|(t, p)| Panoptic::of(t, p)),
         panoptic_types,
         detections,
@@ -110,7 +113,8 @@ pub fn of_image(
     }
 }
 
-fn sums(images: &[&ImageScores], kinds: usize) -> (TypeScores, Calibration) {
+/// Counts over all images. `kinds` as in [`score_image`].
+fn sum_counts(images: &[&ImageScores], kinds: usize) -> (TypeScores, Calibration) {
     let mut detections = TypeScores::new(kinds.max(1));
     let mut calibration = Calibration::default();
     for image in images {
@@ -120,26 +124,26 @@ fn sums(images: &[&ImageScores], kinds: usize) -> (TypeScores, Calibration) {
     (detections, calibration)
 }
 
-/// All scores of some images by name. `names[id]` is the name of type `id`; entry 0 is the background.
-pub fn values(images: &[&ImageScores], names: &[String]) -> BTreeMap<String, f64> {
+/// All scores of some images by name. `names` as in [`SetScores::of`].
+fn score_images(images: &[&ImageScores], names: &[String]) -> BTreeMap<String, f64> {
     let mut all = BTreeMap::new();
     let mut set = |name: &str, value: f64| {
         all.insert(name.to_string(), value);
     };
     let segmentations: Vec<Segmentation> = images.iter().filter_map(|i| i.segmentation).collect();
-    if let Some(mean) = segmentation::mean(&segmentations) {
+    if let Some(mean) = segmentation::mean_scores(&segmentations) {
         set("dice", mean.dice);
         set("aji", mean.aji);
         set("aji_plus", mean.aji_plus);
         set("dq", mean.dq);
         set("sq", mean.sq);
         set("pq", mean.pq);
-        let pooled = pool(images.iter().filter_map(|i| i.panoptic.as_ref()));
+        let pooled = sum_panoptic(images.iter().filter_map(|i| i.panoptic.as_ref()));
         set("pq_pooled", pooled.pq());
     }
     let mut pq_types = Vec::new();
     for (id, name) in names.iter().enumerate().skip(1) {
-        let counts = pool(images.iter().filter_map(|i| i.panoptic_types.get(&id)));
+        let counts = sum_panoptic(images.iter().filter_map(|i| i.panoptic_types.get(&id)));
         if !counts.is_empty() {
             set(&format!("pq_{name}"), counts.pq());
             pq_types.push(counts.pq());
@@ -148,7 +152,7 @@ pub fn values(images: &[&ImageScores], names: &[String]) -> BTreeMap<String, f64
     if !pq_types.is_empty() {
         set("mpq", pq_types.iter().sum::<f64>() / pq_types.len() as f64);
     }
-    let (detections, calibration) = sums(images, names.len());
+    let (detections, calibration) = sum_counts(images, names.len());
     set("f1d", detections.f1d());
     for (id, name) in names.iter().enumerate().skip(1) {
         let paired: u64 = detections.confusion[id].iter().sum();
@@ -163,27 +167,28 @@ pub fn values(images: &[&ImageScores], names: &[String]) -> BTreeMap<String, f64
     all
 }
 
-fn pool<'a>(counts: impl Iterator<Item = &'a Panoptic>) -> Panoptic {
+fn sum_panoptic<'a>(counts: impl Iterator<Item = &'a Panoptic>) -> Panoptic {
     let mut sum = Panoptic::default();
     counts.for_each(|c| sum.merge(c));
     sum
 }
 
-/// Values on all of `n` images, with intervals from resampled ones. `of` takes places of images, some several times.
-pub fn with_intervals(
+/// Scores of `n` images, with intervals from resampled images. `score` takes the indices of the
+/// images, repeated where an image was drawn several times.
+fn bootstrap(
     n: usize,
-    of: impl Fn(&[usize]) -> BTreeMap<String, f64>,
+    score: impl Fn(&[usize]) -> BTreeMap<String, f64>,
 ) -> BTreeMap<String, Score> {
     let mut rng = Rng::with_seed(SEED);
     let mut samples: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for _ in 0..RESAMPLES {
         let chosen: Vec<usize> = (0..n).map(|_| rng.usize(..n.max(1))).collect();
-        for (name, value) in of(&chosen) {
+        for (name, value) in score(&chosen) {
             samples.entry(name).or_default().push(value);
         }
     }
     let whole: Vec<usize> = (0..n).collect();
-    of(&whole)
+    score(&whole)
         .into_iter()
         .map(|(name, value)| {
             let mut drawn = samples.remove(&name).unwrap_or_default();
@@ -201,13 +206,13 @@ pub fn with_intervals(
         .collect()
 }
 
-/// How much better `b` is than `a` on the same images, with intervals of the difference.
-pub fn difference(a: &SetScores, b: &SetScores, names: &[String]) -> BTreeMap<String, Score> {
+/// The scores of `b` minus those of `a` on the same images, with intervals of the difference.
+pub fn compare_sets(a: &SetScores, b: &SetScores, names: &[String]) -> BTreeMap<String, Score> {
     let n = a.images.len().min(b.images.len());
-    with_intervals(n, |sample| {
+    bootstrap(n, |sample| {
         let [va, vb] = [a, b].map(|set| {
             let chosen: Vec<&ImageScores> = sample.iter().map(|&i| &set.images[i]).collect();
-            values(&chosen, names)
+            score_images(&chosen, names)
         });
         vb.into_iter()
             .filter_map(|(name, v)| Some((name.clone(), v - va.get(&name)?)))
@@ -215,9 +220,9 @@ pub fn difference(a: &SetScores, b: &SetScores, names: &[String]) -> BTreeMap<St
     })
 }
 
-/// The group of an image: the patient of a TCGA barcode (three parts), else its name without what follows the last
-/// letter (`nuinsseg/human_lung_07` -> `human_lung`).
-pub fn group_of(name: &str) -> String {
+/// The group of an image: the patient of a TCGA barcode (its first three parts), else the file name
+/// up to its last letter (`nuinsseg/human_lung_07` -> `human_lung`).
+fn group_of(name: &str) -> String {
     let stem = name.rsplit('/').next().unwrap_or(name);
     if stem.starts_with("TCGA-") {
         return stem.split('-').take(3).collect::<Vec<_>>().join("-");
@@ -226,8 +231,9 @@ pub fn group_of(name: &str) -> String {
         .to_string()
 }
 
-/// Scores of each group, if there are several and they are fewer than the images.
-pub fn by_group(set: &SetScores, names: &[String]) -> BTreeMap<String, BTreeMap<String, f64>> {
+/// Scores of each group of images (see [`group_of`]); empty if there is one group only, or one per
+/// image.
+pub fn score_groups(set: &SetScores, names: &[String]) -> BTreeMap<String, BTreeMap<String, f64>> {
     let mut groups: BTreeMap<String, Vec<&ImageScores>> = BTreeMap::new();
     for image in &set.images {
         groups.entry(group_of(&image.name)).or_default().push(image);
@@ -237,7 +243,7 @@ pub fn by_group(set: &SetScores, names: &[String]) -> BTreeMap<String, BTreeMap<
     }
     groups
         .into_iter()
-        .map(|(group, images)| (group, values(&images, names)))
+        .map(|(group, images)| (group, score_images(&images, names)))
         .collect()
 }
 
@@ -248,12 +254,13 @@ mod tests {
     fn image(name: &str, truth: &[u32], pred: &[u32], types: [&[u8]; 2]) -> ImageScores {
         let [t, p] = [(truth, types[0]), (pred, types[1])]
             .map(|(ids, types)| Annotation::of_map(ids.to_vec(), types.to_vec(), ids.len()));
-        of_image(name, &t, &p, 3, 12.0)
+        score_image(name, &t, &p, 3, 12.0)
     }
 
     #[test]
     fn pooled_and_mean_pq_by_hand() {
-        // Image a: one perfect nucleus. Image b: one of two found with IoU 2/3, wrong type.
+        // Image a: one perfect nucleus. Image b: one of two nuclei found, with IoU 2/3 and the
+        // wrong type.
         let names = ["background", "x", "y"].map(String::from);
         let a = image("a", &[0, 1, 1, 0], &[0, 1, 1, 0], [&[0, 1], &[0, 1]]);
         let b = image(
@@ -270,7 +277,8 @@ mod tests {
         let pq_b = 2.0 / 3.0 / 1.5;
         near("pq", (1.0 + pq_b) / 2.0);
         near("pq_pooled", (1.0 + 2.0 / 3.0) / 2.5);
-        // Type x: one pair and one miss. Type y: its only prediction lies on an x, its only truth is missed.
+        // Type x: one pair and one miss. Type y: its only prediction lies on an x, its only true
+        // nucleus is missed.
         near("pq_x", 1.0 / 1.5);
         near("pq_y", 0.0);
         near("mpq", 1.0 / 3.0);
@@ -283,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_patients_or_names_without_numbers() {
+    fn the_group_is_the_patient_or_the_name_without_its_number() {
         assert_eq!(group_of("nuinsseg/human_lung_07"), "human_lung");
         assert_eq!(
             group_of("brca_m2c/TCGA-A7-A13E-01Z-00-DX1_18001"),

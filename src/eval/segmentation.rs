@@ -1,10 +1,11 @@
-//! Scores of instance maps: DICE, AJI (Kumar et al. 2017), AJI+ (Graham et al. 2019), DQ, SQ, PQ (Kirillov et al. 2019).
+//! Scores of instance maps: DICE, AJI (Kumar et al. 2017), AJI+ (Graham et al. 2019), DQ, SQ, PQ
+//! (Kirillov et al. 2019).
 
 use std::collections::BTreeMap;
 
-use super::assignment::least_cost;
+use super::assignment::assign_at_least_cost;
 
-/// Scores of one image. Images without truth and prediction score 1, with only one of them 0.
+/// Scores of one image: 1 where truth and prediction are both empty, 0 where one of them is.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Segmentation {
     pub dice: f64,
@@ -15,7 +16,7 @@ pub struct Segmentation {
     pub pq: f64,
 }
 
-/// Pixels of each truth and predicted id, and of each pair that shares some.
+/// Number of pixels of each true id, of each predicted id, and of each pair of ids that share some.
 struct Overlaps {
     truth: BTreeMap<u32, u64>,
     pred: BTreeMap<u32, u64>,
@@ -23,8 +24,8 @@ struct Overlaps {
 }
 
 /// Compares two instance maps of equal size (0 = background).
-pub fn score(truth: &[u32], pred: &[u32]) -> Segmentation {
-    let o = overlaps(truth, pred);
+pub fn score_maps(truth: &[u32], pred: &[u32]) -> Segmentation {
+    let o = count_overlaps(truth, pred);
     if o.truth.is_empty() || o.pred.is_empty() {
         let both_empty = o.truth.is_empty() && o.pred.is_empty();
         let v = f64::from(u8::from(both_empty));
@@ -49,21 +50,21 @@ pub fn score(truth: &[u32], pred: &[u32]) -> Segmentation {
     }
 }
 
-/// Mean of each score; `None` of nothing.
-pub fn mean(scores: &[Segmentation]) -> Option<Segmentation> {
-    let of =
+/// Mean of each score over images; `None` without images.
+pub fn mean_scores(scores: &[Segmentation]) -> Option<Segmentation> {
+    let mean =
         |part: fn(&Segmentation) -> f64| scores.iter().map(part).sum::<f64>() / scores.len() as f64;
     (!scores.is_empty()).then(|| Segmentation {
-        dice: of(|s| s.dice),
-        aji: of(|s| s.aji),
-        aji_plus: of(|s| s.aji_plus),
-        dq: of(|s| s.dq),
-        sq: of(|s| s.sq),
-        pq: of(|s| s.pq),
+        dice: mean(|s| s.dice),
+        aji: mean(|s| s.aji),
+        aji_plus: mean(|s| s.aji_plus),
+        dq: mean(|s| s.dq),
+        sq: mean(|s| s.sq),
+        pq: mean(|s| s.pq),
     })
 }
 
-fn overlaps(truth: &[u32], pred: &[u32]) -> Overlaps {
+fn count_overlaps(truth: &[u32], pred: &[u32]) -> Overlaps {
     let mut o = Overlaps {
         truth: BTreeMap::new(),
         pred: BTreeMap::new(),
@@ -100,7 +101,7 @@ fn dice(o: &Overlaps) -> f64 {
     2.0 * o.both.values().sum::<u64>() as f64 / (sum(&o.truth) + sum(&o.pred))
 }
 
-/// The counts behind PQ: they may be summed over images.
+/// The counts behind PQ, which may be summed over images.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct Panoptic {
     pub paired: u64,
@@ -110,9 +111,9 @@ pub struct Panoptic {
 }
 
 impl Panoptic {
-    /// Pairs with IoU > 0.5, which are unique, of two instance maps of equal size.
+    /// Counts the pairs with IoU > 0.5 of two instance maps of equal size; such pairs are unique.
     pub fn of(truth: &[u32], pred: &[u32]) -> Self {
-        Self::of_overlaps(&overlaps(truth, pred))
+        Self::of_overlaps(&count_overlaps(truth, pred))
     }
 
     fn of_overlaps(o: &Overlaps) -> Self {
@@ -127,6 +128,7 @@ impl Panoptic {
         counts
     }
 
+    /// Adds the counts of other images.
     pub fn merge(&mut self, other: &Self) {
         self.paired += other.paired;
         self.unpaired_truth += other.unpaired_truth;
@@ -134,7 +136,7 @@ impl Panoptic {
         self.iou_sum += other.iou_sum;
     }
 
-    /// No nucleus in truth or prediction.
+    /// Whether neither truth nor prediction has a nucleus.
     pub fn is_empty(&self) -> bool {
         self.paired + self.unpaired_truth + self.unpaired_pred == 0
     }
@@ -145,7 +147,7 @@ impl Panoptic {
         tp / (tp + 0.5 * (self.unpaired_truth + self.unpaired_pred) as f64)
     }
 
-    /// Mean IoU of the pairs, 0 without any.
+    /// Mean IoU of the pairs, 0 without pairs.
     pub fn sq(&self) -> f64 {
         if self.paired == 0 {
             return 0.0;
@@ -153,7 +155,7 @@ impl Panoptic {
         self.iou_sum / self.paired as f64
     }
 
-    /// DQ x SQ; 1 of nothing against nothing.
+    /// DQ x SQ; 1 where truth and prediction are both empty.
     pub fn pq(&self) -> f64 {
         if self.is_empty() {
             return 1.0;
@@ -162,8 +164,9 @@ impl Panoptic {
     }
 }
 
-/// Each truth takes its best prediction (several may take the same); predictions that nobody took count whole. Of two
-/// equal IoUs the larger pair counts, as in hover_net, which adds 1e-6 to each union.
+/// AJI. Each true nucleus is paired with the prediction of largest IoU (several may share one);
+/// unpaired predictions count in full. Of two equal IoUs the larger pair counts, as in hover_net,
+/// which adds 1e-6 to each union.
 fn aji(o: &Overlaps) -> f64 {
     let mut best: BTreeMap<u32, (u64, u64, u32)> = BTreeMap::new();
     for (&(t, p), &shared) in &o.both {
@@ -180,23 +183,24 @@ fn aji(o: &Overlaps) -> f64 {
         }
     }
     let pairs: Vec<(u32, u32)> = best.iter().map(|(&t, &(.., p))| (t, p)).collect();
-    jaccard_of(o, &pairs)
+    aggregate_jaccard(o, &pairs)
 }
 
-/// As AJI, with the one-to-one pairing of the largest total IoU.
+/// AJI+: as AJI, with the one-to-one pairing of largest total IoU.
 fn aji_plus(o: &Overlaps) -> f64 {
     let truth: Vec<u32> = o.truth.keys().copied().collect();
     let pred: Vec<u32> = o.pred.keys().copied().collect();
     let pairs: Vec<(u32, u32)> =
-        least_cost(truth.len(), pred.len(), |t, p| -o.iou(truth[t], pred[p]))
+        assign_at_least_cost(truth.len(), pred.len(), |t, p| -o.iou(truth[t], pred[p]))
             .into_iter()
             .map(|(t, p)| (truth[t], pred[p]))
             .filter(|&(t, p)| o.iou(t, p) > 0.0)
             .collect();
-    jaccard_of(o, &pairs)
+    aggregate_jaccard(o, &pairs)
 }
 
-fn jaccard_of(o: &Overlaps, pairs: &[(u32, u32)]) -> f64 {
+/// Shared pixels over united pixels: of the pairs, and of all nuclei that are in no pair.
+fn aggregate_jaccard(o: &Overlaps, pairs: &[(u32, u32)]) -> f64 {
     let shared: u64 = pairs.iter().map(|pair| o.both[pair]).sum();
     let mut union: u64 = pairs.iter().map(|&(t, p)| o.union(t, p)).sum();
     union += o
@@ -221,18 +225,18 @@ mod tests {
     #[test]
     fn equal_maps_score_one() {
         let map = [0, 1, 1, 2, 2, 0];
-        let s = score(&map, &map);
+        let s = score_maps(&map, &map);
         assert_eq!([s.dice, s.aji, s.aji_plus, s.dq, s.sq, s.pq], [1.0; 6]);
     }
 
     #[test]
     fn a_split_nucleus_by_hand() {
         // Truth 1 has 6 px; the prediction has 4 of them as 1 and 2 as 2.
-        let s = score(&[1, 1, 1, 1, 1, 1, 0], &[1, 1, 1, 1, 2, 2, 0]);
+        let s = score_maps(&[1, 1, 1, 1, 1, 1, 0], &[1, 1, 1, 1, 2, 2, 0]);
         assert_eq!(s.dice, 1.0);
         assert!((s.sq - 4.0 / 6.0).abs() < 1e-12);
         assert!((s.dq - 1.0 / 1.5).abs() < 1e-12);
-        // Shared 4, union 6, and the piece that nobody took counts 2.
+        // 4 px are shared, the union is 6, and the unpaired prediction adds 2.
         let mut twice = Panoptic::of(&[1, 1, 1, 1, 1, 1, 0], &[1, 1, 1, 1, 2, 2, 0]);
         twice.merge(&twice.clone());
         assert_eq!(
@@ -246,8 +250,8 @@ mod tests {
 
     #[test]
     fn empty_images() {
-        assert_eq!(score(&[0, 0], &[0, 0]).pq, 1.0);
-        assert_eq!(score(&[0, 1], &[0, 0]).pq, 0.0);
-        assert_eq!(score(&[0, 0], &[0, 1]).pq, 0.0);
+        assert_eq!(score_maps(&[0, 0], &[0, 0]).pq, 1.0);
+        assert_eq!(score_maps(&[0, 1], &[0, 0]).pq, 0.0);
+        assert_eq!(score_maps(&[0, 0], &[0, 1]).pq, 0.0);
     }
 }

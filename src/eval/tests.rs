@@ -1,7 +1,7 @@
-//! Our scores against those of hover_net's own code (tests/fixtures/make_eval_cases.py).
+//! Scores compared with those of hover_net's own code (tests/fixtures/make_eval_cases.py).
 
-use super::annotation::Annotation;
-use super::scores::of_image;
+use super::scores::score_image;
+use crate::labels::Annotation;
 
 #[derive(serde::Deserialize)]
 struct Cases {
@@ -32,14 +32,14 @@ fn annotation(runs: &[(u32, usize)], types: &[u8], side: usize) -> Annotation {
 }
 
 #[test]
-fn scores_equal_the_references() {
+fn scores_equal_those_of_hover_net() {
     let text = include_str!("../../tests/fixtures/eval_cases.json");
     let fixture: Cases = serde_json::from_str(text).unwrap();
     assert_eq!(fixture.cases.len(), 6);
     for case in &fixture.cases {
         let truth = annotation(&case.truth, &case.truth_types, fixture.side);
         let pred = annotation(&case.pred, &case.pred_types, fixture.side);
-        let ours = of_image("case", &truth, &pred, 3, 12.0);
+        let ours = score_image("case", &truth, &pred, 3, 12.0);
         let s = ours.segmentation.unwrap();
         for (name, ours, theirs) in [
             ("dice", s.dice, case.dice),
@@ -60,7 +60,8 @@ fn scores_equal_the_references() {
     }
 }
 
-/// Two predictions with an IoU of 1/3 each: 4 of 12 px, and 5 of 15. hover_net takes the second (5 / 19, not 4 / 20).
+/// Two predictions have an IoU of 1/3: 4 of 12 px, and 5 of 15. hover_net takes the second (5 / 19,
+/// not 4 / 20).
 #[test]
 fn of_equal_overlaps_aji_takes_the_larger() {
     let runs = |runs: &[(u32, usize)]| -> Vec<u32> {
@@ -69,6 +70,6 @@ fn of_equal_overlaps_aji_takes_the_larger() {
     };
     let truth = runs(&[(1, 12), (0, 8)]);
     let pred = runs(&[(1, 4), (0, 3), (2, 8), (0, 5)]);
-    let aji = super::segmentation::score(&truth, &pred).aji;
+    let aji = super::segmentation::score_maps(&truth, &pred).aji;
     assert!((aji - 5.0 / 19.0).abs() < 1e-12, "{aji}");
 }

@@ -196,8 +196,8 @@ fn raw_map(map: &PredictionMap) -> (Vec<usize>, Vec<f32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mat5 as reader;
     use crate::result::fixture;
-    use crate::train::formats::mat5 as reader;
 
     #[test]
     fn what_was_written_is_read() {

@@ -1,22 +1,28 @@
-//! Another scanner, another stain, another day: colour and sharpness of a crop, geometry untouched.
+//! Augmentation of colour and sharpness: crops as another scanner, another stain or another
+//! laboratory would show them.
 //!
-//! Stain is varied in optical density along Ruifrok and Johnston's H, E and D vectors (Tellez et al. 2019 found this the
-//! strongest augmentation for H&E).
+//! In: a crop, a generator. Out: the crop with other colours; its geometry does not change. Stain
+//! is varied in optical density along Ruifrok and Johnston's H, E and D vectors (the strongest
+//! augmentation for H&E in Tellez et al. 2019).
 
 use fastrand::Rng;
 use image::{RgbImage, imageops};
 
-/// Rows: optical density of hematoxylin, eosin, DAB in R, G, B (Ruifrok and Johnston 2001).
+/// Rows: optical density of hematoxylin, eosin and DAB in R, G and B (Ruifrok and Johnston 2001).
 const STAINS: [[f32; 3]; 3] = [[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]];
 
-/// Varies `rgb` by numbers drawn from `rng`.
-pub fn vary(mut rgb: RgbImage, rng: &mut Rng) -> RgbImage {
+/// Varies colours and sharpness of `rgb` by numbers drawn from `rng`.
+pub fn vary_colours(mut rgb: RgbImage, rng: &mut Rng) -> RgbImage {
     if rng.f32() < 0.25 {
-        rgb = coarsen(&rgb, rng);
+        rgb = imitate_low_power(&rgb, rng);
     }
     match rng.f32() {
         p if p < 0.15 => rgb = imageops::fast_blur(&rgb, 0.4 + 1.1 * rng.f32()),
-        p if p < 0.3 => sharpen(&mut rgb, uniform(rng, 0.7, 2.0), uniform(rng, 0.3, 1.5)),
+        p if p < 0.3 => sharpen(
+            &mut rgb,
+            draw_uniform(rng, 0.7, 2.0),
+            draw_uniform(rng, 0.3, 1.5),
+        ),
         _ => {}
     }
     if rng.f32() < 0.8 {
@@ -29,17 +35,18 @@ pub fn vary(mut rgb: RgbImage, rng: &mut Rng) -> RgbImage {
         add_noise(&mut rgb, rng);
     }
     if rng.f32() < 0.2 {
-        rgb = through_jpeg(rgb, rng);
+        rgb = compress_jpeg(rgb, rng);
     }
     rgb
 }
 
-fn uniform(rng: &mut Rng, lo: f32, hi: f32) -> f32 {
+fn draw_uniform(rng: &mut Rng, lo: f32, hi: f32) -> f32 {
     lo + rng.f32() * (hi - lo)
 }
 
-/// Unsharp mask, as scanners apply it: adds `amount` times what a blur of `sigma_px` takes away, white rims included. A
-/// network that never saw it misses half of the nuclei of an Aperio 20x slide.
+/// Unsharp mask, as scanners apply it, white rims included: adds `amount` times the difference from
+/// a blur of `sigma_px`. A network that was trained without it misses half of the nuclei of an
+/// Aperio 20x slide.
 fn sharpen(rgb: &mut RgbImage, sigma_px: f32, amount: f32) {
     let blurred = imageops::fast_blur(rgb, sigma_px);
     for (px, soft) in rgb.pixels_mut().zip(blurred.pixels()) {
@@ -50,38 +57,43 @@ fn sharpen(rgb: &mut RgbImage, sigma_px: f32, amount: f32) {
     }
 }
 
-/// As if scanned at a lower power and resampled, as a 20x slide is.
-fn coarsen(rgb: &RgbImage, rng: &mut Rng) -> RgbImage {
+/// Imitates a slide that was scanned at lower power (20x) and resampled.
+fn imitate_low_power(rgb: &RgbImage, rng: &mut Rng) -> RgbImage {
     let (w, h) = rgb.dimensions();
-    let factor = uniform(rng, 1.4, 2.3);
+    let factor = draw_uniform(rng, 1.4, 2.3);
     let small = |n: u32| ((n as f32 / factor) as u32).max(1);
     let mut down = imageops::resize(rgb, small(w), small(h), imageops::FilterType::Triangle);
     if rng.f32() < 0.6 {
-        sharpen(&mut down, uniform(rng, 0.5, 1.2), uniform(rng, 0.3, 2.0));
+        sharpen(
+            &mut down,
+            draw_uniform(rng, 0.5, 1.2),
+            draw_uniform(rng, 0.3, 2.0),
+        );
     }
     imageops::resize(&down, w, h, imageops::FilterType::CatmullRom)
 }
 
+/// Varies the amounts of the stains, and the optical density of the background.
 fn vary_stain(rgb: &mut RgbImage, rng: &mut Rng) {
     let unmix = invert(&STAINS);
     let gain = [
-        uniform(rng, 0.65, 1.8),
-        uniform(rng, 0.5, 1.7),
-        uniform(rng, 0.6, 1.4),
+        draw_uniform(rng, 0.65, 1.8),
+        draw_uniform(rng, 0.5, 1.7),
+        draw_uniform(rng, 0.6, 1.4),
     ];
     let shift = [
-        uniform(rng, -0.04, 0.04),
-        uniform(rng, -0.04, 0.04),
-        uniform(rng, -0.02, 0.02),
+        draw_uniform(rng, -0.04, 0.04),
+        draw_uniform(rng, -0.04, 0.04),
+        draw_uniform(rng, -0.02, 0.02),
     ];
     // new OD = OD * unmix * diag(gain) * mix + shift * mix
-    let mut turn = [[0.0f32; 3]; 3];
+    let mut matrix = [[0.0f32; 3]; 3];
     let mut offset = [0.0f32; 3];
     for c in 0..3 {
         for s in 0..3 {
             offset[c] += shift[s] * STAINS[s][c];
             for from in 0..3 {
-                turn[from][c] += unmix[from][s] * gain[s] * STAINS[s][c];
+                matrix[from][c] += unmix[from][s] * gain[s] * STAINS[s][c];
             }
         }
     }
@@ -91,19 +103,19 @@ fn vary_stain(rgb: &mut RgbImage, rng: &mut Rng) {
     for px in rgb.pixels_mut() {
         let d = px.0.map(|v| od[usize::from(v)]);
         for c in 0..3 {
-            let new = d[0] * turn[0][c] + d[1] * turn[1][c] + d[2] * turn[2][c] + offset[c];
+            let new = d[0] * matrix[0][c] + d[1] * matrix[1][c] + d[2] * matrix[2][c] + offset[c];
             px.0[c] = ((-new).exp() * 255.0 + 0.5).clamp(0.0, 255.0) as u8;
         }
     }
 }
 
-/// Lamp, white balance, gamma.
+/// Varies the brightness of the lamp, the white balance and gamma.
 fn vary_light(rgb: &mut RgbImage, rng: &mut Rng) {
-    let lamp = uniform(rng, 0.65, 1.1);
-    let gamma = uniform(rng, -0.3, 0.3).exp();
+    let lamp = draw_uniform(rng, 0.65, 1.1);
+    let gamma = draw_uniform(rng, -0.3, 0.3).exp();
     let table: Vec<Vec<u8>> = (0..3)
         .map(|_| {
-            let gain = lamp * uniform(rng, 0.93, 1.07);
+            let gain = lamp * draw_uniform(rng, 0.93, 1.07);
             (0..256)
                 .map(|v| {
                     ((v as f32 / 255.0).powf(gamma) * gain * 255.0 + 0.5).clamp(0.0, 255.0) as u8
@@ -118,18 +130,20 @@ fn vary_light(rgb: &mut RgbImage, rng: &mut Rng) {
     }
 }
 
+/// Adds noise of a standard deviation of 1 to 8 grey levels.
 fn add_noise(rgb: &mut RgbImage, rng: &mut Rng) {
-    let sigma = uniform(rng, 1.0, 8.0);
+    let sigma = draw_uniform(rng, 1.0, 8.0);
     for px in rgb.pixels_mut() {
         for c in 0..3 {
-            // The sum of four uniform numbers is near enough to a normal one.
+            // The sum of four uniform numbers is close enough to a normal one.
             let n = (rng.f32() + rng.f32() + rng.f32() + rng.f32() - 2.0) * 1.73 * sigma;
             px.0[c] = (f32::from(px.0[c]) + n + 0.5).clamp(0.0, 255.0) as u8;
         }
     }
 }
 
-fn through_jpeg(rgb: RgbImage, rng: &mut Rng) -> RgbImage {
+/// Adds the artefacts of JPEG at a quality of 35 to 91.
+fn compress_jpeg(rgb: RgbImage, rng: &mut Rng) -> RgbImage {
     let quality = rng.u8(35..92);
     let mut bytes = std::io::Cursor::new(Vec::new());
     let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, quality);
@@ -139,7 +153,7 @@ fn through_jpeg(rgb: RgbImage, rng: &mut Rng) -> RgbImage {
     image::load_from_memory(bytes.get_ref()).map_or(rgb, |i| i.to_rgb8())
 }
 
-/// Inverse of a 3 x 3 matrix by cofactors.
+/// Inverts a 3 x 3 matrix by cofactors.
 fn invert(m: &[[f32; 3]; 3]) -> [[f32; 3]; 3] {
     let cofactor = |r: usize, c: usize| {
         let (a, b) = ((r + 1) % 3, (r + 2) % 3);
@@ -161,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inverse_times_matrix_is_one() {
+    fn a_matrix_times_its_inverse_is_the_identity() {
         let inverse = invert(&STAINS);
         for (r, stain) in STAINS.iter().enumerate() {
             for c in 0..3 {

@@ -1,8 +1,9 @@
-//! Two trainings of one line as one model: the mean of their weights.
+//! The mean of the weights of two trained models.
 //!
-//! In: two model folders of one architecture with the same types. Out: the tensors of the mean. Where the second training
-//! began from the first, or both from a third, the mean errs less than either (Wortsman et al. 2022, model soups).
-//! Never averages models of different shapes, and says nothing of how good the mean is: `eval` does.
+//! In: two model folders of one architecture with the same types. Out: the tensors of the mean. If
+//! the second training began from the first, or both from a third, the mean errs less than either
+//! (Wortsman et al. 2022, model soups). Never averages models of different shapes, and does not
+//! score the mean: `eval` does.
 
 use tch::Tensor;
 
@@ -11,8 +12,9 @@ use crate::model::ModelFolder;
 
 /// `(1 - share) * first + share * second` of every tensor, in f32.
 ///
-/// Errors: architectures, scales, types or tensors that differ.
-pub fn mean(
+/// # Errors
+/// Architectures, scales, types or tensors that differ.
+pub fn average_models(
     first: &ModelFolder,
     second: &ModelFolder,
     share: f64,
@@ -38,10 +40,10 @@ pub fn mean(
     if a.keys().ne(b.keys()) {
         return Err(differs("tensors"));
     }
-    let of = |((name, a), b): ((&String, &Tensor), &Tensor)| {
+    let mean = |((name, a), b): ((&String, &Tensor), &Tensor)| {
         (name.clone(), a * (1.0 - share) + b * share)
     };
-    Ok(a.iter().zip(b.values()).map(of).collect())
+    Ok(a.iter().zip(b.values()).map(mean).collect())
 }
 
 #[cfg(test)]
@@ -70,8 +72,9 @@ mod tests {
             .map(|name| format!("[[types]]\nname = \"{name}\"\ncolor = [1, 2, 3]\n"))
             .collect();
         let text = format!(
-            "name = \"m\"\narchitecture = \"hovernet-lite\"\nmpp = 0.25\npatch_in_px = 768\npatch_out_px = 704\n\
-             weights = \"model.safetensors\"\nsha256 = \"{}\"\nlicence = \"\"\ncitation = \"\"\ntraining_data = \"\"\n{listed}",
+            "name = \"m\"\narchitecture = \"hovernet-lite\"\nmpp = 0.25\n\
+             patch_in_px = 768\npatch_out_px = 704\nweights = \"model.safetensors\"\n\
+             sha256 = \"{}\"\nlicence = \"\"\ncitation = \"\"\ntraining_data = \"\"\n{listed}",
             "0".repeat(64)
         );
         let spec = crate::model::ModelSpec::parse(&text, folder.path()).unwrap();
@@ -81,9 +84,9 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_lies_between() {
+    fn the_mean_is_weighted_by_the_share() {
         let (first, second) = (lite_model(1.0, &["a", "b"]), lite_model(3.0, &["a", "b"]));
-        let found = mean(&first, &second, 0.75).unwrap();
+        let found = average_models(&first, &second, 0.75).unwrap();
         assert_eq!(found.len(), first.tensors().unwrap().len());
         for (name, t) in found {
             assert_eq!(t.min().double_value(&[]), 2.5, "{name}");
@@ -92,8 +95,9 @@ mod tests {
     }
 
     #[test]
-    fn other_types_are_refused() {
-        let error = mean(&lite_model(1.0, &["a"]), &lite_model(1.0, &["b"]), 0.5).unwrap_err();
+    fn models_with_different_types_are_refused() {
+        let error =
+            average_models(&lite_model(1.0, &["a"]), &lite_model(1.0, &["b"]), 0.5).unwrap_err();
         assert!(error.to_string().contains("types"), "{error}");
     }
 }

@@ -1,18 +1,21 @@
-//! What one step learns from: a pure function of the configuration's seed and the batch's number.
+//! Batches of crops with their targets.
 //!
-//! In: the [`Pool`] of images. Out: a [`Batch`] of tensors on the CPU, its lesson not yet asked for.
+//! In: the [`Pool`] of images, the configuration, the batch's number. Out: a [`Batch`] of tensors
+//! on the CPU, without the teacher's targets: a pure function of the configuration's seed and the
+//! batch's number.
 
 use fastrand::Rng;
 use image::RgbImage;
 use tch::Tensor;
 
+use super::augment;
 use super::config::TrainConfig;
 use super::crops::Pool;
 use super::losses::Batch;
-use super::{augment, targets};
+use super::targets::compute_targets;
 
-/// Batch number `index`.
-pub fn draw(pool: &Pool, config: &TrainConfig, index: u64) -> Batch {
+/// Draws batch number `index`.
+pub fn draw_batch(pool: &Pool, config: &TrainConfig, index: u64) -> Batch {
     let side = config.crop_px;
     let mut rgb = Vec::with_capacity(config.batch * 3 * side * side);
     let mut plain = Vec::new();
@@ -23,15 +26,15 @@ pub fn draw(pool: &Pool, config: &TrainConfig, index: u64) -> Batch {
             config.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)
                 ^ index.wrapping_mul(1_000_003).wrapping_add(i as u64),
         );
-        let mut view = pool.draw(&mut rng, side, config.augment.then_some(config.resampled));
-        let t = targets::of(&view, side);
+        let mut crop = pool.draw_crop(&mut rng, side, config.augment.then_some(config.resampled));
+        let t = compute_targets(&crop, side);
         if config.self_taught > 0.0 {
-            append_planes(&mut plain, &view.rgb);
+            append_planes(&mut plain, &crop.rgb);
         }
         if config.augment && rng.f64() < config.coloured {
-            view.rgb = augment::vary(view.rgb, &mut rng);
+            crop.rgb = augment::vary_colours(crop.rgb, &mut rng);
         }
-        append_planes(&mut rgb, &view.rgb);
+        append_planes(&mut rgb, &crop.rgb);
         for (map, part) in
             maps.iter_mut()
                 .zip([t.np, t.np_weight, t.h, t.v, t.hv_weight, t.tp_weight])
@@ -47,7 +50,7 @@ pub fn draw(pool: &Pool, config: &TrainConfig, index: u64) -> Batch {
     Batch {
         rgb: pixels(&rgb),
         plain: (!plain.is_empty()).then(|| pixels(&plain)),
-        lesson: None,
+        teacher: None,
         np: plane(np),
         np_weight: plane(np_weight),
         hv: Tensor::cat(&[plane(h), plane(v)], 1),
@@ -57,6 +60,7 @@ pub fn draw(pool: &Pool, config: &TrainConfig, index: u64) -> Batch {
     }
 }
 
+/// Appends the red, the green and the blue plane of `image` to `to`.
 fn append_planes(to: &mut Vec<u8>, image: &RgbImage) {
     for channel in 0..3 {
         to.extend(image.pixels().map(|p| p.0[channel]));

@@ -1,7 +1,8 @@
-//! The state of a training on disk: `train.safetensors`, and `train.toml`, the configuration that it belongs to.
+//! The state of a training on disk: `train.safetensors`, and `train.toml`, the configuration that
+//! it belongs to.
 //!
-//! In: weights, optimizer, what validation has seen. Out: files that are whole or absent. A checkpoint of another
-//! configuration is refused, never overwritten.
+//! In: weights, optimizer, the best validation. Out: files that are complete or absent. A
+//! checkpoint of another configuration is refused, never overwritten.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +21,7 @@ const CONFIG: &str = "train.toml";
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Best {
     pub pq: Option<f64>,
-    /// Validations since then.
+    /// Number of validations since then.
     pub stale: u64,
 }
 
@@ -30,7 +31,7 @@ pub fn exists(out: &Path) -> bool {
 }
 
 /// Removes the checkpoint of `out` and its log.
-pub fn forget(out: &Path) -> Result<(), TrainError> {
+pub fn remove(out: &Path) -> Result<(), TrainError> {
     for name in [STATE, CONFIG, "train.jsonl"] {
         let path = out.join(name);
         if path.exists() {
@@ -40,7 +41,10 @@ pub fn forget(out: &Path) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Writes down what the training in `out` learns from; where it has begun with something else, says what differs.
+/// Writes the configuration of the training in `out`.
+///
+/// # Errors
+/// A checkpoint of another configuration; the message gives the first line that differs.
 pub fn claim(out: &Path, config: &TrainConfig) -> Result<(), TrainError> {
     let path = out.join(CONFIG);
     let text = toml::to_string(config).map_err(|e| TrainError::file(&path, e))?;
@@ -90,7 +94,7 @@ pub fn save(
                 .map(|(n, t)| (format!("{prefix}:{n}"), t.detach())),
         );
     }
-    write(&all, &out.join(STATE))
+    write_tensors(&all, &out.join(STATE))
 }
 
 /// Reads the checkpoint of `out` into `weights` and an `optimizer` that has not stepped.
@@ -140,8 +144,8 @@ pub fn resume(
     Ok((optimizer, best))
 }
 
-/// Writes tensors to `path`, whole or not at all.
-pub fn write(tensors: &[(String, Tensor)], path: &Path) -> Result<(), TrainError> {
+/// Writes tensors to `path`, all or nothing.
+pub fn write_tensors(tensors: &[(String, Tensor)], path: &Path) -> Result<(), TrainError> {
     let part = path.with_extension("part");
     let contiguous: Vec<_> = tensors
         .iter()

@@ -1,14 +1,18 @@
-//! What to learn from and how: the content of a training TOML.
+//! The training configuration: what to learn from, and how.
+//!
+//! In: a TOML file such as config/train-default.toml. Out: a [`TrainConfig`] whose values are in
+//! range.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
+use crate::labels::{DataSet, LabelError, LoadedSet, data_set};
 use crate::model::{Architecture, TypeInfo};
 use crate::nuclei::PostprocParams;
 
+/// The content of a training TOML.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
@@ -16,7 +20,7 @@ pub struct TrainConfig {
     pub mpp: f64,
     /// Side of a training crop, px; a multiple of 32.
     pub crop_px: usize,
-    /// Crops a step.
+    /// Crops per batch.
     pub batch: usize,
     /// Learning rate of the decoder; the schedule is a cosine after a short warm-up.
     pub lr: f64,
@@ -25,73 +29,76 @@ pub struct TrainConfig {
     pub weight_decay: f64,
     #[serde(default)]
     pub optimizer: Method,
-    /// Decay a step of the averaged weights, which are the ones that ship.
+    /// Decay per step of the averaged weights, which are the weights of the finished model.
     pub ema: f64,
     pub seed: u64,
     /// Batches whose gradients are averaged into one step.
-    #[serde(default = "one")]
+    #[serde(default = "default_accumulate")]
     pub accumulate: usize,
     /// Steps in which a HoVer-Net's encoder does not learn yet.
     #[serde(default)]
     pub frozen_steps: u64,
-    /// Whether crops are turned, scaled and coloured at random; without it they are cut out as they are.
-    #[serde(default = "yes")]
+    /// Whether crops are turned, scaled and coloured at random; if not, they are cut out as they
+    /// are.
+    #[serde(default = "default_augment")]
     pub augment: bool,
-    /// Share of the crops that are scaled and turned by any angle. The others are copied px by px, turned by right angles
-    /// and mirrored: resampling blurs, and slides at the model's scale are not resampled.
-    #[serde(default = "six_tenths")]
+    /// Share of the crops that are scaled and turned by any angle. The others are copied pixel by
+    /// pixel, turned by right angles and mirrored: resampling blurs, and slides at the model's
+    /// scale are not resampled.
+    #[serde(default = "default_resampled")]
     pub resampled: f64,
     /// Share of the crops whose colour and sharpness are varied.
-    #[serde(default = "seven_tenths")]
+    #[serde(default = "default_coloured")]
     pub coloured: f64,
-    /// How much the averaged weights' own answers count beside the labels (0..=1): they are smoother than what experts
-    /// drew, and say something where nothing is labelled. hovernet-lite alone.
+    /// Weight of the averaged weights' predictions beside the labels, as targets (0..=1): they are
+    /// smoother than what experts drew, and exist where nothing is labelled. For hovernet-lite
+    /// only.
     #[serde(default)]
     pub self_taught: f64,
-    /// Share of each set's images that training learns from, for learning curves. Which ones is fixed: a smaller share's are
-    /// among a larger one's. Held-out images are not touched.
-    #[serde(default = "all_of_it")]
+    /// Share of each set's images that training learns from, for learning curves. The images of a
+    /// smaller share are also in every larger one. Held-out images are not affected.
+    #[serde(default = "default_data_part")]
     pub data_part: f64,
-    /// Held-out images a set that validation looks at while the training goes on.
-    #[serde(default = "some_images")]
+    /// Held-out images per set on which validation scores the model during training.
+    #[serde(default = "default_validation_images")]
     pub validation_images: usize,
-    /// What model.toml says beside the weights.
+    /// What model.toml says about the model.
     pub model: ModelCard,
-    /// The types, background not counted; id = place + 1.
+    /// The types without the background; id = index + 1.
     pub types: Vec<TypeInfo>,
     pub postproc: PostprocParams,
     pub data: Vec<DataSet>,
 }
 
-const fn lite() -> Architecture {
+const fn default_architecture() -> Architecture {
     Architecture::HovernetLite
 }
 
-const fn one() -> usize {
+const fn default_accumulate() -> usize {
     1
 }
 
-const fn yes() -> bool {
+const fn default_augment() -> bool {
     true
 }
 
-const fn six_tenths() -> f64 {
+const fn default_resampled() -> f64 {
     0.6
 }
 
-const fn seven_tenths() -> f64 {
+const fn default_coloured() -> f64 {
     0.7
 }
 
-const fn all_of_it() -> f64 {
+const fn default_data_part() -> f64 {
     1.0
 }
 
-const fn some_images() -> usize {
+const fn default_validation_images() -> usize {
     8
 }
 
-/// How a gradient becomes a step.
+/// The rule that turns gradients into a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
@@ -101,11 +108,12 @@ pub enum Method {
     Muon,
 }
 
+/// The entries of model.toml that a training does not determine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelCard {
     pub name: String,
-    #[serde(default = "lite")]
+    #[serde(default = "default_architecture")]
     pub architecture: Architecture,
     pub patch_in_px: i32,
     pub patch_out_px: i32,
@@ -114,54 +122,8 @@ pub struct ModelCard {
     pub training_data: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// Images/*.png beside Labels/*.mat (inst_map, type_map).
-    Consep,
-    /// images/* beside labels/*.png or .npy of instance ids, with or without a table of types.
-    Labels,
-    /// images/* beside points/*.csv of x,y,type.
-    Dots,
-    /// hover_net's extracted patches, one .npy each.
-    HovernetNpy,
-    /// PanNuke's images.npy and masks.npy.
-    Pannuke,
-    /// NAME.geojson, drawn in QuPath, beside its image.
-    Geojson,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DataSet {
-    pub name: String,
-    pub format: Format,
-    /// Relative to the data folder given on the command line.
-    pub folder: PathBuf,
-    pub mpp: f64,
-    /// Share of the crops drawn from this set.
-    pub share: f64,
-    /// Our type id for each of the set's own ids (place = its id); empty: no types.
-    #[serde(default)]
-    pub type_ids: Vec<u8>,
-    /// Our type id for each type name (dots).
-    #[serde(default)]
-    pub types: BTreeMap<String, u8>,
-    /// Beginnings of the names of images that are never shown.
-    #[serde(default)]
-    pub hold_out: Vec<String>,
-}
-
-impl DataSet {
-    /// Whether an image of this file name is kept for validation.
-    pub fn holds_out(&self, file_name: &str) -> bool {
-        self.hold_out
-            .iter()
-            .any(|start| file_name.starts_with(start))
-    }
-}
-
 impl TrainConfig {
+    /// Reads and checks a training TOML.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let text = std::fs::read_to_string(path).map_err(|e| TrainError::file(path, e))?;
         let config: Self = toml::from_str(&text).map_err(|e| TrainError::file(path, e))?;
@@ -171,9 +133,13 @@ impl TrainConfig {
         Ok(config)
     }
 
-    /// Whether every value is in range.
+    /// Loads every data set from below `root`, at the model's scale.
+    pub fn load_data(&self, root: &Path) -> Result<Vec<LoadedSet>, LabelError> {
+        data_set::load_sets(&self.data, root, self.mpp, self.data_part)
+    }
+
+    /// The first value that is out of range, if any.
     pub fn check(&self) -> Result<(), String> {
-        let types = self.types.len();
         let crop_px = self.crop_px;
         let (least, step) = match self.model.architecture {
             Architecture::HovernetFast => (256, 8),
@@ -208,21 +174,7 @@ impl TrainConfig {
                 "self_taught: hovernet-lite learns so, {name} does not"
             ));
         }
-        for set in &self.data {
-            let ids = set.type_ids.iter().chain(set.types.values());
-            if let Some(id) = ids.copied().find(|&id| usize::from(id) > types) {
-                return Err(format!(
-                    "data set {}: type id {id}, but there are {types} types",
-                    set.name
-                ));
-            }
-            if !(set.mpp > 0.0 && set.share >= 0.0) {
-                return Err(format!(
-                    "data set {}: mpp must be positive, share not negative",
-                    set.name
-                ));
-            }
-        }
-        Ok(())
+        let types = self.types.len();
+        self.data.iter().try_for_each(|set| set.check(types))
     }
 }

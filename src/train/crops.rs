@@ -1,78 +1,85 @@
-//! Which part of which image a step sees, and from what angle.
+//! Crops: which part of which image a step sees, at what angle and scale.
 //!
-//! In: loaded sets, (seed, step, place in the batch). Out: an RGB [`View`] and its truth in the crop's own px. A crop is
-//! a pure function of those numbers.
+//! In: loaded sets, a generator. Out: a [`Crop`], its truth in the crop's own px. A crop is a pure
+//! function of the images and the generator's seed.
 
 use fastrand::Rng;
 use image::{Rgb, RgbImage};
 
-use super::data::{Dot, LabelledImage, LoadedSet, Truth};
+use crate::labels::{Dot, LabelledImage, LoadedSet, Truth};
 
 /// Share of the crops of typed sets that are centred on a nucleus of a uniformly drawn type.
-const TYPE_CENTRED: f64 = 0.4;
-/// Scale augmentation: px of the image a px of the crop.
+const TYPE_CENTRED_SHARE: f64 = 0.4;
+/// Range of the scale augmentation, image px per crop px.
 const STEP_RANGE: (f64, f64) = (1.0 / 1.4, 1.0 / 0.7);
 
-/// A dot this near to the crop may belong to a nucleus that reaches into it.
+/// A dot within this distance of the crop may belong to a nucleus that reaches into it.
 const DOT_MARGIN_PX: f64 = 40.0;
 
 /// One square crop before colour augmentation.
-pub struct View {
+pub struct Crop {
+    /// `[side, side]`.
     pub rgb: RgbImage,
-    /// Instance id of each px; -1 outside the image.
+    /// Instance id of each px, row by row; 0: none, -1: outside the image.
     pub ids: Vec<i32>,
-    /// Type of each id (instances) or empty.
+    /// Type of each id; empty where dots are known.
     pub types: Vec<u8>,
-    /// Dots in the crop and near it, px; `None` where instances are known.
+    /// Dots in the crop and near it; `None` where instances are known.
     pub dots: Option<Vec<Dot>>,
 }
 
-/// Images to learn from, by set, with the places of each type for balanced drawing.
+/// The images to learn from.
 pub struct Pool<'a> {
-    sets: Vec<(f64, Vec<&'a LabelledImage>, TypePlaces)>,
+    sets: Vec<PoolSet<'a>>,
 }
 
-/// For each type with at least one nucleus: (image in the set, x, y).
-type TypePlaces = Vec<Vec<(usize, f64, f64)>>;
+struct PoolSet<'a> {
+    /// Relative number of crops drawn from this set.
+    share: f64,
+    images: Vec<&'a LabelledImage>,
+    /// For each type that has nuclei their centres: (index in `images`, x, y). Drawing types
+    /// uniformly balances them.
+    centres_by_type: Vec<Vec<(usize, f64, f64)>>,
+}
 
 impl<'a> Pool<'a> {
+    /// The images of `sets` that are not held out. `types`: number of types, the background not
+    /// counted.
     pub fn new(sets: &'a [LoadedSet], types: usize) -> Self {
         let sets = sets
             .iter()
             .map(|set| {
                 let images: Vec<_> = set.images.iter().filter(|i| !i.held_out).collect();
-                let mut places = vec![Vec::new(); types + 1];
+                let mut centres_by_type = vec![Vec::new(); types + 1];
                 for (index, image) in images.iter().enumerate() {
-                    for (type_id, x, y) in centres(image) {
-                        if let Some(of_type) = places.get_mut(usize::from(type_id)) {
+                    for (type_id, x, y) in find_centres(image) {
+                        if let Some(of_type) = centres_by_type.get_mut(usize::from(type_id)) {
                             of_type.push((index, x, y));
                         }
                     }
                 }
-                places.remove(0);
-                places.retain(|p: &Vec<_>| !p.is_empty());
-                (set.share, images, places)
+                centres_by_type.remove(0);
+                centres_by_type.retain(|c: &Vec<_>| !c.is_empty());
+                PoolSet {
+                    share: set.share,
+                    images,
+                    centres_by_type,
+                }
             })
             .collect();
         Self { sets }
     }
 
-    /// Draws one crop of `side` px, a share of `resampled` scaled and turned by any angle; without that number it is cut
-    /// out as it is.
-    pub fn draw(&self, rng: &mut Rng, side: usize, resampled: Option<f64>) -> View {
-        let total: f64 = self.sets.iter().map(|s| s.0).sum();
-        let mut at = rng.f64() * total;
-        let mut chosen = self.sets.len() - 1;
-        for (i, set) in self.sets.iter().enumerate() {
-            if at < set.0 {
-                chosen = i;
-                break;
-            }
-            at -= set.0;
-        }
-        let (_, images, places) = &self.sets[chosen];
-        let (image, centre) = if !places.is_empty() && rng.f64() < TYPE_CENTRED {
-            let of_type = &places[rng.usize(..places.len())];
+    /// Draws one crop of `side` px. With probability `resampled` it is scaled and turned by any
+    /// angle, else turned by right angles; with `None` it is cut out as it is.
+    pub fn draw_crop(&self, rng: &mut Rng, side: usize, resampled: Option<f64>) -> Crop {
+        let PoolSet {
+            images,
+            centres_by_type,
+            ..
+        } = self.draw_set(rng);
+        let (image, centre) = if !centres_by_type.is_empty() && rng.f64() < TYPE_CENTRED_SHARE {
+            let of_type = &centres_by_type[rng.usize(..centres_by_type.len())];
             let (image, x, y) = of_type[rng.usize(..of_type.len())];
             let mut off = || (rng.f64() - 0.5) * side as f64 * 0.6;
             (images[image], (x + off(), y + off()))
@@ -82,12 +89,26 @@ impl<'a> Pool<'a> {
             (image, (rng.f64() * f64::from(w), rng.f64() * f64::from(h)))
         };
         let pose = resampled.map_or(Pose::PLAIN, |share| Pose::draw(rng, share));
-        sample(image, centre, pose, side)
+        cut_crop(image, centre, pose, side)
+    }
+
+    fn draw_set(&self, rng: &mut Rng) -> &PoolSet<'a> {
+        let total: f64 = self.sets.iter().map(|s| s.share).sum();
+        let mut at = rng.f64() * total;
+        let mut chosen = self.sets.len() - 1;
+        for (i, set) in self.sets.iter().enumerate() {
+            if at < set.share {
+                chosen = i;
+                break;
+            }
+            at -= set.share;
+        }
+        &self.sets[chosen]
     }
 }
 
 /// One point inside each nucleus with its type.
-fn centres(image: &LabelledImage) -> Vec<(u8, f64, f64)> {
+fn find_centres(image: &LabelledImage) -> Vec<(u8, f64, f64)> {
     match &image.truth {
         Truth::Dots(dots) => dots
             .iter()
@@ -112,10 +133,11 @@ fn centres(image: &LabelledImage) -> Vec<(u8, f64, f64)> {
 /// How a crop lies in its image.
 #[derive(Clone, Copy)]
 struct Pose {
-    /// Px of the crop are px of the image.
+    /// Whether pixels are copied, not resampled.
     copied: bool,
-    /// Px of the image a px of the crop.
+    /// Image px per crop px.
     step: f64,
+    /// Radians.
     angle: f64,
     /// -1 (mirrored) or 1.
     mirror: f64,
@@ -147,8 +169,8 @@ impl Pose {
     }
 }
 
-/// Cuts a square around `centre`, kept inside the image where it fits.
-fn sample(image: &LabelledImage, centre: (f64, f64), pose: Pose, side: usize) -> View {
+/// Cuts a square around `centre`, moved so that it lies inside the image if it fits.
+fn cut_crop(image: &LabelledImage, centre: (f64, f64), pose: Pose, side: usize) -> Crop {
     let (w, h) = (f64::from(image.rgb.width()), f64::from(image.rgb.height()));
     let Pose {
         copied,
@@ -172,8 +194,7 @@ fn sample(image: &LabelledImage, centre: (f64, f64), pose: Pose, side: usize) ->
         let (dx, dy) = ((x + 0.5 - half) * mirror, y + 0.5 - half);
         (cx + dx * cos - dy * sin, cy + dx * sin + dy * cos)
     };
-    let (ids, types, dots) = truth_of(image, &source, side, |x, y| {
-        // The inverse turn, for dots.
+    let (ids, types, dots) = cut_truth(image, &source, side, |x, y| {
         let (rx, ry) = ((x - cx) / (step * step), (y - cy) / (step * step));
         let (dx, dy) = (rx * cos + ry * sin, -rx * sin + ry * cos);
         (dx * mirror + half, dy + half)
@@ -182,12 +203,12 @@ fn sample(image: &LabelledImage, centre: (f64, f64), pose: Pose, side: usize) ->
     for (x, y, px) in rgb.enumerate_pixels_mut() {
         let (sx, sy) = source(f64::from(x), f64::from(y));
         *px = if copied {
-            nearest(&image.rgb, sx, sy)
+            sample_nearest(&image.rgb, sx, sy)
         } else {
-            cubic(&image.rgb, sx - 0.5, sy - 0.5)
+            sample_cubic(&image.rgb, sx - 0.5, sy - 0.5)
         };
     }
-    View {
+    Crop {
         rgb,
         ids,
         types,
@@ -195,7 +216,9 @@ fn sample(image: &LabelledImage, centre: (f64, f64), pose: Pose, side: usize) ->
     }
 }
 
-fn truth_of(
+/// Ids, types and dots of a crop. `source`: the place in the image of a crop px; `to_crop`: the
+/// inverse.
+fn cut_truth(
     image: &LabelledImage,
     source: &impl Fn(f64, f64) -> (f64, f64),
     side: usize,
@@ -236,25 +259,27 @@ fn truth_of(
     }
 }
 
-/// The px that holds the place; outside, the image is mirrored.
-fn nearest(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
+/// The px that holds the place (x, y); outside, the image is mirrored.
+fn sample_nearest(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
     let (w, h) = (i64::from(image.width()), i64::from(image.height()));
     *image.get_pixel(
-        mirror(x.floor() as i64, w) as u32,
-        mirror(y.floor() as i64, h) as u32,
+        mirror_index(x.floor() as i64, w) as u32,
+        mirror_index(y.floor() as i64, h) as u32,
     )
 }
 
-/// Catmull-Rom sample (Keys 1981, a = -1/2), as slides are resampled; outside, the image is mirrored.
-fn cubic(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
+/// Catmull-Rom sample (Keys 1981, a = -1/2), as slides are resampled; outside, the image is
+/// mirrored.
+fn sample_cubic(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
     let (w, h) = (i64::from(image.width()), i64::from(image.height()));
     let (x0, y0) = (x.floor(), y.floor());
     let (wx, wy) = (catmull_rom((x - x0) as f32), catmull_rom((y - y0) as f32));
-    let columns: [usize; 4] = std::array::from_fn(|i| mirror(x0 as i64 - 1 + i as i64, w) as usize);
+    let columns: [usize; 4] =
+        std::array::from_fn(|i| mirror_index(x0 as i64 - 1 + i as i64, w) as usize);
     let pixels = image.as_raw();
     let mut sum = [0.0f32; 3];
     for (j, &wy) in wy.iter().enumerate() {
-        let row = mirror(y0 as i64 - 1 + j as i64, h) as usize * w as usize;
+        let row = mirror_index(y0 as i64 - 1 + j as i64, h) as usize * w as usize;
         for (&column, &wx) in columns.iter().zip(&wx) {
             let at = (row + column) * 3;
             for (s, &v) in sum.iter_mut().zip(&pixels[at..at + 3]) {
@@ -276,7 +301,8 @@ fn catmull_rom(f: f32) -> [f32; 4] {
     ]
 }
 
-fn mirror(i: i64, n: i64) -> i64 {
+/// The index that `i` falls on when `0..n` is mirrored at its ends.
+fn mirror_index(i: i64, n: i64) -> i64 {
     let period = 2 * n;
     let m = i.rem_euclid(period);
     if m < n { m } else { period - 1 - m }

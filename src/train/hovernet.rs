@@ -1,7 +1,9 @@
-//! The trainable form of HoVer-Net, `fast` and `original` (Graham et al. 2019): every tensor under hover_net's name.
+//! The trainable form of HoVer-Net, `fast` and `original` (Graham et al. 2019).
 //!
-//! Batch norms use a batch's own statistics and keep running ones; while the encoder is frozen (the first phase) its
-//! norms use what they came with. What leaves is what [`crate::model::hovernet`] runs.
+//! In: tensors under hover_net's names. Out: the same tensors after learning, as
+//! [`crate::model::hovernet`] runs them. Batch norms use the statistics of the batch and update the
+//! running ones; while the encoder is frozen (the first phase) its norms use the statistics that
+//! they came with.
 
 use std::collections::BTreeMap;
 
@@ -16,21 +18,23 @@ use crate::model::network::RawMaps;
 use crate::model::weights::Tensors;
 
 const BN_EPS: f64 = 1e-5;
-/// Part of a running statistic that each batch replaces (PyTorch's default).
+/// Share of a running statistic that each batch replaces (PyTorch's default).
 const BN_MOMENTUM: f64 = 0.1;
 const ENCODER_UNITS: [usize; 4] = [3, 4, 6, 3];
 const DENSE_UNITS: [(&str, usize); 2] = [("u3", 8), ("u2", 4)];
 const DENSE_GROUPS: i64 = 4;
 
+/// A HoVer-Net in training.
 pub struct HoverNet {
     mode: Mode,
     tensors: BTreeMap<String, Tensor>,
-    /// Steps in which the encoder does not learn.
+    /// Number of first steps in which the encoder does not learn.
     frozen_steps: u64,
 }
 
 impl HoverNet {
-    /// Takes from `found` what fits by name and shape, and begins the rest anew. `types`: background not counted.
+    /// Takes the tensors of `found` that fit by name and shape, and initialises the others.
+    /// `types`: number of types, the background not counted.
     pub fn new(mode: Mode, types: usize, found: &Tensors, seed: u64, frozen_steps: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let channels = if types == 0 { 0 } else { types as i64 + 1 };
@@ -41,7 +45,7 @@ impl HoverNet {
                 let given = found.get(&name).filter(|t| t.size() == shape);
                 let tensor = match given {
                     Some(tensor) => tensor.to_kind(Kind::Float),
-                    None => fresh(&name, &shape, &mut rng),
+                    None => init_tensor(&name, &shape, &mut rng),
                 };
                 (name, tensor)
             })
@@ -62,13 +66,13 @@ impl HoverNet {
     }
 }
 
-/// Kaiming's weights (He et al. 2015) for convolutions, norms that change nothing.
-fn fresh(name: &str, shape: &[i64], rng: &mut Rng) -> Tensor {
+/// Random weights (He et al. 2015) for a convolution, the identity for a norm.
+fn init_tensor(name: &str, shape: &[i64], rng: &mut Rng) -> Tensor {
     let options = (Kind::Float, tch::Device::Cpu);
     match shape {
         [_, rest @ ..] if rest.len() == 3 => {
             let fan_in: i64 = rest.iter().product();
-            initial::normal(shape, (2.0 / fan_in as f64).sqrt(), rng)
+            initial::draw_normal(shape, (2.0 / fan_in as f64).sqrt(), rng)
         }
         _ if name.ends_with("running_var") || (name.ends_with("weight")) => {
             Tensor::ones(shape, options)
@@ -77,7 +81,7 @@ fn fresh(name: &str, shape: &[i64], rng: &mut Rng) -> Tensor {
     }
 }
 
-fn in_encoder(name: &str) -> bool {
+fn is_in_encoder(name: &str) -> bool {
     !name.starts_with("decoder.")
 }
 
@@ -90,21 +94,21 @@ impl Learner for HoverNet {
         &mut self.tensors
     }
 
-    fn learning(&self, step: u64) -> Vec<String> {
+    fn learning_names(&self, step: u64) -> Vec<String> {
         let frozen = step < self.frozen_steps;
-        let fixed = |name: &str| name.contains("running_") || (frozen && in_encoder(name));
+        let fixed = |name: &str| name.contains("running_") || (frozen && is_in_encoder(name));
         self.tensors.keys().filter(|n| !fixed(n)).cloned().collect()
     }
 
     fn forward(&self, rgb: &Tensor, step: u64) -> RawMaps {
-        self.pass([step < self.frozen_steps, false]).network(rgb)
+        self.pass([step < self.frozen_steps, false]).run(rgb)
     }
 
     fn loss(&self, raw: &RawMaps, batch: &Batch) -> Loss {
-        losses::hovernet(raw, batch)
+        losses::hovernet_loss(raw, batch)
     }
 
-    fn second_opinion(&self, _: &BTreeMap<String, Tensor>, _: &Tensor) -> Option<RawMaps> {
+    fn forward_averaged(&self, _: &BTreeMap<String, Tensor>, _: &Tensor) -> Option<RawMaps> {
         None
     }
 
@@ -116,10 +120,10 @@ impl Learner for HoverNet {
         self.tensors.iter().map(newest).collect()
     }
 
-    fn measure(&mut self, _: &[Tensor]) {}
+    fn measure_norms(&mut self, _: &[Tensor]) {}
 }
 
-/// One way through the network.
+/// A forward pass.
 struct Pass<'a> {
     tensors: &'a BTreeMap<String, Tensor>,
     mode: Mode,
@@ -143,7 +147,7 @@ impl Pass<'_> {
 
     fn norm_relu(&self, name: &str, x: &Tensor) -> Tensor {
         let get = |part: &str| Some(&self.tensors[&format!("{name}.{part}")]);
-        let own_statistics = !self.fixed[usize::from(!in_encoder(name))];
+        let own_statistics = !self.fixed[usize::from(!is_in_encoder(name))];
         x.batch_norm(
             get("weight"),
             get("bias"),
@@ -157,7 +161,7 @@ impl Pass<'_> {
         .relu()
     }
 
-    fn network(&self, rgb: &Tensor) -> RawMaps {
+    fn run(&self, rgb: &Tensor) -> RawMaps {
         let image = rgb.to_kind(Kind::Float) / 255.0;
         let padding = match self.mode {
             Mode::Fast => 3,
@@ -171,7 +175,7 @@ impl Pass<'_> {
         }
         let bottom = self.conv("conv_bot", &x, 1, 0, 1);
         let [crop0, crop1] = self.mode.skip_crops_px();
-        let start = up2(&bottom) + &skips[2];
+        let start = upsample(&bottom) + &skips[2];
         let (d0, d1) = (crop(&skips[0], crop0), crop(&skips[1], crop1));
         let branch = |name: &str| self.decoder(name, &start, &d1, &d0);
         RawMaps {
@@ -195,7 +199,7 @@ impl Pass<'_> {
             }
             let y = self.conv(&format!("{at}.conv1"), &input, 1, 0, 1);
             let y = self.norm_relu(&format!("{at}.conv1/bn"), &y);
-            let y = self.same(
+            let y = self.conv_same(
                 &format!("{at}.conv2"),
                 &y,
                 if unit == 0 { stride } else { 1 },
@@ -207,8 +211,9 @@ impl Pass<'_> {
         self.norm_relu(&format!("{name}.blk_bna.bn"), &sum)
     }
 
-    /// A 3 x 3 padded as TensorFlow's "same": the odd pixel goes to the bottom and the right.
-    fn same(&self, name: &str, x: &Tensor, stride: i64) -> Tensor {
+    /// A 3 x 3 convolution with TensorFlow's "same" padding: an odd pixel is added at the bottom
+    /// and the right.
+    fn conv_same(&self, name: &str, x: &Tensor, stride: i64) -> Tensor {
         let size = x.size();
         let pads = |side: i64| {
             let (before, after) = hovernet::same_padding(side, 3, stride);
@@ -226,7 +231,7 @@ impl Pass<'_> {
             let name = format!("decoder.{branch}.{stage}");
             x = self.conv(&format!("{name}.conva"), &x, 1, 0, 1);
             x = self.dense_block(&format!("{name}.dense"), x, units, kernel);
-            x = up2(&self.conv(&format!("{name}.convf"), &x, 1, 0, 1)) + skip;
+            x = upsample(&self.conv(&format!("{name}.convf"), &x, 1, 0, 1)) + skip;
         }
         let name = format!("decoder.{branch}");
         let x = self.conv(&format!("{name}.u1.conva"), &x, 1, kernel / 2, 1);
@@ -249,11 +254,11 @@ impl Pass<'_> {
 }
 
 /// Nearest-neighbour up-sampling by two.
-fn up2(x: &Tensor) -> Tensor {
+fn upsample(x: &Tensor) -> Tensor {
     x.upsample_nearest2d_vec(None::<&[i64]>, &[2.0, 2.0][..])
 }
 
-/// Cuts `px` off each axis, half before (rounded down) and the rest after.
+/// Removes `px` from each axis: half at the start (rounded down), the rest at the end.
 fn crop(x: &Tensor, px: i64) -> Tensor {
     let size = x.size();
     x.narrow(2, px / 2, size[2] - px)
@@ -266,10 +271,10 @@ mod tests {
     use crate::model::network::Network;
 
     /// HoVer-Net with an eighth of the channels.
-    fn thin(mode: Mode, types: usize) -> HoverNet {
+    fn thin_network(mode: Mode, types: usize) -> HoverNet {
         let width = BTreeMap::from([(
             "conv0./.weight".to_string(),
-            initial::normal(&[8, 3, 7, 7], 0.1, &mut Rng::with_seed(1)),
+            initial::draw_normal(&[8, 3, 7, 7], 0.1, &mut Rng::with_seed(1)),
         )]);
         HoverNet::new(mode, types, &width, 7, 2)
     }
@@ -281,9 +286,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exported_predicts_as_the_frozen_form() {
+    fn an_exported_network_predicts_as_the_one_in_training() {
         for (mode, side) in [(Mode::Fast, 256), (Mode::Original, 270)] {
-            let network = thin(mode, 2);
+            let network = thin_network(mode, 2);
             let rgb = patch(side);
             // A batch with its own statistics moves the running ones away from 0 and 1.
             network.forward(&rgb, 2);
@@ -291,7 +296,7 @@ mod tests {
             let model =
                 hovernet::HoverNet::from_tensors(mode, &exported, tch::Device::Cpu).unwrap();
             let wanted = model.forward(&rgb).unwrap();
-            let raw = tch::no_grad(|| network.pass([true, true]).network(&rgb));
+            let raw = tch::no_grad(|| network.pass([true, true]).run(&rgb));
             for (ours, theirs) in [
                 (&raw.np, &wanted.np),
                 (&raw.hv, &wanted.hv),

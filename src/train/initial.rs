@@ -1,13 +1,15 @@
-//! Weights before the first step.
+//! Random weights before the first step.
 //!
-//! In: a shape, a spread, a generator. Out: normal numbers, a pure function of the generator's seed. Never draws from
-//! libtorch's generator: the process has one of it, and whoever else draws would change the weights.
+//! In: a shape, a standard deviation, a generator. Out: normal numbers, a pure function of the
+//! generator's seed. Never draws from libtorch's generator: the whole process shares it, so any
+//! other use of it would change the weights.
 
 use fastrand::Rng;
 use tch::Tensor;
 
-/// Normal numbers of mean 0 and standard deviation `spread`, f32 of `shape`, by Box and Muller 1958.
-pub fn normal(shape: &[i64], spread: f64, rng: &mut Rng) -> Tensor {
+/// Normal numbers of mean 0 and standard deviation `spread`, f32 of `shape`, by Box and Muller
+/// 1958.
+pub fn draw_normal(shape: &[i64], spread: f64, rng: &mut Rng) -> Tensor {
     let n = shape.iter().product::<i64>() as usize;
     let mut values = Vec::with_capacity(n + 1);
     while values.len() < n {
@@ -27,7 +29,7 @@ mod tests {
 
     #[test]
     fn numbers_are_normal_and_follow_from_the_seed() {
-        let draw = |seed| normal(&[40, 5, 50, 9], 0.3, &mut Rng::with_seed(seed));
+        let draw = |seed| draw_normal(&[40, 5, 50, 9], 0.3, &mut Rng::with_seed(seed));
         let (a, b) = (draw(1), draw(2));
         assert_eq!(a, draw(1));
         assert_ne!(a, b);
@@ -54,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_count_is_filled() {
-        assert_eq!(normal(&[3], 1.0, &mut Rng::with_seed(4)).size(), [3]);
+    fn an_odd_number_of_values_can_be_drawn() {
+        assert_eq!(draw_normal(&[3], 1.0, &mut Rng::with_seed(4)).size(), [3]);
     }
 }

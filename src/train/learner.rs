@@ -1,4 +1,6 @@
-//! A network whose weights learn: what the training loop needs of it.
+//! Networks in training: what the training loop needs of every architecture.
+//!
+//! In: an architecture, and weights to start from. Out: a [`Learner`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,26 +17,36 @@ use crate::model::network::RawMaps;
 use crate::model::weights::Tensors;
 use crate::model::{Architecture, lite};
 
-/// One of the architectures that learn.
+/// A network whose weights learn.
 pub trait Learner {
-    /// All tensors by name: those that learn, and statistics that do not.
+    /// All tensors by name: those that learn, and the statistics of batch norms.
     fn tensors(&self) -> &BTreeMap<String, Tensor>;
     fn tensors_mut(&mut self) -> &mut BTreeMap<String, Tensor>;
     /// Names of the tensors that learn in step `step` (from 0).
-    fn learning(&self, step: u64) -> Vec<String>;
-    /// u8 `[N, 3, H, W]` to raw maps with gradients.
+    fn learning_names(&self, step: u64) -> Vec<String>;
+    /// Raw maps, with gradients, of u8 `[N, 3, H, W]`.
     fn forward(&self, rgb: &Tensor, step: u64) -> RawMaps;
     fn loss(&self, raw: &RawMaps, batch: &Batch) -> Loss;
-    /// What `averaged` (the tensors that learn) say of u8 `[N, 3, H, W]`; `None` where nothing learns from it.
-    fn second_opinion(&self, averaged: &BTreeMap<String, Tensor>, rgb: &Tensor) -> Option<RawMaps>;
-    /// `averaged` (the tensors that learn) with the statistics, as a model's weights file holds them.
+    /// Raw maps of u8 `[N, 3, H, W]` by the weights `averaged` (the tensors that learn); `None` if
+    /// the architecture cannot learn from them.
+    fn forward_averaged(
+        &self,
+        averaged: &BTreeMap<String, Tensor>,
+        rgb: &Tensor,
+    ) -> Option<RawMaps>;
+    /// The tensors of a weights file: `averaged` (the tensors that learn) with the statistics.
     fn export(&self, averaged: &BTreeMap<String, Tensor>) -> Vec<(String, Tensor)>;
-    /// Measures statistics that are fixed afterwards; not every architecture has such.
-    fn measure(&mut self, batches: &[Tensor]);
+    /// Measures the statistics of batch norms on `batches`, in architectures whose statistics stay
+    /// fixed during training.
+    fn measure_norms(&mut self, batches: &[Tensor]);
 }
 
-/// The network of a training before its first step. `measured`: whether statistics came with the weights.
-pub fn begin(
+/// The network of a training before its first step, and whether its batch norms have statistics
+/// already.
+///
+/// # Errors
+/// An architecture that cannot learn, or weights that cannot be read.
+pub fn build_learner(
     architecture: Architecture,
     types: usize,
     seed: u64,
@@ -46,12 +58,12 @@ pub fn begin(
         Architecture::HovernetFast => Mode::Fast,
         Architecture::HovernetOriginal => Mode::Original,
         Architecture::HovernetLite => {
-            let (mut weights, measured) = match start {
+            let (mut weights, has_statistics) = match start {
                 Start::Encoder(path) => (Weights::from_imagenet(path, types as i64, seed)?, false),
                 Start::Model(found) => (Weights::from_folded(found, types as i64, seed)?, true),
             };
             weights.bf16 = bf16;
-            return Ok((Box::new(weights), measured));
+            return Ok((Box::new(weights), has_statistics));
         }
         other => {
             return Err(TrainError::Config(format!(
@@ -83,9 +95,9 @@ fn read_tensors(path: &Path) -> Result<Tensors, TrainError> {
     Ok(tensors.into_iter().collect())
 }
 
-/// Moves every tensor to `device` and lets those learn that do in step `step`.
-pub fn place(learner: &mut dyn Learner, device: Device, step: u64) {
-    let learning = learner.learning(step);
+/// Moves every tensor to `device`, and lets those require gradients that learn in step `step`.
+pub fn prepare_tensors(learner: &mut dyn Learner, device: Device, step: u64) {
+    let learning = learner.learning_names(step);
     for (name, t) in learner.tensors_mut() {
         let here = t.detach().to_device(device).copy();
         *t = here.set_requires_grad(learning.contains(name));
@@ -101,8 +113,8 @@ impl Learner for Weights {
         &mut self.tensors
     }
 
-    fn learning(&self, _: u64) -> Vec<String> {
-        Weights::learning(self)
+    fn learning_names(&self, _: u64) -> Vec<String> {
+        Weights::learning_names(self)
     }
 
     fn forward(&self, rgb: &Tensor, _: u64) -> RawMaps {
@@ -116,18 +128,22 @@ impl Learner for Weights {
     }
 
     fn loss(&self, raw: &RawMaps, batch: &Batch) -> Loss {
-        losses::of(raw, batch)
+        losses::lite_loss(raw, batch)
     }
 
-    fn second_opinion(&self, averaged: &BTreeMap<String, Tensor>, rgb: &Tensor) -> Option<RawMaps> {
-        Some(self.with(averaged).forward(rgb, 0))
+    fn forward_averaged(
+        &self,
+        averaged: &BTreeMap<String, Tensor>,
+        rgb: &Tensor,
+    ) -> Option<RawMaps> {
+        Some(self.with_tensors(averaged).forward(rgb, 0))
     }
 
     fn export(&self, averaged: &BTreeMap<String, Tensor>) -> Vec<(String, Tensor)> {
-        self.with(averaged).fold()
+        self.with_tensors(averaged).fold()
     }
 
-    fn measure(&mut self, batches: &[Tensor]) {
+    fn measure_norms(&mut self, batches: &[Tensor]) {
         self.recalibrate(batches);
     }
 }

@@ -1,37 +1,43 @@
-//! How wrong a prediction is: BCE + dice (np), absolute error + MSE of gradients (h, v), cross-entropy + 0.6 dice
-//! (types): the terms of Graham et al. 2019 with weights a pixel, but for the absolute error. Where the border between
-//! two nuclei is uncertain a squared error asks for the mean of both sides, zero, and there is no ridge; an absolute one
-//! asks for the likelier side.
+//! Losses: how wrong a prediction is.
+//!
+//! In: raw maps and a [`Batch`] of targets. Out: a [`Loss`]. hovernet-lite's is BCE + dice (np),
+//! absolute error + MSE of gradients (h, v), cross-entropy + 0.6 dice (types): the terms of Graham
+//! et al. 2019 with a weight per pixel, except for the absolute error. Where the border between two
+//! nuclei is uncertain, a squared error is least at the mean of both sides, which is zero and
+//! leaves no ridge; an absolute error is least at the likelier side.
 
 use tch::{Kind, Reduction, Tensor};
 
-use super::teacher::Lesson;
+use super::teacher::TeacherTargets;
 use crate::model::network::RawMaps;
 
-/// A batch of targets, each `[N, 1 or 2, H, W]` float; `tp` is `[N, H, W]` int64.
+/// A batch of crops with their targets and the weight of each pixel, float `[N, 1, H, W]` where
+/// nothing else is said.
 pub struct Batch {
-    /// u8 [N, 3, H, W].
+    /// u8 `[N, 3, H, W]`.
     pub rgb: Tensor,
-    /// The same before colours were varied, for a teacher.
+    /// The same before colours were varied, for the teacher.
     pub plain: Option<Tensor>,
-    /// What the teacher says.
-    pub lesson: Option<Lesson>,
+    /// Targets that the teacher adds to the labels.
+    pub teacher: Option<TeacherTargets>,
     pub np: Tensor,
     pub np_weight: Tensor,
+    /// `[N, 2, H, W]`.
     pub hv: Tensor,
     pub hv_weight: Tensor,
+    /// Type - 1, int64 `[N, H, W]`.
     pub tp: Tensor,
     pub tp_weight: Tensor,
 }
 
 impl Batch {
-    /// The same on `device`; a lesson is asked for there.
-    pub fn on(&self, device: tch::Device) -> Self {
+    /// The same batch on `device`, without the teacher's targets: they are computed there.
+    pub fn to_device(&self, device: tch::Device) -> Self {
         let here = |t: &Tensor| t.to_device(device);
         Self {
             rgb: here(&self.rgb),
             plain: self.plain.as_ref().map(here),
-            lesson: None,
+            teacher: None,
             np: here(&self.np),
             np_weight: here(&self.np_weight),
             hv: here(&self.hv),
@@ -42,13 +48,16 @@ impl Batch {
     }
 }
 
-/// The loss and its parts (np, hv, tp), each a scalar.
+/// A loss.
 pub struct Loss {
+    /// A scalar with its gradient.
     pub total: Tensor,
+    /// Values of the terms of np, hv and tp.
     pub parts: [f64; 3],
 }
 
-pub fn of(raw: &RawMaps, batch: &Batch) -> Loss {
+/// The loss of hovernet-lite.
+pub fn lite_loss(raw: &RawMaps, batch: &Batch) -> Loss {
     let np = np_loss(&raw.np, batch);
     let hv = hv_loss(&raw.hv, batch);
     let tp = raw
@@ -66,9 +75,10 @@ pub fn of(raw: &RawMaps, batch: &Batch) -> Loss {
     }
 }
 
-/// hover_net's losses: cross-entropy and dice (np, and tp with its background), MSE and MSE of gradients inside nuclei
-/// (h, v). Only the centre that the network predicts counts; pixels of which nothing is known weigh nothing.
-pub fn hovernet(raw: &RawMaps, batch: &Batch) -> Loss {
+/// hover_net's loss: cross-entropy and dice (np, and tp with its background), MSE and MSE of
+/// gradients inside nuclei (h, v). Only the centre that the network predicts counts; pixels of
+/// which nothing is known have no weight.
+pub fn hovernet_loss(raw: &RawMaps, batch: &Batch) -> Loss {
     let size = raw.np.size();
     let at = |t: &Tensor, dim: i64| {
         let full = t.size();
@@ -107,7 +117,7 @@ pub fn hovernet(raw: &RawMaps, batch: &Batch) -> Loss {
     }
 }
 
-/// Its gradient kernel answers a unit slope with 12.
+/// hover_net's gradient kernel gives 12 for a slope of 1, and its error is squared.
 const HOVERNET_GRADIENT_GAIN: f64 = 144.0;
 
 /// Cross-entropy and the sum of the classes' dice, over pixels of weight 1. `class`: `[N, H, W]`.
@@ -121,7 +131,7 @@ fn classes_loss(logits: &Tensor, class: &Tensor, weight: &Tensor) -> Tensor {
 }
 
 fn np_loss(logits: &Tensor, batch: &Batch) -> Tensor {
-    let (truth, weight) = np_truth(batch);
+    let (truth, weight) = np_targets(batch);
     let bce = logits.binary_cross_entropy_with_logits(
         &truth,
         None::<&Tensor>,
@@ -135,27 +145,28 @@ fn np_loss(logits: &Tensor, batch: &Batch) -> Tensor {
     bce + dice(&p, &t, &[0, 1, 2, 3])
 }
 
-/// Labels and their weights; with a lesson the mean of both where something is known, and what the teacher says elsewhere.
-fn np_truth(batch: &Batch) -> (Tensor, Tensor) {
+/// Targets of np and their weights: the labels, or with a teacher the mean of both where labels
+/// exist and the teacher's prediction elsewhere.
+fn np_targets(batch: &Batch) -> (Tensor, Tensor) {
     let (truth, weight) = (&batch.np, &batch.np_weight);
-    match &batch.lesson {
+    match &batch.teacher {
         None => (truth.shallow_clone(), weight.shallow_clone()),
-        Some(lesson) => {
+        Some(teacher) => {
             let unknown = weight.eq(0.0);
-            let mixed = mixed(truth, &lesson.np, lesson.share);
+            let both = mix(truth, &teacher.np, teacher.share);
             (
-                lesson.np.where_self(&unknown, &mixed),
-                weight.masked_fill(&unknown, lesson.share * UNKNOWN_WEIGHT),
+                teacher.np.where_self(&unknown, &both),
+                weight.masked_fill(&unknown, teacher.share * UNLABELLED_WEIGHT),
             )
         }
     }
 }
 
-/// Weight of a pixel of which only a teacher speaks, beside its share.
-const UNKNOWN_WEIGHT: f64 = 0.5;
+/// Weight of a pixel without a label, times the teacher's share.
+const UNLABELLED_WEIGHT: f64 = 0.5;
 
-fn mixed(truth: &Tensor, taught: &Tensor, share: f64) -> Tensor {
-    truth * (1.0 - share) + taught * share
+fn mix(labels: &Tensor, teacher: &Tensor, share: f64) -> Tensor {
+    labels * (1.0 - share) + teacher * share
 }
 
 /// 1 - 2 |p t| / (|p| + |t|), summed over `dims`.
@@ -167,19 +178,20 @@ fn dice(p: &Tensor, t: &Tensor, dims: &[i64]) -> Tensor {
 
 fn hv_loss(hv: &Tensor, batch: &Batch) -> Tensor {
     let labelled = hv_error(hv, &batch.hv, batch);
-    match &batch.lesson {
+    match &batch.teacher {
         None => labelled,
-        // Two errors, not the error of a mean: half-way between two ridges there is none.
-        Some(lesson) => {
-            let taught = hv_error(hv, &lesson.hv, batch);
-            mixed(&labelled, &taught, lesson.share)
+        // The mean of two errors, not the error of the mean: between two ridges the mean has no
+        // ridge.
+        Some(teacher) => {
+            let taught = hv_error(hv, &teacher.hv, batch);
+            mix(&labelled, &taught, teacher.share)
         }
     }
 }
 
 fn hv_error(hv: &Tensor, truth: &Tensor, batch: &Batch) -> Tensor {
     let weight_sum = batch.hv_weight.sum(Kind::Float).clamp_min(1.0);
-    // Only errors inside nuclei count, in the gradient too: outside, post-processing does not look.
+    // Only errors inside nuclei count, in the gradient too: post-processing reads nothing outside.
     let known = batch.hv_weight.gt(0.0).to_kind(Kind::Float);
     let error = (hv - truth) * known;
     let absolute = (error.abs() * &batch.hv_weight).sum(Kind::Float) / &weight_sum;
@@ -190,8 +202,9 @@ fn hv_error(hv: &Tensor, truth: &Tensor, batch: &Batch) -> Tensor {
 
 /// Weight of the absolute error of h and v.
 const HV_GAIN: f64 = 1.0;
-/// The kernel below answers a unit slope with 1; hover_net's answers with 12, so its squared error weighs 144: that much
-/// drowns the other terms.
+/// Weight of the error of gradients. The kernel of [`slope_kernel`] gives 1 for a slope of 1.
+/// hover_net's gives 12, so its squared error has a weight of 144, which would drown the other
+/// terms.
 const GRADIENT_GAIN: f64 = 12.0;
 
 /// The slope of one channel (0: h along x, 1: v along y) of `[N, 2, H, W]`.
@@ -201,8 +214,8 @@ fn slope(hv: &Tensor, channel: i64) -> Tensor {
         .conv2d(&kernel, None::<&Tensor>, [1, 1], [2, 2], [1, 1], 1)
 }
 
-/// 5 x 5 derivative along x (channel 0, for h) or y (1, for v): weight x / (x² + y²) as in hover_net, scaled so that a
-/// ramp of slope 1 answers 1.
+/// 5 x 5 derivative along x (channel 0, for h) or y (1, for v): weights x / (x² + y²) as in
+/// hover_net, scaled so that a slope of 1 gives 1.
 fn slope_kernel(channel: i64, device: tch::Device) -> Tensor {
     let mut k = [0.0f32; 25];
     for (i, w) in k.iter_mut().enumerate() {
@@ -233,17 +246,17 @@ fn tp_loss(logits: &Tensor, batch: &Batch) -> Tensor {
     let one_hot = batch.tp.one_hot(types).permute([0, 3, 1, 2]);
     let one_hot = one_hot.to_kind(Kind::Float);
     let taught = batch
-        .lesson
+        .teacher
         .as_ref()
-        .and_then(|l| Some((l, l.tp.as_ref()?)));
+        .and_then(|t| Some((t, t.tp.as_ref()?)));
     let truth = match taught {
         None => one_hot.shallow_clone(),
-        Some((lesson, tp)) => mixed(&one_hot, tp, lesson.share),
+        Some((teacher, tp)) => mix(&one_hot, tp, teacher.share),
     };
     let one_hot = one_hot * &batch.tp_weight;
     let ce = -(truth * &log_p * &batch.tp_weight).sum(Kind::Float) / &weight_sum;
     let p = log_p.exp() * &batch.tp_weight;
-    // Only types that are in the batch count: an absent one has no overlap to speak of.
+    // Only types that occur in the batch count: an absent type has no overlap.
     let present = one_hot
         .sum_dim_intlist(&[0i64, 2, 3][..], false, Kind::Float)
         .gt(0.0)
@@ -260,19 +273,19 @@ mod tests {
     const LOGITS: [f32; 4] = [0.3, -1.2, 2.0, 0.1];
     const LABELS: [f32; 4] = [1.0, 0.0, 1.0, 0.0];
     const TAUGHT: [f32; 4] = [0.8, 0.3, 0.6, 0.9];
-    /// Nothing is known of the last px.
+    /// The last px has no label.
     const WEIGHTS: [f32; 4] = [1.0, 2.0, 0.5, 0.0];
 
     fn row(values: &[f32]) -> Tensor {
         Tensor::from_slice(values).view([1, 1, 1, -1])
     }
 
-    fn batch(lesson: Option<Lesson>) -> Batch {
+    fn batch(teacher: Option<TeacherTargets>) -> Batch {
         let tp = Tensor::zeros([1, 1, 4], (Kind::Int64, tch::Device::Cpu));
         Batch {
             rgb: row(&[0.0; 4]),
             plain: None,
-            lesson,
+            teacher,
             np: row(&LABELS),
             np_weight: row(&WEIGHTS),
             hv: Tensor::cat(&[row(&LABELS), row(&LABELS)], 1),
@@ -282,8 +295,8 @@ mod tests {
         }
     }
 
-    fn lesson(share: f64) -> Lesson {
-        Lesson {
+    fn teacher(share: f64) -> TeacherTargets {
+        TeacherTargets {
             share,
             np: row(&TAUGHT),
             hv: Tensor::cat(&[row(&TAUGHT), row(&TAUGHT)], 1),
@@ -291,55 +304,56 @@ mod tests {
         }
     }
 
-    /// -t ln p - (1 - t) ln (1 - p), a weighted mean over px.
+    /// Weighted mean over px of -t ln p - (1 - t) ln (1 - p).
     fn cross_entropy(truth: [f64; 4], weight: [f64; 4]) -> f64 {
-        let of = |i: usize| {
+        let term = |i: usize| {
             let p = 1.0 / (1.0 + (-f64::from(LOGITS[i])).exp());
             -weight[i] * (truth[i] * p.ln() + (1.0 - truth[i]) * (1.0 - p).ln())
         };
-        (0..4).map(of).sum::<f64>() / weight.iter().sum::<f64>()
+        (0..4).map(term).sum::<f64>() / weight.iter().sum::<f64>()
     }
 
-    fn difference(lesson: Lesson, loss: impl Fn(&Batch) -> Tensor) -> f64 {
-        let [with, without] = [Some(lesson), None].map(|l| loss(&batch(l)).double_value(&[]));
+    fn difference(teacher: TeacherTargets, loss: impl Fn(&Batch) -> Tensor) -> f64 {
+        let [with, without] = [Some(teacher), None].map(|t| loss(&batch(t)).double_value(&[]));
         with - without
     }
 
     #[test]
-    fn np_learns_from_the_mean_of_both_and_from_the_teacher_alone_where_nothing_is_known() {
+    fn np_targets_are_the_mean_of_both_or_the_teachers_where_no_label_is() {
         let (labels, weights) = (LABELS.map(f64::from), WEIGHTS.map(f64::from));
         let before = cross_entropy(labels, weights);
         let mean = std::array::from_fn(|i| 0.6 * labels[i] + 0.4 * f64::from(TAUGHT[i]));
         let [a, b, c, _]: [f64; 4] = mean;
         let after = cross_entropy([a, b, c, 0.9], [1.0, 2.0, 0.5, 0.2]);
-        let found = difference(lesson(0.4), |b| np_loss(&row(&LOGITS), b));
+        let found = difference(teacher(0.4), |b| np_loss(&row(&LOGITS), b));
         assert!((found - (after - before)).abs() < 1e-6, "{found}");
     }
 
     #[test]
-    fn hv_errors_are_shared_between_labels_and_teacher() {
+    fn the_hv_loss_is_the_mean_of_the_errors_to_labels_and_teacher() {
         let hv = Tensor::cat(&[row(&LOGITS), row(&LOGITS)], 1);
-        let of = |share: f64| hv_loss(&hv, &batch(Some(lesson(share)))).double_value(&[]);
+        let loss = |share: f64| hv_loss(&hv, &batch(Some(teacher(share)))).double_value(&[]);
         let labelled = hv_loss(&hv, &batch(None)).double_value(&[]);
-        assert!((of(0.0) - labelled).abs() < 1e-6);
-        // All teacher: as if what it says were the labels.
+        assert!((loss(0.0) - labelled).abs() < 1e-6);
+        // A share of 1: as if the teacher's targets were the labels.
         let swapped = Batch {
-            hv: lesson(1.0).hv,
+            hv: teacher(1.0).hv,
             ..batch(None)
         };
         let taught = hv_loss(&hv, &swapped).double_value(&[]);
-        assert!((of(1.0) - taught).abs() < 1e-6 && (taught - labelled).abs() > 0.01);
-        assert!((of(0.25) - (0.75 * labelled + 0.25 * taught)).abs() < 1e-6);
+        assert!((loss(1.0) - taught).abs() < 1e-6 && (taught - labelled).abs() > 0.01);
+        assert!((loss(0.25) - (0.75 * labelled + 0.25 * taught)).abs() < 1e-6);
     }
 
     #[test]
-    fn types_learn_from_the_mean_of_both_where_a_type_is_known() {
+    fn type_targets_are_the_mean_of_both_where_a_type_is_known() {
         let logits = Tensor::cat(&[row(&LOGITS), row(&[0.0; 4])], 1);
-        // Two types whose logits are x and 0: the first's probability is the logistic of x. All px are of the first type.
+        // Two types whose logits are x and 0: the first's probability is the logistic of x. All px
+        // are of the first type.
         let weights = WEIGHTS.map(f64::from);
         let before = cross_entropy([1.0; 4], weights);
         let mean = TAUGHT.map(|t| 0.6 + 0.4 * f64::from(t));
-        let found = difference(lesson(0.4), |b| tp_loss(&logits, b));
+        let found = difference(teacher(0.4), |b| tp_loss(&logits, b));
         assert!(
             (found - (cross_entropy(mean, weights) - before)).abs() < 1e-6,
             "{found}"

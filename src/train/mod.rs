@@ -1,41 +1,40 @@
 //! Learning a model from labelled images.
 //!
-//! In: a [`config::TrainConfig`] (data sets, scales, schedule) and, for the encoder, ImageNet weights. Out: a model
-//! folder. Every crop is a pure function of (seed, step, place in the batch), so a training that was killed goes on
-//! from its last checkpoint as if it had not been. Never reads a held-out image.
+//! In: a [`config::TrainConfig`] (data sets, scales, schedule), and ImageNet weights for the
+//! encoder or the weights of another model. Out: a model folder. Every crop is a pure function of
+//! (seed, step, index in the batch), so a killed training that goes on from its last checkpoint
+//! gives the same weights as one that ran through. Never learns from a held-out image: [`validate`]
+//! and the constants that [`tune`] fits are all that look at one.
 
-mod answers;
-pub mod augment;
+mod augment;
 pub mod average;
-pub mod batch;
-pub mod check;
+mod batch;
 pub mod checkpoint;
-pub mod confidence;
 pub mod config;
-pub mod crops;
-pub mod data;
-mod division;
-pub mod formats;
-pub mod hovernet;
-pub mod initial;
-pub mod learner;
-mod least_squares;
-pub mod losses;
-pub mod optimizer;
+mod crops;
+mod hovernet;
+mod initial;
+mod learner;
+mod losses;
+mod optimizer;
 pub mod package;
-pub mod page;
+mod page;
 pub mod run;
-pub mod targets;
-pub mod teacher;
+mod targets;
+mod teacher;
 pub mod tune;
-pub mod validate;
-pub mod weights;
+mod validate;
+mod weights;
 
 use std::path::PathBuf;
+
+use crate::labels::LabelError;
 
 /// What can go wrong. Messages name the file, the place and the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
+    #[error(transparent)]
+    Label(#[from] LabelError),
     #[error("{}: {reason}", path.display())]
     File { path: PathBuf, reason: String },
     #[error("{0}")]
@@ -53,6 +52,7 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// A file that cannot be used, and why.
     pub fn file(path: impl Into<PathBuf>, reason: impl ToString) -> Self {
         Self::File {
             path: path.into(),

@@ -1,5 +1,7 @@
-//! AdamW (Loshchilov and Hutter 2019) with an average of the weights, all state in named tensors so that a checkpoint
-//! is one file and a resumed training continues exactly.
+//! AdamW (Loshchilov and Hutter 2019), optionally with Muon, and an average of the weights.
+//!
+//! In: tensors with gradients. Out: the tensors one step later. All state is in named tensors, so
+//! that a checkpoint is one file and a resumed training continues exactly.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +13,17 @@ const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPS: f64 = 1e-8;
 const MUON_BETA: f64 = 0.95;
-/// Root mean square of a step of AdamW's at a rate of 1.
+/// Root mean square of an AdamW step at a rate of 1.
 const MUON_RMS: f64 = 0.2;
 const WARM_UP_STEPS: f64 = 200.0;
-/// Part of the steps in which the rate falls.
-const FALLING: f64 = 0.4;
+/// Share of the steps, at the end, in which the rate falls.
+const DECAY_SHARE: f64 = 0.4;
 /// Gradients longer than this are shortened to it.
 const MAX_NORM: f64 = 5.0;
 
-/// First and second moments and averaged weights of every learning tensor.
+/// First moments, second moments and averaged weights of every tensor that learns.
 pub struct Optimizer {
+    /// Number of steps done.
     pub step: u64,
     pub m: BTreeMap<String, Tensor>,
     pub v: BTreeMap<String, Tensor>,
@@ -28,6 +31,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
+    /// The state before the first step. `learning`: names of the tensors that learn.
     pub fn new(tensors: &BTreeMap<String, Tensor>, learning: &[String]) -> Self {
         let zeros = || {
             learning
@@ -48,7 +52,7 @@ impl Optimizer {
     }
 
     /// The same state on `device`.
-    pub fn on(self, device: tch::Device) -> Self {
+    pub fn to_device(self, device: tch::Device) -> Self {
         let here = |tensors: BTreeMap<String, Tensor>| {
             tensors
                 .into_iter()
@@ -63,7 +67,7 @@ impl Optimizer {
         }
     }
 
-    /// One step from the gradients in `tensors`; clears them.
+    /// Takes one of `steps` steps along the gradients of `tensors`, and clears the gradients.
     pub fn update(
         &mut self,
         tensors: &mut BTreeMap<String, Tensor>,
@@ -72,8 +76,8 @@ impl Optimizer {
     ) {
         let _guard = tch::no_grad_guard();
         self.step += 1;
-        let rate = schedule(self.step, steps);
-        let shorten = self.shortening(tensors);
+        let rate = rate_factor(self.step, steps);
+        let clip = self.clip_factor(tensors);
         // The average starts quickly and settles at the configured decay.
         let decay = config
             .ema
@@ -92,12 +96,12 @@ impl Optimizer {
                     } else {
                         config.lr
                     };
-                let grad = grad * shorten;
+                let grad = grad * clip;
                 if name.ends_with(".weight") {
                     *tensor *= 1.0 - lr * config.weight_decay;
                 }
                 let change = if config.optimizer == Method::Muon && is_matrix(name, tensor) {
-                    muon(m, &grad)
+                    muon_step(m, &grad)
                 } else {
                     let v = self.v.entry(name.clone()).or_insert_with(|| m.zeros_like());
                     *m *= BETA1;
@@ -116,7 +120,8 @@ impl Optimizer {
         }
     }
 
-    fn shortening(&self, tensors: &BTreeMap<String, Tensor>) -> f64 {
+    /// Factor that shortens the gradient of all tensors to [`MAX_NORM`] at most.
+    fn clip_factor(&self, tensors: &BTreeMap<String, Tensor>) -> f64 {
         let squared: f64 = self
             .m
             .keys()
@@ -129,8 +134,8 @@ impl Optimizer {
     }
 }
 
-/// Whether Muon moves a tensor: the matrix of a convolution that mixes channels; heads, whose outputs mean something
-/// each, are AdamW's.
+/// Whether Muon moves a tensor: the matrix of a convolution that mixes channels. AdamW moves the
+/// heads, each of whose outputs has a meaning of its own.
 fn is_matrix(name: &str, tensor: &Tensor) -> bool {
     match tensor.size().as_slice() {
         [out, input, ..] => *out > 1 && *input > 3 && !name.starts_with("head."),
@@ -138,20 +143,22 @@ fn is_matrix(name: &str, tensor: &Tensor) -> bool {
     }
 }
 
-/// The step's direction by Muon (Jordan et al. 2024): Nesterov's momentum with all singular values near 1, as large as
-/// AdamW's steps are (Liu et al. 2025, equation 4), so that both share a rate. Updates `momentum`.
-fn muon(momentum: &mut Tensor, grad: &Tensor) -> Tensor {
+/// The step at a rate of 1 by Muon (Jordan et al. 2024): Nesterov's momentum with all singular
+/// values near 1, scaled to the size of AdamW's steps (Liu et al. 2025, equation 4), so that both
+/// use the same rate. Updates `momentum`.
+fn muon_step(momentum: &mut Tensor, grad: &Tensor) -> Tensor {
     *momentum *= MUON_BETA;
     *momentum += grad * (1.0 - MUON_BETA);
     let ahead = &*momentum * MUON_BETA + grad * (1.0 - MUON_BETA);
     let shape = ahead.size();
     let matrix = ahead.view([shape[0], -1]);
     let largest = matrix.size().into_iter().max().unwrap_or(1) as f64;
-    orthogonalised(&matrix).reshape(&shape) * (MUON_RMS * largest.sqrt())
+    orthogonalise(&matrix).reshape(&shape) * (MUON_RMS * largest.sqrt())
 }
 
-/// `matrix` with singular values near 1, by five steps of a quintic Newton-Schulz iteration (Jordan et al. 2024).
-fn orthogonalised(matrix: &Tensor) -> Tensor {
+/// `matrix` with singular values near 1, by five steps of a quintic Newton-Schulz iteration (Jordan
+/// et al. 2024).
+fn orthogonalise(matrix: &Tensor) -> Tensor {
     let [rows, cols] = [matrix.size()[0], matrix.size()[1]];
     let tall = rows > cols;
     let mut x = if tall {
@@ -169,12 +176,13 @@ fn orthogonalised(matrix: &Tensor) -> Tensor {
     if tall { x.tr() } else { x }
 }
 
-/// Linear warm-up, the full rate, then over the last 40 % of the steps a cosine down to 1 % of it. The flat part does not
-/// depend on `steps`: a training may be made longer or shorter until it begins to fall.
-pub fn schedule(step: u64, steps: u64) -> f64 {
+/// The learning rate of step `step` as a factor of its peak: a linear warm-up, then 1, and over the
+/// last 40 % of the `steps` a cosine down to 0.01. The flat part does not depend on `steps`: until
+/// the rate begins to fall, a training may be made longer or shorter.
+pub fn rate_factor(step: u64, steps: u64) -> f64 {
     let (step, steps) = (step as f64, steps.max(1) as f64);
     let warm = (step / WARM_UP_STEPS.min(steps / 10.0).max(1.0)).min(1.0);
-    let falling = ((step / steps - (1.0 - FALLING)) / FALLING).clamp(0.0, 1.0);
+    let falling = ((step / steps - (1.0 - DECAY_SHARE)) / DECAY_SHARE).clamp(0.0, 1.0);
     let cosine = 0.5 * (1.0 + (std::f64::consts::PI * falling).cos());
     warm * (0.01 + 0.99 * cosine)
 }

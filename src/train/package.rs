@@ -1,14 +1,15 @@
-//! A training's weights as a model folder.
+//! Model folders written by training and tuning.
 //!
-//! In: folded tensors, the training's configuration. Out: model.safetensors (hovernet-lite in f16) and
-//! model.toml with its hash. Never leaves a model.toml whose weights are not there.
+//! In: tensors with folded batch norms, the training's configuration. Out: model.safetensors
+//! (hovernet-lite in f16) and model.toml with its hash. Never leaves a model.toml without its
+//! weights.
 
 use std::path::Path;
 
 use tch::{Kind, Tensor};
 
 use super::TrainError;
-use super::checkpoint::write;
+use super::checkpoint::write_tensors;
 use super::config::TrainConfig;
 use super::tune::Tuned;
 use crate::digest::sha256_hex;
@@ -34,8 +35,8 @@ pub fn pack(
     Ok((text, read(WEIGHTS)?))
 }
 
-/// Puts the model folder `from` in the place of `out`'s, if there is one.
-pub fn promote(from: &Path, out: &Path) -> Result<(), TrainError> {
+/// Copies the model of the folder `from`, if it has one, over the model of `out`.
+pub fn copy_model(from: &Path, out: &Path) -> Result<(), TrainError> {
     for name in [WEIGHTS, "model.toml"] {
         let source = from.join(name);
         if source.exists() {
@@ -53,29 +54,33 @@ pub fn write_model(
     config: &TrainConfig,
     tensors: &[(String, Tensor)],
 ) -> Result<(), TrainError> {
-    write_folder(out, spec(config), tensors, kind(config.model.architecture))
+    let kind = storage_kind(config.model.architecture);
+    write_folder(out, spec_of(config), tensors, kind)
 }
 
-/// Writes a mean of models as the model folder `out`; scores of one of them would be wrong.
+/// Writes the mean of two models as the model folder `out`, without scores: those of either model
+/// would be wrong.
 pub fn write_mean(
     out: &Path,
     mut spec: ModelSpec,
     tensors: &[(String, Tensor)],
 ) -> Result<(), TrainError> {
     spec.scores = toml::Table::new();
-    let kind = kind(spec.architecture);
+    let kind = storage_kind(spec.architecture);
     write_folder(out, spec, tensors, kind)
 }
 
-/// Half the size for the same scores, measured for hovernet-lite; others keep what hover_net stores.
-fn kind(architecture: Architecture) -> Kind {
+/// The number type of stored weights: f16 for hovernet-lite, whose scores stay the same; f32 as
+/// hover_net stores for others.
+fn storage_kind(architecture: Architecture) -> Kind {
     match architecture {
         Architecture::HovernetLite => Kind::Half,
         _ => Kind::Float,
     }
 }
 
-/// Writes a model folder of `spec` (its `weights` and `sha256` are set here) with tensors of `kind`.
+/// Writes a model folder of `spec` (its `weights` and `sha256` are set here) with tensors of
+/// `kind`.
 pub fn write_folder(
     out: &Path,
     mut spec: ModelSpec,
@@ -88,7 +93,7 @@ pub fn write_folder(
         .map(|(n, t)| (n.clone(), t.to_kind(kind)))
         .collect();
     let weights = out.join(WEIGHTS);
-    write(&stored, &weights)?;
+    write_tensors(&stored, &weights)?;
     let bytes = std::fs::read(&weights).map_err(|e| TrainError::file(&weights, e))?;
     spec.weights = Some(WEIGHTS.into());
     spec.sha256 = Some(sha256_hex(&bytes));
@@ -97,16 +102,17 @@ pub fn write_folder(
     atomic::write_bytes(&path, text.as_bytes()).map_err(|e| TrainError::file(&path, e))
 }
 
-/// Layer of hovernet-lite whose output the temperature divides.
+/// Name prefix of the layer of hovernet-lite whose output the temperature divides.
 const TYPE_HEAD: &str = "head.tp.";
 
-/// Puts tuned constants into the model folder `out`, and the temperature into the weights of its type head.
-pub fn apply(out: &Path, tuned: &Tuned) -> Result<(), TrainError> {
+/// Writes tuned constants into the model folder `out`, and the temperature into the weights of its
+/// type head.
+pub fn apply_tuning(out: &Path, tuned: &Tuned) -> Result<(), TrainError> {
     let path = out.join("model.toml");
     let text = std::fs::read_to_string(&path).map_err(|e| TrainError::file(&path, e))?;
     let mut spec = ModelSpec::parse(&text, &path).map_err(|e| TrainError::Config(e.to_string()))?;
     spec.postproc = tuned.postproc.clone();
-    // Scores of other constants would be wrong.
+    // The scores were measured with other constants.
     spec.scores = toml::Table::new();
     if let (Some(t), Architecture::HovernetLite) = (tuned.temperature, spec.architecture) {
         let weights = out.join(spec.weights.as_deref().unwrap_or(WEIGHTS));
@@ -123,7 +129,7 @@ pub fn apply(out: &Path, tuned: &Tuned) -> Result<(), TrainError> {
                 (name, scaled)
             })
             .collect();
-        write(&tensors, &weights)?;
+        write_tensors(&tensors, &weights)?;
         let bytes = std::fs::read(&weights).map_err(|e| TrainError::file(&weights, e))?;
         spec.sha256 = Some(sha256_hex(&bytes));
     }
@@ -131,7 +137,8 @@ pub fn apply(out: &Path, tuned: &Tuned) -> Result<(), TrainError> {
     atomic::write_bytes(&path, text.as_bytes()).map_err(|e| TrainError::file(&path, e))
 }
 
-fn spec(config: &TrainConfig) -> ModelSpec {
+/// The model.toml of a training, without its weights file.
+fn spec_of(config: &TrainConfig) -> ModelSpec {
     let background = TypeInfo {
         name: "background".into(),
         color: [0, 0, 0],

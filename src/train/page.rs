@@ -1,4 +1,6 @@
 //! train.html: curves and pictures of a training, rewritten at each validation.
+//!
+//! In: the log `train.jsonl`, pictures of some held-out images. Out: one HTML page.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -10,17 +12,17 @@ use super::TrainError;
 use crate::report::{Series, escape, image_tag, lines, page};
 use crate::store::atomic;
 
-/// Writes `out/train.html` from `out/train.jsonl` and the panel's pictures.
-pub fn write(out: &Path, panel: &[(String, RgbImage)]) -> Result<(), TrainError> {
+/// Writes `out/train.html` from `out/train.jsonl` and the captioned pictures of `panel`.
+pub fn write_page(out: &Path, panel: &[(String, RgbImage)]) -> Result<(), TrainError> {
     let log_path = out.join("train.jsonl");
     let log = std::fs::read_to_string(&log_path).map_err(|e| TrainError::file(&log_path, e))?;
     let path = out.join("train.html");
-    let html = html(&log, panel).map_err(|e| TrainError::file(&path, e))?;
+    let html = build_html(&log, panel).map_err(|e| TrainError::file(&path, e))?;
     atomic::write_bytes(&path, html.as_bytes()).map_err(|e| TrainError::file(&path, e))
 }
 
-/// `log`: one JSON object a line. Lines that a kill cut short are passed over.
-fn html(log: &str, panel: &[(String, RgbImage)]) -> Result<String, image::ImageError> {
+/// The page. `log`: one JSON object per line; lines that a kill cut short are skipped.
+fn build_html(log: &str, panel: &[(String, RgbImage)]) -> Result<String, image::ImageError> {
     let entries: Vec<Value> = log
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
@@ -78,9 +80,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_cut_by_a_kill_does_not_matter() {
+    fn a_line_that_a_kill_cut_short_is_skipped() {
         let log = "{\"step\":20,\"loss\":2.0}\n{\"step\":40,\"loss\":1.0}\n{\"step\":60,\"lo";
-        let html = html(log, &[]).unwrap();
+        let html = build_html(log, &[]).unwrap();
         assert!(html.contains("points=\"52.0,26.0 508.0,206.0\""), "{html}");
     }
 }

@@ -1,4 +1,8 @@
-//! The training loop: draw, predict, compare, learn, validate, checkpoint.
+//! The training loop: draw a batch, predict, compute the loss, take a step, validate, write a
+//! checkpoint.
+//!
+//! In: a [`TrainJob`]. Out: a model folder with its checkpoint and log. Batches are drawn ahead on
+//! a thread of their own.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,36 +17,37 @@ use tch::{Device, Tensor};
 use super::checkpoint::{self, Best};
 use super::config::TrainConfig;
 use super::crops::Pool;
-use super::data::{self, LoadedSet};
 use super::learner::{self, Learner};
 use super::losses::Batch;
 use super::optimizer::{self, Optimizer};
 use super::{TrainError, batch, package, page, teacher, validate};
+use crate::labels::LoadedSet;
 use crate::model::network::RawMaps;
 use crate::model::weights::Tensors;
 
-/// Batches that measure the encoder's batch-norm statistics.
+/// Number of batches on which the encoder's batch-norm statistics are measured.
 const RECALIBRATION_BATCHES: usize = 12;
-/// Batches prepared ahead.
+/// Number of batches drawn ahead.
 const PREFETCH: usize = 3;
-/// Steps a line of the log.
+/// Steps per line of the log.
 const LOG_EVERY: u64 = 20;
 
-/// What the weights are before the first step.
+/// The weights before the first step.
 pub enum Start {
-    /// An ImageNet encoder (safetensors, see scripts/imagenet_encoder.py) and a fresh decoder.
+    /// An ImageNet encoder (safetensors, see scripts/imagenet_encoder.py) and a random decoder.
     Encoder(PathBuf),
-    /// Weights of a model, batch norms folded. Another number of types gets a fresh type head.
+    /// The weights of a model, batch norms folded. With another number of types, the type head is
+    /// random.
     Model(Tensors),
 }
 
-/// Where things are and how long to go on.
+/// A training: its configuration, its files, and when it ends.
 pub struct TrainJob {
     pub config: TrainConfig,
-    /// The data sets' folders lie below this.
+    /// Folder below which the data sets lie.
     pub data_root: PathBuf,
     pub start: Start,
-    /// Checkpoint, log and weights go here.
+    /// Model folder to write, with checkpoint and log.
     pub out: PathBuf,
     pub steps: u64,
     /// Steps between checkpoints.
@@ -51,6 +56,7 @@ pub struct TrainJob {
     pub validate_every: u64,
     /// Validations without a better PQ that end the training; 0: never.
     pub patience: u64,
+    /// Whether convolutions run in bf16 (hovernet-lite).
     pub bf16: bool,
     pub device: Device,
 }
@@ -59,7 +65,7 @@ pub struct TrainJob {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     AllSteps,
-    /// Validation stopped getting better.
+    /// Validation did not get better any more.
     Early,
     /// On request: the checkpoint is written.
     Stopped,
@@ -70,33 +76,35 @@ pub enum Ended {
 pub struct Progress {
     pub step: u64,
     pub loss: f64,
-    /// Of the last validation.
+    /// PQ of the last validation.
     pub pq: Option<f64>,
 }
 
-/// Trains to the end, from the checkpoint in `out` if there is one. Writes `train.safetensors` (checkpoint), a model
-/// folder's files (averaged weights, batch norms folded), `train.jsonl` and, with validation, `train.html`.
+/// Trains to the end, from the checkpoint in `out` if there is one, or until `stop` is set; calls
+/// `report` after each step. Writes `train.safetensors` (checkpoint), a model folder's files
+/// (averaged weights, batch norms folded), `train.jsonl` and, with validation, `train.html`.
 ///
 /// # Errors
-/// Data that cannot be used, a checkpoint of another configuration, a loss that is not a number, too little memory.
+/// Data that cannot be used, a checkpoint of another configuration, a loss that is not a number,
+/// too little memory.
 pub fn run(
     job: &TrainJob,
     stop: &AtomicBool,
-    tell: &mut dyn FnMut(&Progress),
+    report: &mut dyn FnMut(&Progress),
 ) -> Result<Ended, TrainError> {
-    // Settles this thread's number of threads: asked for later, it would be what another thread has set since, and
-    // sums over another number of threads differ.
+    // Fixes the number of threads that libtorch uses on this thread. Asked for later, it would be
+    // what another thread has set in the meantime, and sums over another number of threads differ.
     tch::get_num_threads();
     std::fs::create_dir_all(&job.out).map_err(|e| TrainError::file(&job.out, e))?;
     checkpoint::claim(&job.out, &job.config)?;
-    let sets = data::load(&job.config, &job.data_root)?;
-    report_sets(&sets);
+    let sets = job.config.load_data(&job.data_root)?;
+    log_sets(&sets);
     let types = job.config.types.len();
     let (learner, optimizer, best) = begin(job, &sets)?;
     let first = optimizer.step;
     let validation = match job.validate_every {
         0 => Vec::new(),
-        _ => validate::sample(&sets, job.config.validation_images),
+        _ => validate::sample_held_out(&sets, job.config.validation_images),
     };
     std::thread::scope(|scope| {
         let (send, receive) = bounded(PREFETCH);
@@ -105,8 +113,8 @@ pub fn run(
             let pool = Pool::new(sets, types);
             let parts = config.accumulate as u64;
             for index in first * parts..steps * parts {
-                // The trainer is gone: nobody needs another batch.
-                if send.send(batch::draw(&pool, config, index)).is_err() {
+                // The receiver is gone: the training has ended.
+                if send.send(batch::draw_batch(&pool, config, index)).is_err() {
                     return;
                 }
             }
@@ -119,17 +127,18 @@ pub fn run(
             validation,
             last_pq: None,
         };
-        training.learn(receive, stop, tell)
+        training.run_steps(receive, stop, report)
     })
 }
 
-type Begun = (Box<dyn Learner>, Optimizer, Best);
-
-/// Weights and optimizer as the last checkpoint left them, or as a training begins.
-fn begin(job: &TrainJob, sets: &[LoadedSet]) -> Result<Begun, TrainError> {
+/// Network and optimizer at the last checkpoint, or before the first step.
+fn begin(
+    job: &TrainJob,
+    sets: &[LoadedSet],
+) -> Result<(Box<dyn Learner>, Optimizer, Best), TrainError> {
     let types = job.config.types.len();
     let config = &job.config;
-    let (mut learner, measured) = learner::begin(
+    let (mut learner, has_statistics) = learner::build_learner(
         config.model.architecture,
         types,
         config.seed,
@@ -137,24 +146,24 @@ fn begin(job: &TrainJob, sets: &[LoadedSet]) -> Result<Begun, TrainError> {
         &job.start,
         job.bf16,
     )?;
-    // All that ever learns has its place in the optimizer from the beginning.
-    let learning = learner.learning(u64::MAX);
+    // The optimizer has room from the start for every tensor that will ever learn.
+    let learning = learner.learning_names(u64::MAX);
     let (optimizer, best) = if checkpoint::exists(&job.out) {
         let fresh = Optimizer::new(learner.tensors(), &learning);
         checkpoint::resume(&job.out, learner.tensors_mut(), fresh)?
     } else {
-        if !measured {
+        if !has_statistics {
             let pool = Pool::new(sets, types);
             let batches: Vec<Tensor> = (0..RECALIBRATION_BATCHES)
-                .map(|i| batch::draw(&pool, &job.config, u64::MAX - i as u64).rgb)
+                .map(|i| batch::draw_batch(&pool, &job.config, u64::MAX - i as u64).rgb)
                 .collect();
-            learner.measure(&batches);
+            learner.measure_norms(&batches);
         }
         let fresh = Optimizer::new(learner.tensors(), &learning);
         (fresh, Best::default())
     };
-    learner::place(learner.as_mut(), job.device, optimizer.step);
-    Ok((learner, optimizer.on(job.device), best))
+    learner::prepare_tensors(learner.as_mut(), job.device, optimizer.step);
+    Ok((learner, optimizer.to_device(job.device), best))
 }
 
 /// A training under way.
@@ -168,11 +177,11 @@ struct Training<'a> {
 }
 
 impl Training<'_> {
-    fn learn(
+    fn run_steps(
         &mut self,
         batches: Receiver<Batch>,
         stop: &AtomicBool,
-        tell: &mut dyn FnMut(&Progress),
+        report: &mut dyn FnMut(&Progress),
     ) -> Result<Ended, TrainError> {
         let job = self.job;
         let log_path = job.out.join("train.jsonl");
@@ -181,24 +190,24 @@ impl Training<'_> {
             .append(true)
             .open(&log_path)
             .map_err(|e| TrainError::file(&log_path, e))?;
-        let mut line = |value: serde_json::Value| {
+        let mut write_line = |value: serde_json::Value| {
             writeln!(log, "{value}").map_err(|e| TrainError::file(&log_path, e))
         };
         let mut sums = [0.0; 4];
         let mut since = Instant::now();
-        while let Some(parts) = self.step(&batches)? {
+        while let Some(parts) = self.take_step(&batches)? {
             let step = self.optimizer.step;
             sums.iter_mut().zip(parts).for_each(|(sum, v)| *sum += v);
-            tell(&Progress {
+            report(&Progress {
                 step,
                 loss: parts[0],
                 pq: self.last_pq,
             });
             if step.is_multiple_of(LOG_EVERY) {
                 let mean = sums.map(|s| s / LOG_EVERY as f64);
-                line(serde_json::json!({
+                write_line(serde_json::json!({
                     "step": step, "loss": mean[0], "np": mean[1], "hv": mean[2], "tp": mean[3],
-                    "rate": optimizer::schedule(step, job.steps),
+                    "rate": optimizer::rate_factor(step, job.steps),
                     "seconds_a_step": since.elapsed().as_secs_f64() / LOG_EVERY as f64,
                 }))?;
                 (sums, since) = ([0.0; 4], Instant::now());
@@ -207,7 +216,7 @@ impl Training<'_> {
             let due = job.validate_every > 0
                 && (step.is_multiple_of(job.validate_every) || ended.is_some());
             if due && !self.validation.is_empty() {
-                line(self.validated(step)?)?;
+                write_line(self.validate(step)?)?;
                 if job.patience > 0 && self.best.stale >= job.patience {
                     ended = Some(Ended::Early);
                 }
@@ -219,9 +228,9 @@ impl Training<'_> {
                 self.save()?;
             }
             if let Some(ended) = ended {
-                // The best weights ship where validation decides how long to go on.
+                // Where validation decides when to end, the best weights are the result.
                 if job.patience > 0 && ended != Ended::Stopped {
-                    package::promote(&job.out.join("best"), &job.out)?;
+                    package::copy_model(&job.out.join("best"), &job.out)?;
                 }
                 return Ok(ended);
             }
@@ -229,15 +238,16 @@ impl Training<'_> {
         Ok(Ended::AllSteps)
     }
 
-    /// One step: [loss, np, hv, tp]; `None` when all are done.
-    fn step(&mut self, batches: &Receiver<Batch>) -> Result<Option<[f64; 4]>, TrainError> {
+    /// Takes one step. Returns the loss and its terms: total, np, hv, tp; `None` after the last
+    /// step.
+    fn take_step(&mut self, batches: &Receiver<Batch>) -> Result<Option<[f64; 4]>, TrainError> {
         let parts = self.job.config.accumulate;
         let mut sums = [0.0; 4];
         for _ in 0..parts {
             let Ok(batch) = batches.recv() else {
                 return Ok(None);
             };
-            let loss = self.backward(&self.taught(batch.on(self.job.device)))?;
+            let loss = self.add_gradients(&self.add_teacher(batch.to_device(self.job.device)))?;
             sums.iter_mut()
                 .zip(loss)
                 .for_each(|(sum, v)| *sum += v / parts as f64);
@@ -245,30 +255,35 @@ impl Training<'_> {
         let config = &self.job.config;
         self.optimizer
             .update(self.learner.tensors_mut(), config, self.job.steps);
-        // The second phase begins: the encoder learns from here on.
+        // The second phase begins: from here on the encoder learns.
         if self.optimizer.step == config.frozen_steps {
-            learner::place(self.learner.as_mut(), self.job.device, self.optimizer.step);
+            learner::prepare_tensors(self.learner.as_mut(), self.job.device, self.optimizer.step);
         }
         Ok(Some(sums))
     }
 
-    /// `batch` with the lesson of the averaged weights, where the configuration wants it.
-    fn taught(&self, batch: Batch) -> Batch {
+    /// `batch` with the predictions of the averaged weights as targets, if the configuration asks
+    /// for them.
+    fn add_teacher(&self, batch: Batch) -> Batch {
         let config = &self.job.config;
         let Some(plain) = &batch.plain else {
             return batch;
         };
-        let lesson = teacher::ask(
+        let teacher = teacher::predict_targets(
             plain,
             config.self_taught,
             [config.seed, self.optimizer.step],
-            |view| self.learner.second_opinion(&self.optimizer.average, view),
+            |rgb| {
+                let averaged = &self.optimizer.average;
+                self.learner.forward_averaged(averaged, rgb)
+            },
         );
-        Batch { lesson, ..batch }
+        Batch { teacher, ..batch }
     }
 
-    /// Adds the gradients of one batch, over the number of batches a step.
-    fn backward(&self, batch: &Batch) -> Result<[f64; 4], TrainError> {
+    /// Adds the gradients of one batch, divided by the number of batches per step. Returns the loss
+    /// and its terms.
+    fn add_gradients(&self, batch: &Batch) -> Result<[f64; 4], TrainError> {
         let raw = self.forward(&batch.rgb)?;
         let loss = self.learner.loss(&raw, batch);
         let total = loss.total.double_value(&[]);
@@ -284,17 +299,18 @@ impl Training<'_> {
         };
         share
             .f_backward()
-            .map_err(|e| out_of_memory(e, self.job.config.batch))?;
+            .map_err(|e| convert_error(e, self.job.config.batch))?;
         let [np, hv, tp] = loss.parts;
         Ok([total, np, hv, tp])
     }
 
-    /// libtorch's plain calls panic when memory is short: here that becomes an error with its cure.
+    /// The network's raw maps. libtorch's plain calls panic when memory is short; that becomes an
+    /// error with its cure.
     fn forward(&self, rgb: &Tensor) -> Result<RawMaps, TrainError> {
         let guarded = AssertUnwindSafe(|| self.learner.forward(rgb, self.optimizer.step));
         catch_unwind(guarded).map_err(|panic| {
             let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-            out_of_memory(tch::TchError::Torch(text), self.job.config.batch)
+            convert_error(tch::TchError::Torch(text), self.job.config.batch)
         })
     }
 
@@ -303,12 +319,13 @@ impl Training<'_> {
         self.learner.export(&self.optimizer.average)
     }
 
-    /// Validates, keeps the best weights, rewrites train.html; returns the line for the log.
-    fn validated(&mut self, step: u64) -> Result<serde_json::Value, TrainError> {
+    /// Scores the averaged weights, keeps the best, rewrites train.html; returns the line for the
+    /// log.
+    fn validate(&mut self, step: u64) -> Result<serde_json::Value, TrainError> {
         let job = self.job;
         let folded = self.averaged();
-        let model = validate::model_of(&job.config, &folded, &job.out)?;
-        let scores = validate::validate(&model, &self.validation)?;
+        let model = validate::load_model(&job.config, &folded, &job.out)?;
+        let scores = validate::score_model(&model, &self.validation)?;
         self.last_pq = Some(scores.pq);
         if self.best.pq.is_none_or(|best| scores.pq > best) {
             self.best = Best {
@@ -321,13 +338,13 @@ impl Training<'_> {
         } else {
             self.best.stale += 1;
         }
-        page::write(&job.out, &validate::panel(&model, &self.validation)?)?;
+        page::write_page(&job.out, &validate::draw_panel(&model, &self.validation)?)?;
         Ok(serde_json::json!({
             "step": step, "val_pq": scores.pq, "val_dice": scores.dice, "val_f1d": scores.f1d,
         }))
     }
 
-    /// Writes the checkpoint, then the model as it stands.
+    /// Writes the checkpoint, then the model with the averaged weights.
     fn save(&self) -> Result<(), TrainError> {
         checkpoint::save(
             &self.job.out,
@@ -339,8 +356,8 @@ impl Training<'_> {
     }
 }
 
-/// libtorch's "out of memory" with the cure; other errors as they are.
-fn out_of_memory(error: tch::TchError, batch: usize) -> TrainError {
+/// An error of libtorch; "out of memory" becomes an error with its cure.
+fn convert_error(error: tch::TchError, batch: usize) -> TrainError {
     let text = error.to_string();
     if text.contains("out of memory") || text.contains("allocate memory") {
         return TrainError::Memory {
@@ -351,7 +368,7 @@ fn out_of_memory(error: tch::TchError, batch: usize) -> TrainError {
     TrainError::Torch(error)
 }
 
-fn report_sets(sets: &[LoadedSet]) {
+fn log_sets(sets: &[LoadedSet]) {
     for set in sets {
         let held = set.images.iter().filter(|i| i.held_out).count();
         tracing::info!(

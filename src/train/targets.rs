@@ -1,24 +1,25 @@
-//! What the network should have said about a crop, and how much each pixel counts.
+//! Targets: the maps that the network should predict for a crop, and the weight of each pixel.
 //!
-//! np: inside a nucleus. h, v: distance to the rounded centre of mass, each sign scaled to -1..=1 per nucleus (Graham et
-//! al. 2019, section 3). tp: the type. Partial labels weigh nothing where nothing is known.
+//! In: a [`Crop`]. Out: [`Targets`]. np: inside a nucleus or not. h, v: see [`ideal_hv`]. tp: the
+//! type. Where the labels say nothing, the weight is 0.
 
-use super::crops::View;
-use super::data::Dot;
+use super::crops::Crop;
+use crate::labels::Dot;
 
-/// Nuclei smaller than this after the crop teach no h and v (as hover_net).
+/// Nuclei with fewer pixels in the crop have no targets of h and v (as in hover_net).
 const MIN_HV_PX: u32 = 30;
-/// Extra weight of pixels near another nucleus: there instances are told apart.
+/// Extra weight of pixels where two nuclei are close: there the network must separate them.
 const TOUCH_WEIGHT: f32 = 2.0;
-/// Radius in which a dot teaches presence and type, px (1.25 µm at 0.25 µm/px).
+/// Within this distance of a dot there is a nucleus of the dot's type, px (1.25 µm at 0.25 µm/px).
 const DOT_RADIUS_PX: f32 = 5.0;
-/// Distance from every dot beyond which there is no nucleus, px (9 µm at 0.25 µm/px): all nuclei of a dotted image have
-/// their dot, and few are larger. Between the two radii nothing is known.
+/// Beyond this distance of every dot there is no nucleus, px (9 µm at 0.25 µm/px): each nucleus of
+/// a dotted image has its dot, and few reach farther. Between the two distances nothing is known.
 const DOT_CLEAR_PX: f32 = 36.0;
-/// Weights of presence and absence as a dotted image teaches them.
+/// Weight of np near a dot.
 const DOT_NP_WEIGHT: f32 = 0.5;
+/// Weight of np far from every dot.
 const DOT_CLEAR_WEIGHT: f32 = 0.3;
-/// A dot covers a fraction of its nucleus: its pixels speak for the others.
+/// Weight of the type near a dot: more than 1, because these pixels stand for the whole nucleus.
 const DOT_TYPE_WEIGHT: f32 = 2.0;
 
 /// Targets of one crop, each `[side, side]` row by row.
@@ -34,7 +35,7 @@ pub struct Targets {
 }
 
 /// Targets of a crop of `side` px.
-pub fn of(view: &View, side: usize) -> Targets {
+pub fn compute_targets(crop: &Crop, side: usize) -> Targets {
     let n = side * side;
     let mut t = Targets {
         np: vec![0.0; n],
@@ -45,27 +46,27 @@ pub fn of(view: &View, side: usize) -> Targets {
         tp: vec![0; n],
         tp_weight: vec![0.0; n],
     };
-    match &view.dots {
-        Some(_) => from_dots(view, side, &mut t),
-        None => from_instances(view, side, &mut t),
+    match &crop.dots {
+        Some(_) => add_dots(crop, side, &mut t),
+        None => add_instances(crop, side, &mut t),
     }
     t
 }
 
-fn from_dots(view: &View, side: usize, t: &mut Targets) {
-    for (i, &id) in view.ids.iter().enumerate() {
+fn add_dots(crop: &Crop, side: usize, t: &mut Targets) {
+    for (i, &id) in crop.ids.iter().enumerate() {
         if id >= 0 {
             t.np_weight[i] = DOT_CLEAR_WEIGHT;
         }
     }
-    let dots = || view.dots.iter().flatten();
+    let dots = || crop.dots.iter().flatten();
     for dot in dots() {
-        for i in disc(dot, DOT_CLEAR_PX, side) {
+        for i in disc_pixels(dot, DOT_CLEAR_PX, side) {
             t.np_weight[i] = 0.0;
         }
     }
     for dot in dots() {
-        for i in disc(dot, DOT_RADIUS_PX, side) {
+        for i in disc_pixels(dot, DOT_RADIUS_PX, side) {
             t.np[i] = 1.0;
             t.np_weight[i] = DOT_NP_WEIGHT;
             if dot.type_id > 0 {
@@ -77,7 +78,7 @@ fn from_dots(view: &View, side: usize, t: &mut Targets) {
 }
 
 /// Pixels whose centres lie within `radius_px` of a dot.
-fn disc(dot: &Dot, radius_px: f32, side: usize) -> impl Iterator<Item = usize> {
+fn disc_pixels(dot: &Dot, radius_px: f32, side: usize) -> impl Iterator<Item = usize> {
     let reach = radius_px.ceil() as i64;
     let (dot_x, dot_y) = (dot.x_px, dot.y_px);
     let span = move |c: f32| {
@@ -99,38 +100,52 @@ struct Extent {
     pixels: u32,
     x_sum: f64,
     y_sum: f64,
-    /// Largest distance from the centre to the left, right, top and bottom.
-    reach: [f32; 4],
+    /// Largest distance from the rounded centre of mass to the left, right, top and bottom, px.
+    reach: [i32; 4],
 }
 
-fn from_instances(view: &View, side: usize, t: &mut Targets) {
-    let mut extents = vec![Extent::default(); view.types.len()];
-    for (i, &id) in view.ids.iter().enumerate().filter(|(_, id)| **id > 0) {
+impl Extent {
+    /// The place of pixel `i` from the rounded centre of mass, px.
+    fn offset(&self, i: usize, side: usize) -> [i32; 2] {
+        let centre = [self.x_sum, self.y_sum].map(|sum| (sum / f64::from(self.pixels)).round());
+        [
+            (i % side) as i32 - centre[0] as i32,
+            (i / side) as i32 - centre[1] as i32,
+        ]
+    }
+}
+
+/// h and v of a nucleus at `offset` (x, y) px from its rounded centre of mass: the distance along
+/// each axis, scaled so that it runs from -1 to 1 (Graham et al. 2019, section 3). `reach`: the
+/// largest distance of its pixels from there to the left, right, top and bottom, px.
+fn ideal_hv([dx, dy]: [i32; 2], [left, right, top, bottom]: [i32; 4]) -> [f64; 2] {
+    let scale = |d: i32, before: i32, after: i32| {
+        let reach = if d > 0 { after } else { before };
+        f64::from(d) / f64::from(reach.max(1))
+    };
+    [scale(dx, left, right), scale(dy, top, bottom)]
+}
+
+fn add_instances(crop: &Crop, side: usize, t: &mut Targets) {
+    let mut extents = vec![Extent::default(); crop.types.len()];
+    for (i, &id) in crop.ids.iter().enumerate().filter(|(_, id)| **id > 0) {
         let e = &mut extents[id as usize];
         e.pixels += 1;
         e.x_sum += (i % side) as f64;
         e.y_sum += (i / side) as f64;
     }
-    let offset = |i: usize, e: &Extent| {
-        let n = f64::from(e.pixels);
-        let dx = (i % side) as f64 - (e.x_sum / n).round();
-        let dy = (i / side) as f64 - (e.y_sum / n).round();
-        (dx as f32, dy as f32)
-    };
-    for (i, &id) in view.ids.iter().enumerate().filter(|(_, id)| **id > 0) {
-        let e = extents[id as usize];
-        let (dx, dy) = offset(i, &e);
-        let reach = &mut extents[id as usize].reach;
-        reach[0] = reach[0].max(-dx);
-        reach[1] = reach[1].max(dx);
-        reach[2] = reach[2].max(-dy);
-        reach[3] = reach[3].max(dy);
+    for (i, &id) in crop.ids.iter().enumerate().filter(|(_, id)| **id > 0) {
+        let e = &mut extents[id as usize];
+        let [dx, dy] = e.offset(i, side);
+        for (reach, distance) in e.reach.iter_mut().zip([-dx, dx, -dy, dy]) {
+            *reach = distance.max(*reach);
+        }
     }
-    for (i, &id) in view.ids.iter().enumerate() {
+    for (i, &id) in crop.ids.iter().enumerate() {
         if id < 0 {
             continue;
         }
-        let weight = if near_other(&view.ids, side, i) {
+        let weight = if is_between_nuclei(&crop.ids, side, i) {
             1.0 + TOUCH_WEIGHT
         } else {
             1.0
@@ -142,12 +157,11 @@ fn from_instances(view: &View, side: usize, t: &mut Targets) {
         t.np[i] = 1.0;
         let e = extents[id as usize];
         if e.pixels >= MIN_HV_PX {
-            let (dx, dy) = offset(i, &e);
-            t.h[i] = dx / e.reach[usize::from(dx > 0.0)].max(1.0);
-            t.v[i] = dy / e.reach[2 + usize::from(dy > 0.0)].max(1.0);
+            let [h, v] = ideal_hv(e.offset(i, side), e.reach);
+            (t.h[i], t.v[i]) = (h as f32, v as f32);
             t.hv_weight[i] = weight;
         }
-        let type_id = view.types[id as usize];
+        let type_id = crop.types[id as usize];
         if type_id > 0 {
             t.tp[i] = i64::from(type_id) - 1;
             t.tp_weight[i] = 1.0;
@@ -155,8 +169,8 @@ fn from_instances(view: &View, side: usize, t: &mut Targets) {
     }
 }
 
-/// Whether two different nuclei lie within 3 px of pixel `i` (itself counted).
-fn near_other(ids: &[i32], side: usize, i: usize) -> bool {
+/// Whether two different nuclei lie within 3 px of pixel `i`, the nucleus of `i` counted.
+fn is_between_nuclei(ids: &[i32], side: usize, i: usize) -> bool {
     let (x, y) = ((i % side) as i64, (i / side) as i64);
     let mut first = ids[i].max(0);
     for radius in [1i64, 3] {

@@ -1,9 +1,10 @@
-//! A second opinion beside the labels: what the averaged weights say of the same crops (mean teacher, Tarvainen and
-//! Valpola 2017).
+//! Targets beside the labels: what the averaged weights predict for the same crops (mean teacher,
+//! Tarvainen and Valpola 2017).
 //!
-//! In: crops before their colours were varied, and who answers. Out: a [`Lesson`] (none where nobody answers), maps in the
-//! crops' own orientation. The teacher sees every batch under another symmetry of the square, so over many steps its pupil learns the mean of all
-//! eight: test-time augmentation without its price. Never carries a gradient.
+//! In: crops before their colours were varied, and a prediction function. Out: [`TeacherTargets`]
+//! in the orientation of the crops. The teacher sees each batch under one of the eight symmetries
+//! of the square, so over many steps the network learns the mean over all eight: the effect of
+//! test-time augmentation at no cost at inference. Never carries a gradient.
 
 use fastrand::Rng;
 use tch::{Kind, Tensor};
@@ -11,37 +12,39 @@ use tch::{Kind, Tensor};
 use crate::model::network::RawMaps;
 use crate::model::tta::Symmetry;
 
-/// What the teacher says of a batch, and how much it counts beside the labels (0..=1).
-pub struct Lesson {
+/// The teacher's predictions for a batch.
+pub struct TeacherTargets {
+    /// Weight beside the labels, 0..=1.
     pub share: f64,
     /// Probability of a nucleus, `[N, 1, H, W]`.
     pub np: Tensor,
     /// h and v, `[N, 2, H, W]`.
     pub hv: Tensor,
-    /// Probabilities of the types, background not among them, `[N, types, H, W]`; `None` without types.
+    /// Probabilities of the types without the background, `[N, types, H, W]`; `None` without types.
     pub tp: Option<Tensor>,
 }
 
-/// The teacher's view of `plain` (u8 `[N, 3, H, W]`) in step `step`, under a symmetry that `seed` and `step` choose.
-pub fn ask(
+/// The teacher's targets for `plain` (u8 `[N, 3, H, W]`), predicted under a symmetry that `seed`
+/// and `step` choose. `None` if `predict` gives none.
+pub fn predict_targets(
     plain: &Tensor,
     share: f64,
     [seed, step]: [u64; 2],
-    answer: impl Fn(&Tensor) -> Option<RawMaps>,
-) -> Option<Lesson> {
+    predict: impl Fn(&Tensor) -> Option<RawMaps>,
+) -> Option<TeacherTargets> {
     let _guard = tch::no_grad_guard();
     let mut rng = Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ step);
-    through(Symmetry::of(rng.u8(0..8)), plain, share, answer)
+    predict_under(Symmetry::of(rng.u8(0..8)), plain, share, predict)
 }
 
 /// Dimensions of `[N, C, H, W]` that `symmetry` mirrors.
-fn mirrored(symmetry: Symmetry) -> Vec<i64> {
-    let dims = [(symmetry.flip_x, 3), (symmetry.flip_y, 2)];
-    let of = dims.into_iter().filter(|(flips, _)| *flips);
-    of.map(|(_, dim)| dim).collect()
+fn mirrored_dims(symmetry: Symmetry) -> Vec<i64> {
+    let dims = [(symmetry.flip_x, 3), (symmetry.flip_y, 2)].into_iter();
+    let mirrored = dims.filter(|(flips, _)| *flips);
+    mirrored.map(|(_, dim)| dim).collect()
 }
 
-fn transposed(symmetry: Symmetry, x: &Tensor) -> Tensor {
+fn transpose(symmetry: Symmetry, x: &Tensor) -> Tensor {
     if symmetry.transpose {
         x.transpose(2, 3)
     } else {
@@ -49,34 +52,36 @@ fn transposed(symmetry: Symmetry, x: &Tensor) -> Tensor {
     }
 }
 
-fn view(symmetry: Symmetry, x: &Tensor) -> Tensor {
-    transposed(symmetry, x).flip(mirrored(symmetry))
+fn apply(symmetry: Symmetry, x: &Tensor) -> Tensor {
+    transpose(symmetry, x).flip(mirrored_dims(symmetry))
 }
 
-fn back(symmetry: Symmetry, x: &Tensor) -> Tensor {
-    transposed(symmetry, &x.flip(mirrored(symmetry)))
+fn undo(symmetry: Symmetry, x: &Tensor) -> Tensor {
+    transpose(symmetry, &x.flip(mirrored_dims(symmetry)))
 }
 
-/// h and v point the other way where their axis is mirrored, and change places with the axes.
-fn back_hv(symmetry: Symmetry, hv: &Tensor) -> Tensor {
+/// As [`undo`]; h and v also change their sign where their axis is mirrored, and are exchanged
+/// where the axes are.
+fn undo_hv(symmetry: Symmetry, hv: &Tensor) -> Tensor {
     let signs = [symmetry.flip_x, symmetry.flip_y].map(|flips| if flips { -1.0f32 } else { 1.0 });
     let signs = Tensor::from_slice(&signs).view([1, 2, 1, 1]);
-    let hv = back(symmetry, &(hv * signs.to_device(hv.device())));
+    let hv = undo(symmetry, &(hv * signs.to_device(hv.device())));
     if symmetry.transpose { hv.flip([1]) } else { hv }
 }
 
-fn through(
+/// The targets for `plain`, predicted under `symmetry`.
+fn predict_under(
     symmetry: Symmetry,
     plain: &Tensor,
     share: f64,
-    answer: impl Fn(&Tensor) -> Option<RawMaps>,
-) -> Option<Lesson> {
-    let raw = answer(&view(symmetry, plain).contiguous())?;
-    Some(Lesson {
+    predict: impl Fn(&Tensor) -> Option<RawMaps>,
+) -> Option<TeacherTargets> {
+    let raw = predict(&apply(symmetry, plain).contiguous())?;
+    Some(TeacherTargets {
         share,
-        np: back(symmetry, &raw.np.sigmoid()),
-        hv: back_hv(symmetry, &raw.hv),
-        tp: raw.tp.map(|tp| back(symmetry, &tp.softmax(1, Kind::Float))),
+        np: undo(symmetry, &raw.np.sigmoid()),
+        hv: undo_hv(symmetry, &raw.hv),
+        tp: raw.tp.map(|tp| undo(symmetry, &tp.softmax(1, Kind::Float))),
     })
 }
 
@@ -84,8 +89,9 @@ fn through(
 mod tests {
     use super::*;
 
-    /// Slopes of the red channel for h and v, brightness for np, colours for types: turned pictures have turned answers.
-    fn slopes(rgb: &Tensor) -> Option<RawMaps> {
+    /// A prediction that turns with its picture: brightness as np, slopes of the red channel as h
+    /// and v, colours as types.
+    fn predict_slopes(rgb: &Tensor) -> Option<RawMaps> {
         let x = rgb.to_kind(Kind::Float);
         let red = x.narrow(1, 0, 1);
         let slope = |dim: i64| red.roll([-1], [dim]) - red.roll([1], [dim]);
@@ -97,14 +103,14 @@ mod tests {
     }
 
     #[test]
-    fn a_teacher_that_turns_with_the_picture_says_the_same_under_every_symmetry() {
+    fn targets_do_not_depend_on_the_symmetry() {
         let mut rng = Rng::with_seed(8);
         let pixels: Vec<u8> = (0..2 * 3 * 6 * 6).map(|_| rng.u8(..)).collect();
         let rgb = Tensor::from_slice(&pixels).view([2, 3, 6, 6]);
-        let plain = through(Symmetry::of(0), &rgb, 0.5, slopes).unwrap();
+        let plain = predict_under(Symmetry::of(0), &rgb, 0.5, predict_slopes).unwrap();
         assert!(plain.hv.abs().max().double_value(&[]) > 10.0);
         for bits in 1..8 {
-            let turned = through(Symmetry::of(bits), &rgb, 0.5, slopes).unwrap();
+            let turned = predict_under(Symmetry::of(bits), &rgb, 0.5, predict_slopes).unwrap();
             let pairs = [
                 (&plain.np, &turned.np),
                 (&plain.hv, &turned.hv),
@@ -118,16 +124,16 @@ mod tests {
     }
 
     #[test]
-    fn every_symmetry_has_its_turn() {
+    fn every_symmetry_is_drawn() {
         let rgb = Tensor::zeros([1, 3, 4, 4], (Kind::Uint8, tch::Device::Cpu));
-        // The second px of the first row: no two symmetries show it at one place.
+        // The second px of the first row: it has another place under each symmetry.
         let _ = rgb.get(0).get(0).get(0).get(1).fill_(255);
         let places = std::cell::RefCell::new(std::collections::BTreeSet::new());
         for step in 0..200 {
-            ask(&rgb, 0.5, [3, step], |view| {
+            predict_targets(&rgb, 0.5, [3, step], |view| {
                 let lit = view.narrow(1, 0, 1).flatten(0, 3).argmax(0, false);
                 places.borrow_mut().insert(lit.int64_value(&[]));
-                slopes(view)
+                predict_slopes(view)
             });
         }
         assert_eq!(places.borrow().len(), 8);

@@ -1,63 +1,67 @@
-//! What no gradient reaches: the constants of post-processing, where blobs are divided, which nuclei to keep, and how sure
-//! the type probabilities may be.
+//! `model tune`: the parameters of a model that training by gradients does not fit.
 //!
-//! In: a model and labelled images. Out: the constants with the best PQ and the temperature with which the probabilities
-//! of the types are most likely, both on images that its training never saw; and from the others the rules by which blobs
-//! are divided and unsure nuclei dropped. Never changes a model by itself.
+//! In: a model and labelled images. Out: [`Tuned`]. On held-out images: the constants of
+//! post-processing with the best PQ, and the temperature at which the probabilities of the true
+//! types are largest. On the other images: the rules that divide blobs and drop unsure nuclei.
+//! Never writes a model.
+
+mod confidence;
+mod division;
+mod least_squares;
+mod training_images;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::answers::answers;
-use super::confidence::{self, Kept};
-use super::data::{LabelledImage, LoadedSet, Truth};
-use super::division;
-use crate::eval::segmentation;
+use crate::eval::{held_out, segmentation};
 use crate::geometry::Rect;
+use crate::labels::{LabelledImage, LoadedSet, Truth};
 use crate::model::Model;
 use crate::nuclei::{EnergyRule, Foreground, Nucleus, PostprocParams, Run};
-use crate::pipeline::{PipelineError, grid_of, image};
+use crate::pipeline::{PipelineError, image};
 use crate::plan::PatchGrid;
 use crate::prediction::PredictionMap;
-use crate::slide::SlideReader;
-use crate::slide::blocks::ProcImage;
-use crate::slide::frames::Frames;
-use crate::slide::plain::PlainReader;
 
-/// Rounds over all constants; the search ends earlier when a round changes nothing.
-const ROUNDS: usize = 3;
-/// Temperatures that are looked at, as natural logarithms.
-const LN_TEMPERATURE: [f64; 2] = [-1.5, 1.5];
+pub use confidence::LimitScores;
 
-/// The outcome, with what it was worth.
-#[derive(Debug, Clone, serde::Serialize)]
+/// Most rounds over all constants; the search ends earlier when a round changes nothing.
+const MAX_ROUNDS: usize = 3;
+/// Range of the temperatures tried, as natural logarithms.
+const LN_TEMPERATURE_RANGE: [f64; 2] = [-1.5, 1.5];
+
+/// The fitted parameters, and the scores before and after.
+#[derive(Debug, Clone)]
 pub struct Tuned {
     pub postproc: PostprocParams,
     /// Mean PQ of each set with the model's own constants and with the new ones.
     pub pq: BTreeMap<String, [f64; 2]>,
-    /// Divides the logits of the types; `None` where no held-out nucleus has a type.
+    /// Divisor of the logits of the types; `None` if no held-out nucleus has a type.
     pub temperature: Option<f64>,
-    /// What each limit of the expected overlap does to the images that taught the model; empty where too few nuclei are
-    /// known.
-    pub kept: Vec<Kept>,
+    /// Scores on training images at each limit of the expected overlap; empty if there are too few
+    /// nuclei.
+    pub limits: Vec<LimitScores>,
     /// Mean negative logarithm of the true type's probability before and after.
     pub nll: [f64; 2],
 }
 
-/// One labelled image as the network sees it.
-pub(super) struct Predicted<'a> {
+/// One labelled image with the network's output.
+struct Predicted<'a> {
     set: &'a str,
     image: &'a LabelledImage,
-    pub map: PredictionMap,
+    map: PredictionMap,
     grid: PatchGrid,
-    pub mpp: [f64; 2],
+    /// µm/px (x, y).
+    mpp: [f64; 2],
 }
 
-/// Fits constants (unless they shall be `kept`) and temperature on the held-out images of `sets`, and on the others
-/// where to divide blobs and which nuclei to keep.
-pub fn tune(model: &Model, sets: &[LoadedSet], kept: bool) -> Result<Tuned, PipelineError> {
+/// Fits constants (unless `keep_constants`) and temperature on the held-out images of `sets`, and
+/// the rules that divide blobs and drop nuclei on the others.
+pub fn tune(
+    model: &Model,
+    sets: &[LoadedSet],
+    keep_constants: bool,
+) -> Result<Tuned, PipelineError> {
     let images: Vec<Predicted> = sets
         .iter()
         .flat_map(|set| {
@@ -66,35 +70,31 @@ pub fn tune(model: &Model, sets: &[LoadedSet], kept: bool) -> Result<Tuned, Pipe
         })
         .map(|(set, image)| predict(model, set, image))
         .collect::<Result<_, _>>()?;
-    let before = pq_by_set(&images, &model.spec.postproc);
     let own = &model.spec.postproc;
-    // One threshold and all nuclei first: how blobs are divided depends on these, what is dropped on how they are divided.
-    let all = PostprocParams {
+    let before = score_pq(&images, own);
+    // The constants come first, without the two rules: the division depends on them, and what is
+    // dropped depends on the division.
+    let without_rules = PostprocParams {
         division: None,
         confidence: None,
         ..own.clone()
     };
-    let mut postproc = if kept { all } else { search(&images, &all) };
-    let taught = answers(model, sets, &postproc)?;
-    postproc.division = division::fit(&taught, &postproc);
-    let fitted = confidence::fit(&taught, &postproc);
-    let kept = match fitted {
+    let mut postproc = match keep_constants {
+        true => without_rules,
+        false => search_constants(&images, &without_rules),
+    };
+    let training_sets = training_images::predict_training_images(model, sets, &postproc)?;
+    postproc.division = division::fit_division(&training_sets, &postproc);
+    let fitted = confidence::fit_confidence(&training_sets, &postproc);
+    let limits = match fitted {
         Some(fitted) => {
             postproc.confidence = Some(fitted.confidence);
-            fitted.kept
+            fitted.limits
         }
         None => Vec::new(),
     };
-    let after = pq_by_set(&images, &postproc);
-    let typed = typed_nuclei(&images, &postproc);
-    let (temperature, nll) = match typed.is_empty() {
-        true => (None, [0.0; 2]),
-        false => {
-            let best = least(LN_TEMPERATURE, |ln_t| mean_nll(&images, &typed, ln_t.exp())).exp();
-            let nll = [1.0, best].map(|t| mean_nll(&images, &typed, t));
-            (Some(best), nll)
-        }
-    };
+    let after = score_pq(&images, &postproc);
+    let (temperature, nll) = fit_temperature(&images, &postproc);
     let pq = before
         .into_iter()
         .map(|(set, b)| (set.clone(), [b, after[&set]]))
@@ -103,25 +103,29 @@ pub fn tune(model: &Model, sets: &[LoadedSet], kept: bool) -> Result<Tuned, Pipe
         postproc,
         pq,
         temperature,
-        kept,
+        limits,
         nll,
     })
 }
 
-pub(super) fn predict<'a>(
+/// The temperature, and the mean negative logarithm of the true type's probability before and
+/// after; `None` if no nucleus has a known type.
+fn fit_temperature(images: &[Predicted], params: &PostprocParams) -> (Option<f64>, [f64; 2]) {
+    let typed = find_typed_nuclei(images, params);
+    if typed.is_empty() {
+        return (None, [0.0; 2]);
+    }
+    let nll = |t: f64| mean_nll(images, &typed, t);
+    let best = minimise(LN_TEMPERATURE_RANGE, |ln_t| nll(ln_t.exp())).exp();
+    (Some(best), [1.0, best].map(nll))
+}
+
+fn predict<'a>(
     model: &Model,
     set: &'a str,
     labelled: &'a LabelledImage,
 ) -> Result<Predicted<'a>, PipelineError> {
-    let reader: Arc<dyn SlideReader> =
-        Arc::new(PlainReader::from_rgb(&labelled.name, labelled.rgb.clone()));
-    let (frames, level) = Frames::for_slide(reader.info(), [model.spec.mpp; 2], model.spec.mpp)?;
-    let pixels = ProcImage::new(reader, frames, level, 64 << 20);
-    let options = image::ImageOptions {
-        keep_map: true,
-        ..image::ImageOptions::default()
-    };
-    let predicted = image::predict(&pixels, model, options)?;
+    let (predicted, grid, mpp) = held_out::run_model(model, labelled, true)?;
     let map = predicted
         .map
         .ok_or_else(|| PipelineError::Panic("no map".into()))?;
@@ -129,13 +133,13 @@ pub(super) fn predict<'a>(
         set,
         image: labelled,
         map,
-        grid: grid_of(&model.spec, &frames, None)?,
-        mpp: frames.proc_mpp(),
+        grid,
+        mpp,
     })
 }
 
 impl Predicted<'_> {
-    pub fn foreground(&self, params: &PostprocParams) -> Foreground {
+    fn foreground(&self, params: &PostprocParams) -> Foreground {
         let whole = Rect::new(0, 0, self.map.width as i32, self.map.height as i32);
         let threshold = params.np_threshold;
         Foreground::from_patch(&self.map, &self.image.rgb, (0, 0), whole, threshold)
@@ -146,39 +150,45 @@ impl Predicted<'_> {
     }
 }
 
-/// Mean PQ of the images of each set whose instances are known.
-fn pq_by_set(images: &[Predicted], params: &PostprocParams) -> BTreeMap<String, f64> {
+/// Mean PQ per set, over the images whose instances are known.
+fn score_pq(images: &[Predicted], params: &PostprocParams) -> BTreeMap<String, f64> {
     let scores: Vec<(&str, f64)> = images
         .par_iter()
         .filter_map(|p| match &p.image.truth {
             Truth::Instances { ids, .. } => {
                 let pred = image::instance_map(&p.nuclei(params), &p.grid);
-                Some((p.set, segmentation::score(ids, &pred).pq))
+                Some((p.set, segmentation::score_maps(ids, &pred).pq))
             }
             Truth::Dots(_) => None,
         })
         .collect();
+    mean_by_set(&scores)
+}
+
+/// Mean of the values of each set.
+fn mean_by_set(values: &[(&str, f64)]) -> BTreeMap<String, f64> {
     let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
-    for (set, pq) in scores {
+    for (set, value) in values {
         let sum = sums.entry(set.to_string()).or_default();
-        *sum = (sum.0 + pq, sum.1 + 1.0);
+        *sum = (sum.0 + value, sum.1 + 1.0);
     }
     sums.into_iter().map(|(k, (s, n))| (k, s / n)).collect()
 }
 
-/// Coordinate descent: one constant at a time, the best of its candidates, until nothing gets better. Sets count alike.
-fn search(images: &[Predicted], start: &PostprocParams) -> PostprocParams {
-    let worth = |params: &PostprocParams| {
-        let pq = pq_by_set(images, params);
+/// Coordinate descent: sets one constant at a time to the best of its candidates, until nothing
+/// gets better. Every set has the same weight.
+fn search_constants(images: &[Predicted], start: &PostprocParams) -> PostprocParams {
+    let mean_pq = |params: &PostprocParams| {
+        let pq = score_pq(images, params);
         pq.values().sum::<f64>() / pq.len().max(1) as f64
     };
     let mut best = start.clone();
-    let mut best_pq = worth(&best);
-    for _ in 0..ROUNDS {
+    let mut best_pq = mean_pq(&best);
+    for _ in 0..MAX_ROUNDS {
         let mut changed = false;
         for constant in 0..CONSTANTS {
             for candidate in candidates(&best, constant) {
-                let pq = worth(&candidate);
+                let pq = mean_pq(&candidate);
                 if pq > best_pq {
                     tracing::info!("PQ {pq:.4} with {candidate:?}");
                     (best, best_pq, changed) = (candidate, pq, true);
@@ -192,9 +202,10 @@ fn search(images: &[Predicted], start: &PostprocParams) -> PostprocParams {
     best
 }
 
+/// Number of constants that [`candidates`] varies.
 const CONSTANTS: usize = 7;
 
-/// `from` with another value of one constant.
+/// `from` with each value that is tried for one constant.
 fn candidates(from: &PostprocParams, constant: usize) -> Vec<PostprocParams> {
     let with = |change: &dyn Fn(&mut PostprocParams)| {
         let mut params = from.clone();
@@ -230,20 +241,23 @@ fn candidates(from: &PostprocParams, constant: usize) -> Vec<PostprocParams> {
     }
 }
 
-/// A predicted nucleus whose true type is known: image, its pixels in the map, type id.
-struct Typed {
+/// A predicted nucleus whose true type is known.
+struct TypedNucleus {
+    /// Index of its image.
     image: usize,
+    /// Indices of its pixels in the map.
     pixels: Vec<usize>,
     type_id: usize,
 }
 
-/// Nuclei that lie for the most part in one typed true nucleus, or that hold exactly one dot.
-fn typed_nuclei(images: &[Predicted], params: &PostprocParams) -> Vec<Typed> {
-    let of = |(index, p): (usize, &Predicted)| {
+/// Predicted nuclei with more than half of their pixels in one typed true nucleus, or with exactly
+/// one dot inside.
+fn find_typed_nuclei(images: &[Predicted], params: &PostprocParams) -> Vec<TypedNucleus> {
+    let find = |(index, p): (usize, &Predicted)| {
         let found = p.nuclei(params).into_iter().filter_map(|nucleus| {
-            let pixels = pixels_of(&nucleus, p.map.width);
+            let pixels = list_pixels(&nucleus, p.map.width);
             let type_id = true_type(p, &nucleus, &pixels)?;
-            (type_id > 0 && type_id < p.map.types).then_some(Typed {
+            (type_id > 0 && type_id < p.map.types).then_some(TypedNucleus {
                 image: index,
                 pixels,
                 type_id,
@@ -251,11 +265,11 @@ fn typed_nuclei(images: &[Predicted], params: &PostprocParams) -> Vec<Typed> {
         });
         found.collect::<Vec<_>>()
     };
-    images.par_iter().enumerate().flat_map_iter(of).collect()
+    images.par_iter().enumerate().flat_map_iter(find).collect()
 }
 
 /// Indices of a nucleus's pixels in a map `width` px wide.
-pub(super) fn pixels_of(nucleus: &Nucleus, width: usize) -> Vec<usize> {
+fn list_pixels(nucleus: &Nucleus, width: usize) -> Vec<usize> {
     let row = |run: Run| {
         let start = run.y as usize * width;
         start + run.x0 as usize..start + run.x1 as usize
@@ -263,20 +277,21 @@ pub(super) fn pixels_of(nucleus: &Nucleus, width: usize) -> Vec<usize> {
     nucleus.runs().flat_map(row).collect()
 }
 
-/// How many of `pixels` each true id has, 0 for none.
-pub(super) fn shares(ids: &[u32], pixels: &[usize]) -> BTreeMap<u32, usize> {
-    let mut shares = BTreeMap::new();
+/// How many of `pixels` have each true id; 0: background.
+fn count_ids(ids: &[u32], pixels: &[usize]) -> BTreeMap<u32, usize> {
+    let mut counts = BTreeMap::new();
     for &i in pixels {
-        *shares.entry(ids[i]).or_default() += 1;
+        *counts.entry(ids[i]).or_default() += 1;
     }
-    shares
+    counts
 }
 
+/// The true type of a predicted nucleus, if the labels tell it; 0: unknown.
 fn true_type(p: &Predicted, nucleus: &Nucleus, pixels: &[usize]) -> Option<usize> {
     match &p.image.truth {
         Truth::Instances { ids, types } => {
-            let shares = shares(ids, pixels);
-            let (&id, &most) = shares.iter().max_by_key(|(_, n)| **n)?;
+            let counts = count_ids(ids, pixels);
+            let (&id, &most) = counts.iter().max_by_key(|(_, n)| **n)?;
             (id > 0 && 2 * most > pixels.len()).then(|| usize::from(types[id as usize]))
         }
         Truth::Dots(dots) => {
@@ -289,9 +304,9 @@ fn true_type(p: &Predicted, nucleus: &Nucleus, pixels: &[usize]) -> Option<usize
     }
 }
 
-/// Mean over the sets of the mean of -ln p(true type), where p is the mean over a nucleus's pixels of the probabilities
-/// at temperature `t`.
-fn mean_nll(images: &[Predicted], typed: &[Typed], t: f64) -> f64 {
+/// Mean of -ln p(true type) over the nuclei of each set, averaged over the sets. p is the mean over
+/// a nucleus's pixels of the probabilities at temperature `t`.
+fn mean_nll(images: &[Predicted], typed: &[TypedNucleus], t: f64) -> f64 {
     let losses: Vec<(&str, f64)> = typed
         .par_iter()
         .map(|nucleus| {
@@ -307,16 +322,13 @@ fn mean_nll(images: &[Predicted], typed: &[Typed], t: f64) -> f64 {
             (p.set, -mean.max(1e-12).ln())
         })
         .collect();
-    let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
-    for (set, loss) in losses {
-        let sum = sums.entry(set).or_default();
-        *sum = (sum.0 + loss, sum.1 + 1.0);
-    }
-    sums.values().map(|(s, n)| s / n).sum::<f64>() / sums.len().max(1) as f64
+    let means = mean_by_set(&losses);
+    means.values().sum::<f64>() / means.len().max(1) as f64
 }
 
-/// Where `f` is least in `range`, by golden section; `f` has one minimum there.
-fn least([mut lo, mut hi]: [f64; 2], f: impl Fn(f64) -> f64) -> f64 {
+/// The place between `lo` and `hi` where `f`, which has one minimum there, is least, by
+/// golden-section search.
+fn minimise([mut lo, mut hi]: [f64; 2], f: impl Fn(f64) -> f64) -> f64 {
     let ratio = (5.0_f64.sqrt() - 1.0) / 2.0;
     let (mut a, mut b) = (hi - ratio * (hi - lo), lo + ratio * (hi - lo));
     let (mut fa, mut fb) = (f(a), f(b));
@@ -340,12 +352,12 @@ mod tests {
 
     #[test]
     fn golden_section_finds_the_minimum_of_a_parabola() {
-        let found = least([-1.5, 1.5], |x| (x - 0.7).powi(2));
+        let found = minimise([-1.5, 1.5], |x| (x - 0.7).powi(2));
         assert!((found - 0.7).abs() < 0.01, "{found}");
     }
 
     #[test]
-    fn each_constant_is_varied_alone() {
+    fn a_candidate_changes_one_constant_only() {
         let from = PostprocParams::default();
         let all: Vec<_> = (0..CONSTANTS).flat_map(|c| candidates(&from, c)).collect();
         let text = |p: &PostprocParams| toml::to_string(p).unwrap();

@@ -1,37 +1,36 @@
-//! How good the averaged weights are while a training goes on.
+//! Validation: how good the averaged weights are during a training.
 //!
-//! In: folded weights, the held-out images. Out: mean scores, and pictures of a fixed few. Draws no random number: a
-//! training that validates learns the same as one that does not.
+//! In: folded weights, the held-out images. Out: mean scores, and pictures of some images. Draws no
+//! random number, so a training with validation gives the same weights as one without.
 
 use std::path::Path;
 
-use image::{RgbImage, imageops};
+use image::RgbImage;
 use tch::Tensor;
 
 use super::TrainError;
 use super::config::TrainConfig;
-use super::data::{LabelledImage, LoadedSet};
 use super::package;
-use crate::eval::annotation::Annotation;
 use crate::eval::held_out;
+use crate::labels::{Annotation, LabelledImage, LoadedSet};
 use crate::model::{Device, Model, ModelFolder};
-use crate::report::overlay::{draw_ids, draw_points, side_by_side};
+use crate::report::overlay::side_by_side;
 
 /// Side of a panel picture, px.
 const PANEL_PX: u32 = 256;
-/// Panel pictures in all.
-const PANELS: usize = 6;
+/// Number of panel pictures.
+const PANEL_PICTURES: usize = 6;
 
-/// Scores of one moment, means over the data sets.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+/// Scores at one step, means over the data sets.
+#[derive(Debug, Clone, Copy)]
 pub struct Validation {
     pub pq: f64,
     pub dice: f64,
     pub f1d: f64,
 }
 
-/// The first `most` held-out images of each set, as sets of their own.
-pub fn sample(sets: &[LoadedSet], most: usize) -> Vec<LoadedSet> {
+/// The first `n` held-out images of each set that has some.
+pub fn sample_held_out(sets: &[LoadedSet], n: usize) -> Vec<LoadedSet> {
     sets.iter()
         .map(|set| LoadedSet {
             name: set.name.clone(),
@@ -40,7 +39,7 @@ pub fn sample(sets: &[LoadedSet], most: usize) -> Vec<LoadedSet> {
                 .images
                 .iter()
                 .filter(|i| i.held_out)
-                .take(most)
+                .take(n)
                 .cloned()
                 .collect(),
         })
@@ -48,8 +47,8 @@ pub fn sample(sets: &[LoadedSet], most: usize) -> Vec<LoadedSet> {
         .collect()
 }
 
-/// A model from weights that are still learning.
-pub fn model_of(
+/// A model with the weights `folded` of a training under way.
+pub fn load_model(
     config: &TrainConfig,
     folded: &[(String, Tensor)],
     out: &Path,
@@ -61,10 +60,10 @@ pub fn model_of(
         .map_err(failed)
 }
 
-/// Scores `model` on `sets` (see [`sample`]). Dots give F1d only.
-pub fn validate(model: &Model, sets: &[LoadedSet]) -> Result<Validation, TrainError> {
-    let scores =
-        held_out::score(model, sets).map_err(|e| TrainError::Config(format!("validation: {e}")))?;
+/// Scores `model` on `sets` (see [`sample_held_out`]). Images with dots have F1d only.
+pub fn score_model(model: &Model, sets: &[LoadedSet]) -> Result<Validation, TrainError> {
+    let scores = held_out::score_sets(model, sets)
+        .map_err(|e| TrainError::Config(format!("validation: {e}")))?;
     let mean = |name: &str| {
         let values: Vec<f64> = scores.values().filter_map(|s| s.value(name)).collect();
         values.iter().sum::<f64>() / values.len().max(1) as f64
@@ -77,42 +76,29 @@ pub fn validate(model: &Model, sets: &[LoadedSet]) -> Result<Validation, TrainEr
 }
 
 /// Truth beside prediction for the first image of each set, then the second, and so on.
-pub fn panel(model: &Model, sets: &[LoadedSet]) -> Result<Vec<(String, RgbImage)>, TrainError> {
+pub fn draw_panel(
+    model: &Model,
+    sets: &[LoadedSet],
+) -> Result<Vec<(String, RgbImage)>, TrainError> {
     let deepest = sets.iter().map(|s| s.images.len()).max().unwrap_or(0);
     let images = (0..deepest).flat_map(|i| sets.iter().filter_map(move |s| s.images.get(i)));
+    let colours: Vec<[u8; 3]> = model.spec.types.iter().map(|t| t.color).collect();
     images
-        .take(PANELS)
+        .take(PANEL_PICTURES)
         .map(|image| {
-            let centre = centre_of(image);
+            let centre = crop_centre(image);
             let pred = held_out::predict(model, &centre)
                 .map_err(|e| TrainError::Config(format!("validation: {e}")))?;
-            let pictures = [Annotation::of_image(&centre), pred].map(|a| drawn(&centre, &a, model));
-            Ok((image.name.clone(), side_by_side(&pictures[0], &pictures[1])))
+            let [truth, pred] = [Annotation::of_image(&centre), pred]
+                .map(|annotation| annotation.draw_over(&centre.rgb, &colours));
+            Ok((image.name.clone(), side_by_side(&truth, &pred)))
         })
         .collect()
 }
 
-fn drawn(image: &LabelledImage, annotation: &Annotation, model: &Model) -> RgbImage {
-    let colours: Vec<[u8; 3]> = model.spec.types.iter().map(|t| t.color).collect();
-    let mut picture = image.rgb.clone();
-    match &annotation.ids {
-        Some(ids) => draw_ids(&mut picture, ids, &annotation.id_types, &colours),
-        None => {
-            let d = &annotation.detections;
-            draw_points(&mut picture, &d.points, &d.types, &colours);
-        }
-    }
-    picture
-}
-
-/// The middle of an image, with its truth.
-fn centre_of(image: &LabelledImage) -> LabelledImage {
+/// The middle of an image, at most [`PANEL_PX`] wide and high, with its truth.
+fn crop_centre(image: &LabelledImage) -> LabelledImage {
     let (w, h) = image.rgb.dimensions();
     let (cw, ch) = (w.min(PANEL_PX), h.min(PANEL_PX));
-    let (x, y) = ((w - cw) / 2, (h - ch) / 2);
-    LabelledImage {
-        rgb: imageops::crop_imm(&image.rgb, x, y, cw, ch).to_image(),
-        truth: image.truth.cropped(w, [x, y, cw, ch]),
-        ..image.clone()
-    }
+    image.cropped([(w - cw) / 2, (h - ch) / 2, cw, ch])
 }

@@ -1,5 +1,9 @@
-//! The trainable form of hovernet-lite: convolutions, and in the encoder a batch norm whose statistics are measured once
-//! on the training images and then fixed (batches are too small to trust theirs); scale and offset still learn.
+//! The trainable form of hovernet-lite.
+//!
+//! In: an ImageNet encoder, or the weights of a model. Out: the same convolutions, trained, with
+//! their batch norms folded in. The statistics of the encoder's batch norms are measured once on
+//! the training images and then stay fixed, because the batches are too small to estimate them;
+//! scale and offset still learn.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,28 +19,31 @@ use crate::model::weights::Tensors;
 /// EfficientNet's batch-norm epsilon.
 const BN_EPS: f64 = 1e-3;
 
-/// Sums of each batch norm's mean and variance, and how many batches.
+/// Sums of each batch norm's means and variances over batches, and the number of batches.
 type NormSums = BTreeMap<String, (Tensor, Tensor, f64)>;
 
-/// What recalibration batches show.
+/// Statistics measured on recalibration batches.
 #[derive(Default)]
 struct Statistics {
     norms: NormSums,
-    /// Spread of each decoder layer's output on the first batch, when all before it are divided by theirs.
+    /// Standard deviation of each decoder layer's output on the first batch, after the layers
+    /// before it were divided by theirs.
     spreads: BTreeMap<String, Tensor>,
 }
 
-/// All tensors by name: `<layer>.weight`, `.bias`, and for the encoder `.gain` (learn), `.mean`, `.var` (fixed).
+/// A hovernet-lite in training. Tensors by name: `<layer>.weight` and `.bias`, in the encoder also
+/// `.gain`; these learn. `.mean` and `.var` in the encoder do not.
 pub struct Weights {
     pub layers: Vec<Layer>,
     pub tensors: BTreeMap<String, Tensor>,
-    /// Convolutions in bf16, everything else in f32.
+    /// Whether convolutions run in bf16; everything else is f32.
     pub bf16: bool,
     measuring: RefCell<Option<Statistics>>,
 }
 
 impl Weights {
-    /// A fresh decoder on an ImageNet encoder (`encoder`: safetensors as scripts/imagenet_encoder.py writes it).
+    /// An ImageNet encoder (`encoder`: safetensors as scripts/imagenet_encoder.py writes it) with a
+    /// random decoder.
     pub fn from_imagenet(encoder: &Path, types: i64, seed: u64) -> Result<Self, TrainError> {
         let mut found: BTreeMap<String, Tensor> = Tensor::read_safetensors(encoder)
             .map_err(|e| TrainError::file(encoder, e))?
@@ -47,7 +54,7 @@ impl Weights {
         let mut tensors = BTreeMap::new();
         for l in &layers {
             if !l.encoder {
-                fresh(l, &mut tensors, &mut rng);
+                init_layer(l, &mut tensors, &mut rng);
                 continue;
             }
             for part in ["weight", "gain", "bias", "mean", "var"] {
@@ -61,8 +68,8 @@ impl Weights {
         Ok(Self::new(layers, tensors))
     }
 
-    /// Weights of a model, whose batch norms are folded: the encoder's go on with norms that change nothing. A type head
-    /// of another size begins anew.
+    /// The weights of a model, whose batch norms are folded: the encoder's layers get norms that
+    /// are the identity. A type head of another size is initialised anew.
     pub fn from_folded(found: &Tensors, types: i64, seed: u64) -> Result<Self, TrainError> {
         let mut rng = Rng::with_seed(seed);
         let layers = layers(types);
@@ -70,12 +77,12 @@ impl Weights {
         for l in &layers {
             let [weight, bias] = ["weight", "bias"].map(|part| format!("{}.{part}", l.name));
             let (Some(w), Some(b)) = (found.get(&weight), found.get(&bias)) else {
-                fresh(l, &mut tensors, &mut rng);
+                init_layer(l, &mut tensors, &mut rng);
                 continue;
             };
             if w.size() != l.shape {
                 tracing::info!("{}: another size in the model, begun anew", l.name);
-                fresh(l, &mut tensors, &mut rng);
+                init_layer(l, &mut tensors, &mut rng);
                 continue;
             }
             tensors.insert(weight, w.to_kind(Kind::Float));
@@ -99,8 +106,8 @@ impl Weights {
         }
     }
 
-    /// The same network with `others` in place of the tensors of their names.
-    pub fn with(&self, others: &BTreeMap<String, Tensor>) -> Self {
+    /// The same network with `others` in place of the tensors of the same names.
+    pub fn with_tensors(&self, others: &BTreeMap<String, Tensor>) -> Self {
         let own = self.tensors.iter().map(|(n, t)| (n.clone(), t.detach()));
         let mut all: BTreeMap<_, _> = own.collect();
         all.extend(others.iter().map(|(n, t)| (n.clone(), t.shallow_clone())));
@@ -111,14 +118,15 @@ impl Weights {
     }
 
     /// Names of the tensors that learn.
-    pub fn learning(&self) -> Vec<String> {
+    pub fn learning_names(&self) -> Vec<String> {
         let fixed = |name: &str| name.ends_with(".mean") || name.ends_with(".var");
         self.tensors.keys().filter(|n| !fixed(n)).cloned().collect()
     }
 
-    /// Replaces the encoder's batch-norm statistics by those of `batches` (u8 [N, 3, H, W]), and scales the decoder's
-    /// weights so that every layer answers with a spread of 1 (Mishkin and Matas 2016): the encoder's features are up
-    /// to 20 times as large, and sums of them blow up from one stride to the next.
+    /// Replaces the encoder's batch-norm statistics by those of `batches` (u8 [N, 3, H, W]), and
+    /// scales the decoder's weights so that the output of every layer has a standard deviation of 1
+    /// (Mishkin and Matas 2016): the encoder's features are up to 20 times as large, and their sums
+    /// grow from one stride to the next.
     pub fn recalibrate(&mut self, batches: &[Tensor]) {
         let _guard = tch::no_grad_guard();
         *self.measuring.borrow_mut() = Some(Statistics::default());
@@ -166,8 +174,14 @@ impl Weights {
             .collect()
     }
 
-    /// A decoder layer's answer over its spread. Heads stay small, so that no type or direction is preferred.
-    fn spread(&self, l: &Layer, x: &Tensor, spreads: &mut BTreeMap<String, Tensor>) -> Tensor {
+    /// The output of a decoder layer, divided by its standard deviation on the first batch. Heads
+    /// keep their small outputs, so that no type or direction is preferred.
+    fn normalise_output(
+        &self,
+        l: &Layer,
+        x: &Tensor,
+        spreads: &mut BTreeMap<String, Tensor>,
+    ) -> Tensor {
         let (weight, bias) = self.folded(l);
         let y = convolve(l, x, &weight, &bias);
         if l.name.starts_with("head.") {
@@ -179,8 +193,8 @@ impl Weights {
         y / &*spread
     }
 
-    /// Convolution normalised by its own batch's statistics, which are added to the running sums.
-    fn measure(&self, l: &Layer, x: &Tensor, sums: &mut NormSums) -> Tensor {
+    /// A convolution normalised by the statistics of its batch, which are added to `sums`.
+    fn measure_norm(&self, l: &Layer, x: &Tensor, sums: &mut NormSums) -> Tensor {
         let get = |part: &str| &self.tensors[&format!("{}.{part}", l.name)];
         let pad = padding(l);
         let groups = if l.depthwise { l.shape[0] } else { 1 };
@@ -209,9 +223,9 @@ impl Convolve for Weights {
     fn conv(&self, l: &Layer, x: &Tensor) -> Tensor {
         if let Some(found) = self.measuring.borrow_mut().as_mut() {
             return if l.encoder {
-                self.measure(l, x, &mut found.norms)
+                self.measure_norm(l, x, &mut found.norms)
             } else {
-                self.spread(l, x, &mut found.spreads)
+                self.normalise_output(l, x, &mut found.spreads)
             };
         }
         let (weight, bias) = self.folded(l);
@@ -223,8 +237,9 @@ impl Convolve for Weights {
     }
 }
 
-/// Kaiming-initialised weight, zero bias; heads start small so that no type or direction is preferred.
-fn fresh(l: &Layer, tensors: &mut BTreeMap<String, Tensor>, rng: &mut Rng) {
+/// Random weights (He et al. 2015) and zero bias; heads start small, so that no type or direction
+/// is preferred.
+fn init_layer(l: &Layer, tensors: &mut BTreeMap<String, Tensor>, rng: &mut Rng) {
     let fan_in = (l.shape[1] * l.shape[2] * l.shape[3]) as f64;
     let gain = if l.name.starts_with("head.") {
         0.1
@@ -233,7 +248,7 @@ fn fresh(l: &Layer, tensors: &mut BTreeMap<String, Tensor>, rng: &mut Rng) {
     } else {
         1.0
     };
-    let weight = initial::normal(&l.shape, (gain / fan_in).sqrt(), rng);
+    let weight = initial::draw_normal(&l.shape, (gain / fan_in).sqrt(), rng);
     tensors.insert(format!("{}.weight", l.name), weight);
     tensors.insert(
         format!("{}.bias", l.name),

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use wsi_nuclei::cli::settings::layers;
-use wsi_nuclei::eval::folders;
 use wsi_nuclei::geometry::Rect;
+use wsi_nuclei::labels::folders;
+use wsi_nuclei::mat5;
 use wsi_nuclei::model::{ModelSpec, pickle, torch_file, weights};
 use wsi_nuclei::nuclei::{Foreground, Nucleus, Run, StainSums};
 use wsi_nuclei::output::raw_map;
@@ -18,7 +19,6 @@ use wsi_nuclei::prediction::PredictionMap;
 use wsi_nuclei::store::chunk::{self, ChunkKey};
 use wsi_nuclei::store::{Store, TileResult};
 use wsi_nuclei::tissue::{Regions, TissueMask};
-use wsi_nuclei::train::formats::mat5;
 
 use crate::crowd::crowd;
 use crate::harness::Dir;

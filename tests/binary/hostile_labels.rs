@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use wsi_nuclei::eval::folders;
-use wsi_nuclei::train::config::{DataSet, Format};
-use wsi_nuclei::train::formats;
+use wsi_nuclei::labels::{DataSet, Format, folders, formats};
 
 use crate::hostile::{LARGEST_REQUEST, fixture, fuzz};
 

@@ -1,15 +1,16 @@
-//! Whole trainings of a few steps: stopped, gone on with, refused.
+//! Trainings of a few steps: stopped and resumed, with a teacher, refused.
 
 use std::path::Path;
 
 use super::*;
 use crate::model::{Architecture, lite};
-use crate::train::checkpoint::write;
+use crate::train::checkpoint::write_tensors;
 use crate::train::initial;
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use tch::Kind;
 
-/// Two images of discs with their ids, and an encoder of random weights.
+/// Writes two images of discs with their ids, and an encoder of random weights; returns a
+/// configuration for them.
 fn fixture(root: &Path) -> TrainConfig {
     for folder in ["set/images", "set/labels"] {
         std::fs::create_dir_all(root.join(folder)).unwrap();
@@ -42,7 +43,7 @@ fn fixture(root: &Path) -> TrainConfig {
         let options = (Kind::Float, tch::Device::Cpu);
         tensors.push((
             format!("{}.weight", l.name),
-            initial::normal(&l.shape, 0.1, &mut rng),
+            initial::draw_normal(&l.shape, 0.1, &mut rng),
         ));
         for (part, value) in [("gain", 1.0), ("bias", 0.0), ("mean", 0.0), ("var", 1.0)] {
             tensors.push((
@@ -51,7 +52,7 @@ fn fixture(root: &Path) -> TrainConfig {
             ));
         }
     }
-    write(&tensors, &root.join("encoder.safetensors")).unwrap();
+    write_tensors(&tensors, &root.join("encoder.safetensors")).unwrap();
     let text = include_str!("../../../config/train-default.toml");
     let mut config: TrainConfig = toml::from_str(text).unwrap();
     config.data.retain(|set| set.name == "nuinsseg");
@@ -82,7 +83,7 @@ fn trained(root: &Path, out: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_stopped_training_goes_on_as_if_it_had_not_been() {
+fn a_stopped_and_resumed_training_gives_the_same_weights() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     for (accumulate, self_taught) in [(1, 0.0), (2, 0.5)] {
@@ -99,7 +100,7 @@ fn a_stopped_training_goes_on_as_if_it_had_not_been() {
         };
         assert_eq!(run(&whole, &never, &mut |_| {}).unwrap(), Ended::AllSteps);
         let other = job(root, &config, &outs[1], 4);
-        // Stopped after its third step: a checkpoint off the regular ones.
+        // Stopped after the third step, between two regular checkpoints.
         let stop = AtomicBool::new(false);
         let ended = run(&other, &stop, &mut |p| {
             stop.store(p.step == 3, Ordering::Relaxed)
@@ -116,12 +117,12 @@ fn a_stopped_training_goes_on_as_if_it_had_not_been() {
 }
 
 #[test]
-fn hovernet_learns_and_goes_on_across_the_end_of_its_first_phase() {
+fn hovernet_learns_and_resumes_across_the_end_of_its_first_phase() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     let mut config = TrainConfig {
         crop_px: 256,
-        // Every crop is the same picture, so that the loss of one step can be held against another's.
+        // Every crop is the same picture, so that the losses of two steps can be compared.
         augment: false,
         frozen_steps: 2,
         ema: 0.0,
@@ -132,7 +133,7 @@ fn hovernet_learns_and_goes_on_across_the_end_of_its_first_phase() {
     config.model.architecture = Architecture::HovernetFast;
     (config.model.patch_in_px, config.model.patch_out_px) = (256, 164);
     let thin = || {
-        let first = initial::normal(&[8, 3, 7, 7], 0.1, &mut fastrand::Rng::with_seed(5));
+        let first = initial::draw_normal(&[8, 3, 7, 7], 0.1, &mut fastrand::Rng::with_seed(5));
         Start::Model(
             [("conv0./.weight".to_string(), first)]
                 .into_iter()
@@ -160,7 +161,7 @@ fn hovernet_learns_and_goes_on_across_the_end_of_its_first_phase() {
 }
 
 #[test]
-fn a_self_taught_training_learns_something_else_and_only_where_it_can() {
+fn a_teacher_changes_the_weights_and_is_refused_for_hovernet() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     let never = AtomicBool::new(false);
@@ -180,7 +181,7 @@ fn a_self_taught_training_learns_something_else_and_only_where_it_can() {
 }
 
 #[test]
-fn a_training_with_another_configuration_is_refused() {
+fn a_checkpoint_of_another_configuration_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     let config = fixture(root);

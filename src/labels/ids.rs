@@ -1,18 +1,19 @@
-//! Ids of label maps from anywhere.
+//! Numbering the ids of label maps without gaps.
 //!
-//! In: a map whose ids may be any numbers. Out: the same map with ids 1, 2, 3, …, and what they were: tables by id
-//! then grow with the nuclei, not with the largest number a file happens to hold. Never changes their order.
+//! In: a map with arbitrary ids. Out: the same map with ids 1, 2, 3, …, and the old id of each. A
+//! table by id then has as many entries as there are nuclei, however large the ids in the file are.
+//! Never changes the order of the ids.
 
-/// What the ids of a map were before [`Ids::renumber`].
+/// The ids of a map before [`Ids::renumber`].
 pub struct Ids {
-    /// By new id; the first is 0, the background.
+    /// Old id by new id; the first is 0, the background.
     old: Vec<u32>,
 }
 
 impl Ids {
-    /// Numbers the ids of `map` from 1 without gaps, in their order; 0 stays.
+    /// Numbers the ids of `map` from 1 without gaps, in their order; 0 stays 0.
     pub fn renumber(map: &mut [u32]) -> Self {
-        // Neighbours mostly agree, so this list is far shorter than the map.
+        // Most neighbours have the same id, so this list is far shorter than the map.
         let changes = map.windows(2).filter(|w| w[0] != w[1]).map(|w| w[1]);
         let mut old: Vec<u32> = [0]
             .into_iter()
@@ -32,12 +33,12 @@ impl Ids {
         ids
     }
 
-    /// The new id of what was `old`; `None` where no pixel had it.
+    /// The new id of the old id `old`; `None` if no pixel had it.
     pub fn new_of(&self, old: u32) -> Option<usize> {
         self.old.binary_search(&old).ok()
     }
 
-    /// A value for each new id, the background's included.
+    /// A table with `value` for each new id, the background included.
     pub fn table<T: Clone>(&self, value: T) -> Vec<T> {
         vec![value; self.old.len()]
     }

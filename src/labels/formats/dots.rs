@@ -1,13 +1,12 @@
-//! images/NAME.* beside points/NAME.csv with the columns x,y,type (px): one dot inside each nucleus.
+//! images/NAME.* beside points/NAME.csv with the columns x, y (px) and type: one dot inside each
+//! nucleus.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::super::TrainError;
-use super::super::config::DataSet;
-use super::super::data::{Dot, LabelledImage, Truth};
-use super::{Loaded, images, read_rgb};
+use super::{Loaded, list_images, read_rgb};
+use crate::labels::{DataSet, Dot, LabelError, Truth};
 
 #[derive(Deserialize)]
 struct Row {
@@ -16,28 +15,24 @@ struct Row {
     r#type: String,
 }
 
-pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, TrainError> {
-    Ok(images(&folder.join("images"))?
+pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
+    Ok(list_images(&folder.join("images"))?
         .into_iter()
         .map(|(stem, path)| {
             let points = folder.join("points").join(format!("{stem}.csv"));
-            Ok(LabelledImage {
-                name: format!("{}/{stem}", set.name),
-                held_out: set.holds_out(&format!("{stem}.")),
-                rgb: read_rgb(&path)?,
-                truth: Truth::Dots(read_dots(set, &points)?),
-            })
+            let rgb = read_rgb(&path)?;
+            Ok(set.image(&stem, rgb, Truth::Dots(read_dots(set, &points)?)))
         })
         .collect())
 }
 
-fn read_dots(set: &DataSet, path: &Path) -> Result<Vec<Dot>, TrainError> {
-    let mut reader = csv::Reader::from_path(path).map_err(|e| TrainError::file(path, e))?;
+fn read_dots(set: &DataSet, path: &Path) -> Result<Vec<Dot>, LabelError> {
+    let mut reader = csv::Reader::from_path(path).map_err(|e| LabelError::new(path, e))?;
     let mut dots = Vec::new();
     for (i, row) in reader.deserialize().enumerate() {
-        let row: Row = row.map_err(|e| TrainError::file(path, e))?;
+        let row: Row = row.map_err(|e| LabelError::new(path, e))?;
         let type_id = *set.types.get(&row.r#type).ok_or_else(|| {
-            TrainError::file(
+            LabelError::new(
                 path,
                 format!("row {}: type {:?} has no id in `types`", i + 2, row.r#type),
             )
@@ -51,9 +46,10 @@ fn read_dots(set: &DataSet, path: &Path) -> Result<Vec<Dot>, TrainError> {
     Ok(dots)
 }
 
-/// Types that the points of a folder name, sorted. What cannot be read is left to [`load`].
+/// Names of the types of all points in a folder, sorted. Skips unreadable files: [`load`] reports
+/// them.
 pub fn class_names(folder: &Path) -> Vec<String> {
-    let files = super::files(&folder.join("points"), &["csv"]).unwrap_or_default();
+    let files = super::list_files(&folder.join("points"), &["csv"]).unwrap_or_default();
     let rows = files.iter().filter_map(|(_, path)| {
         let mut reader = csv::Reader::from_path(path).ok()?;
         let names = reader.deserialize::<Row>().flatten().map(|row| row.r#type);

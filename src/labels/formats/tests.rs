@@ -1,11 +1,11 @@
-//! The fixtures of tests/fixtures/make_labels.py (written by NumPy and SciPy), and folders made here.
+//! The fixtures of tests/fixtures/make_labels.py (written by NumPy and SciPy), and folders made
+//! here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::super::config::{DataSet, Format};
-use super::super::data::{Dot, LabelledImage, Truth};
 use super::{detect, load};
+use crate::labels::{DataSet, Dot, Format, LabelledImage, Truth};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -26,8 +26,8 @@ fn set(format: Format, type_ids: &[u8], types: &[(&str, u8)]) -> DataSet {
     }
 }
 
-/// Areas by type: says all about the fixture's three nuclei.
-fn areas(image: &LabelledImage) -> BTreeMap<u8, Vec<usize>> {
+/// Areas by type, which tell the fixture's three nuclei apart.
+fn areas_by_type(image: &LabelledImage) -> BTreeMap<u8, Vec<usize>> {
     let Truth::Instances { ids, types } = &image.truth else {
         panic!("dots");
     };
@@ -42,31 +42,34 @@ fn areas(image: &LabelledImage) -> BTreeMap<u8, Vec<usize>> {
     by_type
 }
 
-fn detected(folder: &Path, type_ids: &[u8]) -> Vec<LabelledImage> {
+fn load_detected(folder: &Path, type_ids: &[u8]) -> Vec<LabelledImage> {
     let set = set(detect(folder).unwrap(), type_ids, &[]);
     let loaded = load(&set, folder).unwrap();
     loaded.into_iter().map(Result::unwrap).collect()
 }
 
 #[test]
-fn every_format_of_others_gives_the_same_nuclei() {
+fn every_published_format_gives_the_same_nuclei() {
     // A disc of radius √6, 5 x 4 and 7 x 6 px; types 2, 1, 5 become 2, 1, 3.
     let wanted = BTreeMap::from([(1, vec![20]), (2, vec![21]), (3, vec![42])]);
     let ours = [0, 1, 2, 0, 0, 3];
-    let mat = detected(&fixture("mat"), &ours);
-    let npy = detected(&fixture("npy"), &ours);
-    let pannuke = detected(&fixture("pannuke"), &ours);
+    let mat = load_detected(&fixture("mat"), &ours);
+    let npy = load_detected(&fixture("npy"), &ours);
+    let pannuke = load_detected(&fixture("pannuke"), &ours);
     assert_eq!((mat.len(), npy.len(), pannuke.len()), (1, 1, 2));
     for image in [&mat[0], &npy[0], &pannuke[1]] {
-        assert_eq!(areas(image), wanted, "{}", image.name);
+        assert_eq!(areas_by_type(image), wanted, "{}", image.name);
         assert_eq!(image.rgb.get_pixel(3, 2).0, [180, 115, 170]);
         assert_eq!(image.rgb.dimensions(), (16, 12));
     }
     assert!(pannuke[0].is_empty() && !pannuke[0].held_out);
     assert_eq!(pannuke[1].name, "set/Colon_0001");
     assert!(pannuke[1].held_out, "tissues can be held out by name");
-    let untyped = detected(&fixture("segmentation"), &ours);
-    assert_eq!(areas(&untyped[0]), BTreeMap::from([(0, vec![21, 20, 42])]));
+    let untyped = load_detected(&fixture("segmentation"), &ours);
+    assert_eq!(
+        areas_by_type(&untyped[0]),
+        BTreeMap::from([(0, vec![21, 20, 42])])
+    );
 }
 
 #[test]
@@ -99,7 +102,7 @@ fn folder_with_image(below: &str) -> tempfile::TempDir {
 }
 
 #[test]
-fn label_maps_take_types_by_name_and_number() {
+fn label_maps_take_types_by_name_and_by_number() {
     let root = folder_with_image("images");
     let labels = root.path().join("labels");
     std::fs::create_dir_all(&labels).unwrap();
@@ -110,7 +113,7 @@ fn label_maps_take_types_by_name_and_number() {
     let set = set(Format::Labels, &[0, 0, 0, 0, 3], &[("lymphocyte", 2)]);
     let image = load(&set, root.path()).unwrap().remove(0).unwrap();
     assert_eq!(
-        areas(&image),
+        areas_by_type(&image),
         BTreeMap::from([(2, vec![18]), (3, vec![12])])
     );
 
@@ -146,7 +149,7 @@ fn label_maps_take_types_by_name_and_number() {
 }
 
 #[test]
-fn drawings_become_instances_or_dots() {
+fn polygons_become_instances_and_points_become_dots() {
     let root = folder_with_image("");
     let path = root.path().join("a.geojson");
     let feature = |geometry: &str, class: &str| {
@@ -169,7 +172,10 @@ fn drawings_become_instances_or_dots() {
     assert_eq!(detect(root.path()).unwrap(), Format::Geojson);
     let set = set(Format::Geojson, &[], &[("tumour", 1)]);
     let image = load(&set, root.path()).unwrap().remove(0).unwrap();
-    assert_eq!(areas(&image), BTreeMap::from([(0, vec![4]), (1, vec![9])]));
+    assert_eq!(
+        areas_by_type(&image),
+        BTreeMap::from([(0, vec![4]), (1, vec![9])])
+    );
 
     std::fs::write(&path, feature(point, &named("tumour"))).unwrap();
     let image = load(&set, root.path()).unwrap().remove(0).unwrap();
@@ -193,7 +199,7 @@ fn drawings_become_instances_or_dots() {
 }
 
 #[test]
-fn a_folder_of_nothing_says_what_was_looked_for() {
+fn an_empty_folder_is_an_error_that_lists_the_formats() {
     let root = tempfile::tempdir().unwrap();
     let text = detect(root.path()).unwrap_err().to_string();
     assert!(text.contains("PanNuke's images.npy"), "{text}");

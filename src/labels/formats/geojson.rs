@@ -1,81 +1,78 @@
-//! What a lab draws in QuPath: NAME.geojson beside NAME.png, .jpg or .tif, in px of the image.
+//! Annotations drawn in QuPath: NAME.geojson beside NAME.png, .jpg or .tif, in px of the image.
 //!
-//! Polygons become instances (a pixel belongs to a polygon that holds its centre, even-odd rule); where two overlap, the
-//! first keeps the pixel and the overlap is reported. Points become dots, if there are no polygons.
-//! `classification.name` is the type by name in `types`; without one the type is unknown.
+//! Polygons become instances: a pixel belongs to the polygon that holds its centre (even-odd rule).
+//! Where two overlap, the first keeps the pixel and a warning gives the number of such pixels.
+//! Points become dots if there are no polygons. `classification.name` is a name in `types`; without
+//! one the type is unknown.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use geojson::{Feature, GeoJson, GeometryValue, Position};
 
-use super::super::TrainError;
-use super::super::config::DataSet;
-use super::super::data::{Dot, LabelledImage, Truth};
-use super::{Loaded, files, images, read_rgb};
+use super::{Loaded, list_files, list_images, read_rgb};
+use crate::labels::{DataSet, Dot, LabelError, Truth};
 
 type Ring = Vec<[f64; 2]>;
 
-pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, TrainError> {
-    let pictures: std::collections::BTreeMap<_, _> = images(folder)?.into_iter().collect();
-    let drawings = files(folder, &["geojson"])?;
+pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
+    let pictures: BTreeMap<_, _> = list_images(folder)?.into_iter().collect();
+    let drawings = list_files(folder, &["geojson"])?;
     Ok(drawings
         .into_iter()
         .map(|(stem, path)| {
             let picture = pictures.get(&stem).ok_or_else(|| {
-                TrainError::file(
+                LabelError::new(
                     &path,
                     format!("has no image {stem}.png, .jpg or .tif beside it"),
                 )
             })?;
             let rgb = read_rgb(picture)?;
-            Ok(LabelledImage {
-                name: format!("{}/{stem}", set.name),
-                held_out: set.holds_out(&format!("{stem}.")),
-                truth: read_truth(set, &path, rgb.dimensions())?,
-                rgb,
-            })
+            let truth = read_truth(set, &path, rgb.dimensions())?;
+            Ok(set.image(&stem, rgb, truth))
         })
         .collect())
 }
 
-/// Classes that the drawings of a folder name, sorted. What cannot be read is left to [`load`].
+/// Names of the classes in all drawings of a folder, sorted. Skips unreadable files: [`load`]
+/// reports them.
 pub fn class_names(folder: &Path) -> Vec<String> {
-    let drawings = files(folder, &["geojson"]).unwrap_or_default();
+    let drawings = list_files(folder, &["geojson"]).unwrap_or_default();
     let features = drawings
         .iter()
-        .filter_map(|(_, path)| features(path).ok())
+        .filter_map(|(_, path)| read_features(path).ok())
         .flatten();
-    let names: std::collections::BTreeSet<String> = features
-        .filter_map(|f| class(&f).map(str::to_string))
+    let names: BTreeSet<String> = features
+        .filter_map(|f| class_name(&f).map(str::to_string))
         .collect();
     names.into_iter().collect()
 }
 
-fn class(feature: &Feature) -> Option<&str> {
+fn class_name(feature: &Feature) -> Option<&str> {
     let class = feature.property("classification")?;
     class.get("name")?.as_str()
 }
 
-fn features(path: &Path) -> Result<Vec<Feature>, TrainError> {
-    let text = std::fs::read_to_string(path).map_err(|e| TrainError::file(path, e))?;
+fn read_features(path: &Path) -> Result<Vec<Feature>, LabelError> {
+    let text = std::fs::read_to_string(path).map_err(|e| LabelError::new(path, e))?;
     // QuPath also exports a bare list of features.
     let text = match text.trim_start().starts_with('[') {
         true => format!("{{\"type\":\"FeatureCollection\",\"features\":{text}}}"),
         false => text,
     };
-    let parsed: GeoJson = text.parse().map_err(|e| TrainError::file(path, e))?;
+    let parsed: GeoJson = text.parse().map_err(|e| LabelError::new(path, e))?;
     match parsed {
         GeoJson::FeatureCollection(collection) => Ok(collection.features),
         GeoJson::Feature(feature) => Ok(vec![feature]),
-        GeoJson::Geometry(_) => Err(TrainError::file(
+        GeoJson::Geometry(_) => Err(LabelError::new(
             path,
             "is a bare geometry: features are wanted",
         )),
     }
 }
 
-fn read_truth(set: &DataSet, path: &Path, (w, h): (u32, u32)) -> Result<Truth, TrainError> {
-    let features = features(path)?;
+fn read_truth(set: &DataSet, path: &Path, (w, h): (u32, u32)) -> Result<Truth, LabelError> {
+    let features = read_features(path)?;
     let mut ids = vec![0u32; w as usize * h as usize];
     let (mut types, mut dots, mut overlapping) = (vec![0u8], Vec::new(), 0usize);
     for feature in &features {
@@ -86,20 +83,20 @@ fn read_truth(set: &DataSet, path: &Path, (w, h): (u32, u32)) -> Result<Truth, T
         match &geometry.value {
             GeometryValue::Polygon { coordinates } => {
                 types.push(type_id);
-                let polygons = [rings(coordinates)];
-                overlapping += fill(&mut ids, (w, h), &polygons, types.len() as u32 - 1);
+                let polygons = [rings_of(coordinates)];
+                overlapping += fill_polygons(&mut ids, (w, h), &polygons, types.len() as u32 - 1);
             }
             GeometryValue::MultiPolygon { coordinates } => {
                 types.push(type_id);
-                let polygons: Vec<_> = coordinates.iter().map(|p| rings(p)).collect();
-                overlapping += fill(&mut ids, (w, h), &polygons, types.len() as u32 - 1);
+                let polygons: Vec<_> = coordinates.iter().map(|p| rings_of(p)).collect();
+                overlapping += fill_polygons(&mut ids, (w, h), &polygons, types.len() as u32 - 1);
             }
-            GeometryValue::Point { coordinates } => dots.extend(dot(coordinates, type_id)),
+            GeometryValue::Point { coordinates } => dots.extend(dot_at(coordinates, type_id)),
             GeometryValue::MultiPoint { coordinates } => {
-                dots.extend(coordinates.iter().filter_map(|c| dot(c, type_id)));
+                dots.extend(coordinates.iter().filter_map(|c| dot_at(c, type_id)));
             }
             _ => {
-                return Err(TrainError::file(
+                return Err(LabelError::new(
                     path,
                     "holds lines: draw polygons or points",
                 ));
@@ -125,20 +122,20 @@ fn read_truth(set: &DataSet, path: &Path, (w, h): (u32, u32)) -> Result<Truth, T
     Ok(Truth::Instances { ids, types })
 }
 
-fn type_of(set: &DataSet, feature: &Feature, path: &Path) -> Result<u8, TrainError> {
-    let Some(name) = class(feature) else {
+fn type_of(set: &DataSet, feature: &Feature, path: &Path) -> Result<u8, LabelError> {
+    let Some(name) = class_name(feature) else {
         return Ok(0);
     };
     set.types.get(name).copied().ok_or_else(|| {
         let known: Vec<_> = set.types.keys().map(String::as_str).collect();
-        TrainError::file(
+        LabelError::new(
             path,
             format!("class {name:?} has no id in `types` ({})", known.join(", ")),
         )
     })
 }
 
-fn dot(position: &Position, type_id: u8) -> Option<Dot> {
+fn dot_at(position: &Position, type_id: u8) -> Option<Dot> {
     let [x, y, ..] = position.as_slice() else {
         return None;
     };
@@ -149,7 +146,7 @@ fn dot(position: &Position, type_id: u8) -> Option<Dot> {
     })
 }
 
-fn rings(polygon: &[Vec<Position>]) -> Vec<Ring> {
+fn rings_of(polygon: &[Vec<Position>]) -> Vec<Ring> {
     let point = |p: &Position| match p.as_slice() {
         [x, y, ..] => Some([*x, *y]),
         _ => None,
@@ -160,8 +157,9 @@ fn rings(polygon: &[Vec<Position>]) -> Vec<Ring> {
         .collect()
 }
 
-/// Gives free pixels whose centre lies in an odd number of rings to `id`; returns how many were taken already.
-fn fill(ids: &mut [u32], (w, h): (u32, u32), polygons: &[Vec<Ring>], id: u32) -> usize {
+/// Writes `id` into the free pixels whose centres lie in an odd number of rings; returns how many
+/// were taken already.
+fn fill_polygons(ids: &mut [u32], (w, h): (u32, u32), polygons: &[Vec<Ring>], id: u32) -> usize {
     let mut taken = 0;
     for rings in polygons {
         let ys = || rings.iter().flatten().map(|p| p[1]);
@@ -171,7 +169,7 @@ fn fill(ids: &mut [u32], (w, h): (u32, u32), polygons: &[Vec<Ring>], id: u32) ->
             .clamp(0.0, f64::from(h));
         let bottom = ys().fold(0.0, f64::max).ceil().clamp(0.0, f64::from(h));
         for y in top as usize..bottom as usize {
-            let mut crossings = crossings(rings, y as f64 + 0.5);
+            let mut crossings = find_crossings(rings, y as f64 + 0.5);
             crossings.sort_by(f64::total_cmp);
             for pair in crossings.chunks_exact(2) {
                 // Centres at x + 0.5 in [left, right).
@@ -189,8 +187,8 @@ fn fill(ids: &mut [u32], (w, h): (u32, u32), polygons: &[Vec<Ring>], id: u32) ->
     taken
 }
 
-/// Where the rings cross the horizontal line at `y`.
-fn crossings(rings: &[Ring], y: f64) -> Vec<f64> {
+/// The x at which the rings cross the horizontal line at `y`.
+fn find_crossings(rings: &[Ring], y: f64) -> Vec<f64> {
     let mut found = Vec::new();
     for ring in rings {
         for (i, a) in ring.iter().enumerate() {
@@ -207,13 +205,13 @@ fn crossings(rings: &[Ring], y: f64) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    /// Even-odd test of one point (ray to the right), after Shimrat 1962.
-    fn holds(rings: &[Ring], x: f64, y: f64) -> bool {
-        crossings(rings, y).iter().filter(|&&c| c > x).count() % 2 == 1
+    /// Whether the rings hold a point: even-odd test with a ray to the right, after Shimrat 1962.
+    fn contains(rings: &[Ring], x: f64, y: f64) -> bool {
+        find_crossings(rings, y).iter().filter(|&&c| c > x).count() % 2 == 1
     }
 
     #[test]
-    fn pixels_belong_to_polygons_that_hold_their_centres() {
+    fn a_polygon_covers_the_pixels_whose_centres_it_holds() {
         let mut rng = fastrand::Rng::with_seed(4);
         for _ in 0..50 {
             let mut ring = || -> Ring {
@@ -223,16 +221,19 @@ mod tests {
             };
             let rings = vec![ring(), ring()];
             let mut ids = vec![0; 400];
-            assert_eq!(fill(&mut ids, (20, 20), std::slice::from_ref(&rings), 7), 0);
+            assert_eq!(
+                fill_polygons(&mut ids, (20, 20), std::slice::from_ref(&rings), 7),
+                0
+            );
             for (i, id) in ids.iter().enumerate() {
-                let inside = holds(&rings, (i % 20) as f64 + 0.5, (i / 20) as f64 + 0.5);
+                let inside = contains(&rings, (i % 20) as f64 + 0.5, (i / 20) as f64 + 0.5);
                 assert_eq!(*id == 7, inside, "{} {} {rings:?}", i % 20, i / 20);
             }
         }
     }
 
     #[test]
-    fn a_square_on_pixel_edges_covers_its_pixels_and_the_first_keeps_an_overlap() {
+    fn of_two_overlapping_squares_the_first_keeps_the_overlap() {
         let square = |x: f64| {
             vec![vec![
                 [x, 1.0],
@@ -243,8 +244,8 @@ mod tests {
             ]]
         };
         let mut ids = vec![0; 36];
-        assert_eq!(fill(&mut ids, (6, 6), &[square(1.0)], 1), 0);
-        assert_eq!(fill(&mut ids, (6, 6), &[square(2.0)], 2), 2);
+        assert_eq!(fill_polygons(&mut ids, (6, 6), &[square(1.0)], 1), 0);
+        assert_eq!(fill_polygons(&mut ids, (6, 6), &[square(2.0)], 2), 2);
         assert_eq!(ids[6..12], [0, 1, 1, 2, 0, 0]);
         assert_eq!(ids.iter().filter(|id| **id == 1).count(), 4);
     }

@@ -1,31 +1,26 @@
-//! Folders of annotations: truth or predictions, one image a stem.
+//! Folders of annotations: truth or predictions, one image per file stem.
 //!
-//! In: a folder. For a stem it may hold `STEM/` (what `tile` writes: labels.png or labels.npy with nuclei.json),
-//! `STEM.mat` (hover_net's, CoNSeP's: inst_map with type_map, or with inst_type), `STEM.png` (8 or 16 bit ids),
-//! `STEM.npy` (ids `[H, W]`, or ids and types `[H, W, 2]`), `STEM.json` (hover_net's or ours: points) or `STEM.csv`
-//! (x, y and, if there, type: a number). hover_net's `mat/` and CoNSeP's `Labels/` below the folder are found too. Out:
-//! [`Annotation`]s by stem. Never pairs nor scores.
+//! In: a folder. For a stem it may hold `STEM/` (what `tile` writes: labels.png or labels.npy with
+//! nuclei.json), `STEM.mat` (hover_net's, CoNSeP's: inst_map with type_map, or with inst_type),
+//! `STEM.png` (8 or 16 bit ids), `STEM.npy` (ids `[H, W]`, or ids and types `[H, W, 2]`),
+//! `STEM.json` (points, from hover_net or from here) or `STEM.csv` (x, y and optionally type, a
+//! number). hover_net's `mat/` and CoNSeP's `Labels/` below the folder are found too. Out:
+//! [`Annotation`]s by stem. Never pairs or scores them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Detections;
-use super::annotation::Annotation;
+use super::formats::npy::Npy;
+use super::formats::{assign_types, read_picture_ids};
 use super::ids::Ids;
-use crate::train::TrainError;
-use crate::train::formats;
-use crate::train::formats::mat5::{self, Matrix};
-use crate::train::formats::npy::Npy;
-
-fn failed(path: &Path, reason: impl ToString) -> TrainError {
-    TrainError::file(path, reason)
-}
+use super::{Annotation, Detections, LabelError};
+use crate::mat5;
 
 /// The annotation files of `folder` by stem.
 ///
 /// # Errors
-/// A folder that cannot be read, or in which nothing is an annotation.
-pub fn list(folder: &Path) -> Result<BTreeMap<String, PathBuf>, TrainError> {
+/// A folder that cannot be read, or that holds no annotation.
+pub fn list(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LabelError> {
     for place in [
         folder.to_path_buf(),
         folder.join("mat"),
@@ -39,17 +34,17 @@ pub fn list(folder: &Path) -> Result<BTreeMap<String, PathBuf>, TrainError> {
             }
         }
     }
-    Err(failed(
+    Err(LabelError::new(
         folder,
         "holds no annotations: .mat, .npy, label .png, .json, .csv, or folders that `tile` has written",
     ))
 }
 
-fn list_flat(folder: &Path) -> Result<BTreeMap<String, PathBuf>, TrainError> {
-    let entries = std::fs::read_dir(folder).map_err(|e| failed(folder, e))?;
+fn list_flat(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LabelError> {
+    let entries = std::fs::read_dir(folder).map_err(|e| LabelError::new(folder, e))?;
     let mut found = BTreeMap::new();
     for entry in entries {
-        let path = entry.map_err(|e| failed(folder, e))?.path();
+        let path = entry.map_err(|e| LabelError::new(folder, e))?.path();
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
         let usable = match extension {
             "mat" | "npy" | "png" | "json" | "csv" => path.is_file(),
@@ -67,8 +62,8 @@ fn list_flat(folder: &Path) -> Result<BTreeMap<String, PathBuf>, TrainError> {
     Ok(found)
 }
 
-/// Reads what [`list`] found.
-pub fn read(path: &Path) -> Result<Annotation, TrainError> {
+/// Reads one of the annotations that [`list`] found.
+pub fn read(path: &Path) -> Result<Annotation, LabelError> {
     if path.is_dir() {
         return read_tile(path);
     }
@@ -85,7 +80,7 @@ pub fn read(path: &Path) -> Result<Annotation, TrainError> {
 }
 
 /// What `tile` writes: the label map, with types and probabilities from nuclei.json.
-fn read_tile(folder: &Path) -> Result<Annotation, TrainError> {
+fn read_tile(folder: &Path) -> Result<Annotation, LabelError> {
     let (points, types) = read_json(&folder.join("nuclei.json"))?;
     let [png, npy] = ["labels.png", "labels.npy"].map(|n| folder.join(n));
     let (mut map, width) = if png.is_file() {
@@ -93,7 +88,7 @@ fn read_tile(folder: &Path) -> Result<Annotation, TrainError> {
     } else if npy.is_file() {
         let mut map = Npy::open(&npy)?;
         let columns = map.shape.get(1).copied().unwrap_or(1) as usize;
-        (map.ids()?, columns)
+        (map.take_ids()?, columns)
     } else {
         return Ok(points);
     };
@@ -113,15 +108,16 @@ fn read_tile(folder: &Path) -> Result<Annotation, TrainError> {
 type JsonTypes = Vec<(u32, u8, Option<f64>)>;
 
 /// hover_net's schema: centroids (pixel centres at whole numbers) with types.
-fn read_json(path: &Path) -> Result<(Annotation, JsonTypes), TrainError> {
-    let text = std::fs::read(path).map_err(|e| failed(path, e))?;
-    let root: serde_json::Value = serde_json::from_slice(&text).map_err(|e| failed(path, e))?;
+fn read_json(path: &Path) -> Result<(Annotation, JsonTypes), LabelError> {
+    let text = std::fs::read(path).map_err(|e| LabelError::new(path, e))?;
+    let root: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|e| LabelError::new(path, e))?;
     let nuclei = root.get("nuc").unwrap_or(&root).as_object();
-    let nuclei = nuclei.ok_or_else(|| failed(path, "has no object `nuc`"))?;
+    let nuclei = nuclei.ok_or_else(|| LabelError::new(path, "has no object `nuc`"))?;
     let mut annotation = Annotation::default();
     let mut types = Vec::new();
     for (key, value) in nuclei {
-        let wrong = |what: &str| failed(path, format!("nucleus {key}: {what}"));
+        let wrong = |what: &str| LabelError::new(path, format!("nucleus {key}: {what}"));
         let id: u32 = key.parse().map_err(|_| wrong("its key is not a number"))?;
         let centroid = value.get("centroid").and_then(|c| c.as_array());
         let number = |i: usize| centroid.and_then(|c| c.get(i)).and_then(|v| v.as_f64());
@@ -138,25 +134,20 @@ fn read_json(path: &Path) -> Result<(Annotation, JsonTypes), TrainError> {
     Ok((annotation, types))
 }
 
-fn read_mat(path: &Path) -> Result<Annotation, TrainError> {
-    let bytes = std::fs::read(path).map_err(|e| failed(path, e))?;
-    let matrices = mat5::read(&bytes).map_err(|e| failed(path, e))?;
+fn read_mat(path: &Path) -> Result<Annotation, LabelError> {
+    let bytes = std::fs::read(path).map_err(|e| LabelError::new(path, e))?;
+    let matrices = mat5::read(&bytes).map_err(|e| LabelError::new(path, e))?;
     let get = |name: &str| matrices.iter().find(|m| m.name == name);
-    let map = get("inst_map").ok_or_else(|| failed(path, "has no numeric matrix inst_map"))?;
-    let rows = |m: &Matrix| -> Vec<u32> {
-        (0..m.rows)
-            .flat_map(|y| (0..m.columns).map(move |x| x * m.rows + y))
-            .map(|i| m.values[i].max(0.0) as u32)
-            .collect()
-    };
+    let map =
+        get("inst_map").ok_or_else(|| LabelError::new(path, "has no numeric matrix inst_map"))?;
     let width = map.columns;
-    let mut map = rows(map);
+    let mut map = map.ids_by_row();
     let ids = Ids::renumber(&mut map);
     let mut id_types = ids.table(0u8);
     if let Some(types) = get("type_map").filter(|t| t.values.len() == map.len()) {
-        id_types = formats::id_types(&mut map, rows(types).into_iter(), byte)?;
+        id_types = assign_types(&mut map, types.ids_by_row().into_iter(), clamp_type)?;
     } else if let Some(types) = get("inst_type") {
-        // inst_uid names the id of each row; older files leave it out and count.
+        // inst_uid holds the id of each row; in older files without it, the row's number is the id.
         let uid = get("inst_uid").filter(|u| u.values.len() == types.values.len());
         for (i, &kind) in types.values.iter().enumerate() {
             let id = uid.map_or(i + 1, |u| u.values[i].max(0.0) as usize);
@@ -168,18 +159,18 @@ fn read_mat(path: &Path) -> Result<Annotation, TrainError> {
     Ok(Annotation::of_map(map, id_types, width))
 }
 
-/// A type of a file as we keep it.
-fn byte(kind: u32) -> Result<u8, TrainError> {
+/// A type number of a file as a type id.
+fn clamp_type(kind: u32) -> Result<u8, LabelError> {
     Ok(kind.min(255) as u8)
 }
 
-fn read_npy(path: &Path) -> Result<Annotation, TrainError> {
+fn read_npy(path: &Path) -> Result<Annotation, LabelError> {
     let mut npy = Npy::open(path)?;
     let (width, typed) = match npy.shape[..] {
         [_, w] => (w as usize, false),
         [_, w, 2] => (w as usize, true),
         _ => {
-            return Err(failed(
+            return Err(LabelError::new(
                 path,
                 format!(
                     "shape {:?}: [H, W] ids or [H, W, 2] ids and types are wanted",
@@ -188,34 +179,23 @@ fn read_npy(path: &Path) -> Result<Annotation, TrainError> {
             ));
         }
     };
-    let mut values = npy.ids()?;
+    let mut values = npy.take_ids()?;
     if !typed {
         Ids::renumber(&mut values);
         return Ok(Annotation::of_map(values, Vec::new(), width));
     }
     let mut map: Vec<u32> = values.iter().step_by(2).copied().collect();
     let kinds = values.iter().skip(1).step_by(2).copied();
-    let id_types = formats::id_types(&mut map, kinds, byte)?;
+    let id_types = assign_types(&mut map, kinds, clamp_type)?;
     Ok(Annotation::of_map(map, id_types, width))
 }
 
-fn read_png(path: &Path) -> Result<(Vec<u32>, usize), TrainError> {
-    let label = image::open(path).map_err(|e| failed(path, e))?;
-    if label.color().has_color() {
-        return Err(failed(
-            path,
-            "is a colour picture, not a label map of 8 or 16 bit",
-        ));
-    }
-    let label = match label {
-        image::DynamicImage::ImageLuma8(map) => {
-            let ids = map.pixels().map(|p| u32::from(p.0[0])).collect();
-            return Ok((ids, map.width() as usize));
-        }
-        other => other.to_luma16(),
-    };
-    let ids = label.pixels().map(|p| u32::from(p.0[0])).collect();
-    Ok((ids, label.width() as usize))
+fn read_png(path: &Path) -> Result<(Vec<u32>, usize), LabelError> {
+    let label = image::open(path).map_err(|e| LabelError::new(path, e))?;
+    let width = label.width() as usize;
+    let reason = "is a colour picture, not a label map of 8 or 16 bit";
+    let ids = read_picture_ids(label).ok_or_else(|| LabelError::new(path, reason))?;
+    Ok((ids, width))
 }
 
 #[derive(serde::Deserialize)]
@@ -226,11 +206,11 @@ struct Row {
     r#type: Option<u8>,
 }
 
-fn read_csv(path: &Path) -> Result<Annotation, TrainError> {
-    let mut reader = csv::Reader::from_path(path).map_err(|e| failed(path, e))?;
+fn read_csv(path: &Path) -> Result<Annotation, LabelError> {
+    let mut reader = csv::Reader::from_path(path).map_err(|e| LabelError::new(path, e))?;
     let mut detections = Detections::default();
     for row in reader.deserialize() {
-        let row: Row = row.map_err(|e| failed(path, e))?;
+        let row: Row = row.map_err(|e| LabelError::new(path, e))?;
         detections.points.push([row.x, row.y]);
         detections.types.push(row.r#type.unwrap_or(0));
     }
@@ -245,8 +225,8 @@ mod tests {
     use super::*;
     use npyz::WriterBuilder;
 
-    /// An .npy of these ids, `shape[0]` rows.
-    fn save(path: &Path, shape: &[u64], ids: &[u32]) {
+    /// Writes an .npy of these ids, `shape[0]` rows.
+    fn save_npy(path: &Path, shape: &[u64], ids: &[u32]) {
         let file = std::fs::File::create(path).unwrap();
         let builder = npyz::WriteOptions::new().default_dtype().shape(shape);
         let mut writer = builder.writer(file).begin_nd().unwrap();
@@ -254,13 +234,13 @@ mod tests {
         writer.finish().unwrap();
     }
 
-    /// With a table by id these maps would take 100 GB.
+    /// A table as long as the largest id would take 100 GB.
     #[test]
     fn large_ids_cost_no_memory_and_keep_their_types() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let map = [0, 4_000_000_000, 4_000_000_000, 0, 5, u32::MAX];
-        save(&at("labels.npy"), &[2, 3], &map);
+        save_npy(&at("labels.npy"), &[2, 3], &map);
         let nuclei = r#"{"nuc": {
             "4000000000": {"centroid": [1.0, 0.0], "type": 3, "type_prob": 0.75},
             "5": {"centroid": [1.0, 1.0], "type": 1, "type_prob": 0.5},
@@ -276,7 +256,7 @@ mod tests {
         assert_eq!(tile.detections.types, [1, 3, 4]);
 
         let typed: Vec<u32> = map.iter().flat_map(|&id| [id, id % 7]).collect();
-        save(&at("typed.npy"), &[2, 3, 2], &typed);
+        save_npy(&at("typed.npy"), &[2, 3, 2], &typed);
         let typed = read(&at("typed.npy")).unwrap();
         assert_eq!(typed.ids, tile.ids);
         let kinds = [5u32, 4_000_000_000, u32::MAX].map(|id| (id % 7) as u8);

@@ -1,40 +1,39 @@
-//! What is wrong with labelled data, before a training learns it.
+//! What is wrong with labelled data: to be found before a model is trained on it.
 //!
-//! In: the images of a set, or the reasons why they could not be read. Out: [`Findings`], and pictures with the truth drawn in.
-//! Never changes data.
+//! In: the images of a set, or the reasons why they could not be read. Out: [`Findings`]. Never
+//! changes data.
 
 use std::collections::BTreeMap;
 
 use image::RgbImage;
 
-use super::TrainError;
-use super::data::{LabelledImage, Truth};
 use super::formats::Loaded;
-use crate::eval::annotation::Annotation;
-use crate::report::overlay::{TYPE_COLOURS, draw_ids, draw_points};
+use super::{LabelledImage, Truth};
 
-/// Fewer pixels are no nucleus at any scale that is labelled by hand.
-const LEAST_NUCLEUS_PX: usize = 10;
-/// Median nuclear diameters of tissue, µm.
-const USUAL_UM: [f64; 2] = [4.0, 15.0];
-/// What such a median is most often near, µm.
-const TYPICAL_UM: f64 = 7.0;
-/// Shifts of the labels against the image that are tried, px, each way.
-const SHIFT_PX: i32 = 3;
-/// Contrast that a shift must gain before it is believed.
-const SHIFT_GAIN: f64 = 1.03;
+/// No nucleus has fewer pixels at any scale at which nuclei are labelled by hand.
+const MIN_NUCLEUS_PX: usize = 10;
+/// Range of the median nuclear diameter of a tissue, µm.
+const MEDIAN_DIAMETER_UM: [f64; 2] = [4.0, 15.0];
+/// The most common median nuclear diameter, µm.
+const TYPICAL_DIAMETER_UM: f64 = 7.0;
+/// Largest shift of the labels against the image that is tried, px, in each direction.
+const MAX_SHIFT_PX: i32 = 3;
+/// Number of shifts tried along each axis.
+const SHIFTS: usize = 2 * MAX_SHIFT_PX as usize + 1;
+/// Ratio of contrasts above which the labels are taken to be shifted.
+const MIN_SHIFT_GAIN: f64 = 1.03;
 
-/// Facts and faults of one set.
+/// What was counted in one set, and what is wrong with it. The fields are those of check.json.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Findings {
     pub images: usize,
     pub nuclei: usize,
-    /// Nuclei of each type id; 0: unknown.
+    /// Number of nuclei of each type id; 0: unknown.
     pub types: BTreeMap<u8, usize>,
     pub median_diameter_um: Option<f64>,
-    /// Faults of single images: (image, what).
+    /// Faults of single images: (image, fault).
     pub of_images: Vec<(String, String)>,
-    /// Faults of the set.
+    /// Faults of the whole set.
     pub of_set: Vec<String>,
 }
 
@@ -44,31 +43,33 @@ impl Findings {
     }
 }
 
-/// Looks at every image of a set at `mpp` µm/px. `seen` holds the images of all sets so far, by content.
-pub fn check(loaded: &Loaded, mpp: f64, seen: &mut BTreeMap<u64, String>) -> Findings {
+/// Checks every image of a set at `mpp` µm/px. `seen`: the names of the images of all sets so far,
+/// by content.
+pub fn check_set(loaded: &Loaded, mpp: f64, seen: &mut BTreeMap<u64, String>) -> Findings {
     let mut found = Findings {
         images: loaded.len(),
         ..Findings::default()
     };
     let mut diameters_um = Vec::new();
-    let mut contrast = [[0.0; 2 * SHIFT_PX as usize + 1]; 2 * SHIFT_PX as usize + 1];
+    let mut contrast: Contrast = [[0.0; SHIFTS]; SHIFTS];
     for image in loaded {
         let image = match image {
             Ok(image) => image,
             Err(error) => {
-                found.of_images.push(failed(error));
+                let path = error.path.display().to_string();
+                found.of_images.push((path, error.reason.clone()));
                 continue;
             }
         };
-        let mut wrong = |what: String| found.of_images.push((image.name.clone(), what));
+        let mut add = |fault: String| found.of_images.push((image.name.clone(), fault));
         if image.is_empty() {
-            wrong("no nuclei: it teaches background".into());
+            add("no nuclei: it teaches background".into());
         }
         let twin = seen.insert(content_hash(&image.rgb), image.name.clone());
         if let Some(other) = twin {
-            wrong(format!("the same pixels as {other}"));
+            add(format!("the same pixels as {other}"));
         }
-        faults(image).into_iter().for_each(&mut wrong);
+        find_faults(image).into_iter().for_each(&mut add);
         match &image.truth {
             Truth::Dots(dots) => {
                 found.nuclei += dots.len();
@@ -77,7 +78,7 @@ pub fn check(loaded: &Loaded, mpp: f64, seen: &mut BTreeMap<u64, String>) -> Fin
                 }
             }
             Truth::Instances { ids, types } => {
-                for (id, area) in areas(ids) {
+                for (id, area) in count_areas(ids) {
                     found.nuclei += 1;
                     let kind = types.get(id as usize).copied().unwrap_or(0);
                     *found.types.entry(kind).or_default() += 1;
@@ -90,19 +91,12 @@ pub fn check(loaded: &Loaded, mpp: f64, seen: &mut BTreeMap<u64, String>) -> Fin
     found.median_diameter_um = median(&mut diameters_um);
     found
         .of_set
-        .extend(scale_fault(found.median_diameter_um, mpp));
-    found.of_set.extend(shift_fault(&contrast));
+        .extend(find_scale_fault(found.median_diameter_um, mpp));
+    found.of_set.extend(find_shift(&contrast));
     if found.nuclei == 0 {
         found.of_set.push("no nucleus in any image".into());
     }
     found
-}
-
-fn failed(error: &TrainError) -> (String, String) {
-    match error {
-        TrainError::File { path, reason } => (path.display().to_string(), reason.clone()),
-        other => (String::new(), other.to_string()),
-    }
 }
 
 /// FNV-1a over the pixels.
@@ -116,7 +110,8 @@ fn content_hash(rgb: &RgbImage) -> u64 {
         })
 }
 
-fn areas(ids: &[u32]) -> BTreeMap<u32, usize> {
+/// Number of pixels of each id.
+fn count_areas(ids: &[u32]) -> BTreeMap<u32, usize> {
     let mut areas = BTreeMap::new();
     for &id in ids.iter().filter(|id| **id > 0) {
         *areas.entry(id).or_insert(0) += 1;
@@ -124,13 +119,13 @@ fn areas(ids: &[u32]) -> BTreeMap<u32, usize> {
     areas
 }
 
-/// Tiny and scattered nuclei, points outside the image.
-fn faults(image: &LabelledImage) -> Vec<String> {
+/// Tiny nuclei, nuclei in several pieces, points outside the image.
+fn find_faults(image: &LabelledImage) -> Vec<String> {
     let (w, h) = image.rgb.dimensions();
-    let mut wrong = Vec::new();
-    let mut count = |n: usize, what: &str| {
+    let mut faults = Vec::new();
+    let mut add = |n: usize, what: &str| {
         if n > 0 {
-            wrong.push(format!("{n} {what}"));
+            faults.push(format!("{n} {what}"));
         }
     };
     match &image.truth {
@@ -140,30 +135,31 @@ fn faults(image: &LabelledImage) -> Vec<String> {
                 .iter()
                 .filter(|d| outside(d.x_px, w) || outside(d.y_px, h))
                 .count();
-            count(n, "points outside the image");
+            add(n, "points outside the image");
         }
         Truth::Instances { ids, .. } => {
-            let areas = areas(ids);
-            let tiny = areas.values().filter(|a| **a < LEAST_NUCLEUS_PX).count();
-            count(tiny, &format!("nuclei of less than {LEAST_NUCLEUS_PX} px"));
-            let scattered = pieces(ids, w as usize).values().filter(|n| **n > 1).count();
-            count(scattered, "nuclei in several pieces");
+            let areas = count_areas(ids);
+            let tiny = areas.values().filter(|a| **a < MIN_NUCLEUS_PX).count();
+            add(tiny, &format!("nuclei of less than {MIN_NUCLEUS_PX} px"));
+            let components = count_components(ids, w as usize);
+            let scattered = components.values().filter(|n| **n > 1).count();
+            add(scattered, "nuclei in several pieces");
         }
     }
-    wrong
+    faults
 }
 
-/// Number of 8-connected pieces of each id.
-fn pieces(ids: &[u32], width: usize) -> BTreeMap<u32, usize> {
+/// Number of 8-connected components of each id.
+fn count_components(ids: &[u32], width: usize) -> BTreeMap<u32, usize> {
     let height = ids.len() / width.max(1);
     let mut visited = vec![false; ids.len()];
-    let mut pieces = BTreeMap::new();
+    let mut components = BTreeMap::new();
     let mut open = Vec::new();
     for start in 0..ids.len() {
         if ids[start] == 0 || visited[start] {
             continue;
         }
-        *pieces.entry(ids[start]).or_insert(0) += 1;
+        *components.entry(ids[start]).or_insert(0) += 1;
         visited[start] = true;
         open.push(start);
         while let Some(i) = open.pop() {
@@ -179,7 +175,7 @@ fn pieces(ids: &[u32], width: usize) -> BTreeMap<u32, usize> {
             }
         }
     }
-    pieces
+    components
 }
 
 fn median(values: &mut [f64]) -> Option<f64> {
@@ -187,31 +183,43 @@ fn median(values: &mut [f64]) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-fn scale_fault(median_um: Option<f64>, mpp: f64) -> Option<String> {
+/// A scale at which the median nucleus has an impossible size.
+fn find_scale_fault(median_um: Option<f64>, mpp: f64) -> Option<String> {
     let median = median_um?;
-    (!(USUAL_UM[0]..=USUAL_UM[1]).contains(&median)).then(|| {
+    (!(MEDIAN_DIAMETER_UM[0]..=MEDIAN_DIAMETER_UM[1]).contains(&median)).then(|| {
         format!(
-            "the median nucleus is {median:.1} µm wide at {mpp} µm/px: with mpp = {:.3} it would be {TYPICAL_UM} µm",
-            mpp * TYPICAL_UM / median
+            "the median nucleus is {median:.1} µm wide at {mpp} µm/px: \
+             with mpp = {:.3} it would be {TYPICAL_DIAMETER_UM} µm",
+            mpp * TYPICAL_DIAMETER_UM / median
         )
     })
 }
 
-/// Sets with like tissue should have like nuclei: more than a factor of 1.5 between their medians is a scale gone wrong.
-pub fn scales_differ(medians_um: &[(String, f64, f64)]) -> Option<String> {
+/// A wrong scale of one set among several: nuclei have similar sizes in all tissues, so medians
+/// that differ by more than a factor of 1.5 mean that one scale is wrong. `medians_um`: (set,
+/// median diameter in µm, µm/px).
+pub fn compare_scales(medians_um: &[(String, f64, f64)]) -> Option<String> {
     let least = medians_um.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
     let most = medians_um.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
     (most.1 > 1.5 * least.1).then(|| {
         format!(
-            "two scales: the median nucleus is {:.1} µm wide in {} and {:.1} µm in {}; with mpp = {:.3} for {} they would be alike",
-            least.1, least.0, most.1, most.0, most.2 * least.1 / most.1, most.0
+            "two scales: the median nucleus is {:.1} µm wide in {} and {:.1} µm in {}; \
+             with mpp = {:.3} for {} they would be alike",
+            least.1,
+            least.0,
+            most.1,
+            most.0,
+            most.2 * least.1 / most.1,
+            most.0
         )
     })
 }
 
-type Contrast = [[f64; 2 * SHIFT_PX as usize + 1]; 2 * SHIFT_PX as usize + 1];
+/// By shift (row: y, column: x, from -[`MAX_SHIFT_PX`]): how much darker the image is under the
+/// labels than beside them.
+type Contrast = [[f64; SHIFTS]; SHIFTS];
 
-/// Adds, for each shift of the labels, how much darker the image is under them than beside them.
+/// Adds the contrasts of one image to `sums`.
 fn add_contrast(sums: &mut Contrast, rgb: &RgbImage, ids: &[u32]) {
     let (w, h) = (rgb.width() as i32, rgb.height() as i32);
     let dark: Vec<f64> = rgb
@@ -220,10 +228,10 @@ fn add_contrast(sums: &mut Contrast, rgb: &RgbImage, ids: &[u32]) {
         .collect();
     for (j, row) in sums.iter_mut().enumerate() {
         for (i, sum) in row.iter_mut().enumerate() {
-            let (dx, dy) = (i as i32 - SHIFT_PX, j as i32 - SHIFT_PX);
+            let (dx, dy) = (i as i32 - MAX_SHIFT_PX, j as i32 - MAX_SHIFT_PX);
             let (mut inside, mut n_in, mut outside, mut n_out) = (0.0, 0.0, 0.0, 0.0);
-            for y in SHIFT_PX..h - SHIFT_PX {
-                for x in SHIFT_PX..w - SHIFT_PX {
+            for y in MAX_SHIFT_PX..h - MAX_SHIFT_PX {
+                for x in MAX_SHIFT_PX..w - MAX_SHIFT_PX {
                     let value = dark[((y + dy) * w + x + dx) as usize];
                     if ids[(y * w + x) as usize] > 0 {
                         (inside, n_in) = (inside + value, n_in + 1.0);
@@ -239,34 +247,21 @@ fn add_contrast(sums: &mut Contrast, rgb: &RgbImage, ids: &[u32]) {
     }
 }
 
-fn shift_fault(contrast: &Contrast) -> Option<String> {
-    let middle = SHIFT_PX as usize;
+/// Labels that would lie on darker pixels if they were moved.
+fn find_shift(contrast: &Contrast) -> Option<String> {
+    let middle = MAX_SHIFT_PX as usize;
     let here = contrast[middle][middle];
     let places = (0..contrast.len()).flat_map(|j| (0..contrast.len()).map(move |i| (i, j)));
     let (i, j) = places.max_by(|a, b| contrast[a.1][a.0].total_cmp(&contrast[b.1][b.0]))?;
     let best = contrast[j][i];
-    (here > 0.0 && best > SHIFT_GAIN * here).then(|| {
+    (here > 0.0 && best > MIN_SHIFT_GAIN * here).then(|| {
         format!(
             "the labels seem shifted: moved by ({}, {}) px they would lie on darker pixels ({:.0} % more contrast)",
-            i as i32 - SHIFT_PX,
-            j as i32 - SHIFT_PX,
+            i as i32 - MAX_SHIFT_PX,
+            j as i32 - MAX_SHIFT_PX,
             (best / here - 1.0) * 100.0
         )
     })
-}
-
-/// The image with its truth drawn in, by type.
-pub fn drawn(image: &LabelledImage) -> RgbImage {
-    let mut picture = image.rgb.clone();
-    let truth = Annotation::of_image(image);
-    match &truth.ids {
-        Some(ids) => draw_ids(&mut picture, ids, &truth.id_types, &TYPE_COLOURS),
-        None => {
-            let d = &truth.detections;
-            draw_points(&mut picture, &d.points, &d.types, &TYPE_COLOURS);
-        }
-    }
-    picture
 }
 
 #[cfg(test)]
@@ -303,21 +298,21 @@ mod tests {
     }
 
     #[test]
-    fn clean_data_is_clean_and_each_fault_is_named() {
+    fn clean_data_has_no_faults_and_each_fault_is_named() {
         let mut seen = BTreeMap::new();
-        let clean = check(&vec![Ok(discs(0, 1)), Ok(discs(0, 2))], 0.5, &mut seen);
+        let clean = check_set(&vec![Ok(discs(0, 1)), Ok(discs(0, 2))], 0.5, &mut seen);
         assert!(clean.is_clean(), "{clean:?}");
         assert_eq!(clean.nuclei, 18);
         // 197 px at 0.5 µm/px.
         assert!((clean.median_diameter_um.unwrap() - 7.92).abs() < 0.01);
 
-        let shifted = check(&vec![Ok(discs(2, 3))], 0.5, &mut seen);
+        let shifted = check_set(&vec![Ok(discs(2, 3))], 0.5, &mut seen);
         assert!(
             shifted.of_set[0].contains("moved by (-2, 0) px"),
             "{shifted:?}"
         );
 
-        let twice = check(&vec![Ok(discs(0, 1))], 0.05, &mut seen);
+        let twice = check_set(&vec![Ok(discs(0, 1))], 0.05, &mut seen);
         assert!(twice.of_images[0].1.contains("the same pixels as set/1"));
         assert!(twice.of_set[0].contains("with mpp = 0.442"), "{twice:?}");
 
@@ -327,7 +322,7 @@ mod tests {
             ids[95] = 1;
             ids[95 * 96] = 19;
         }
-        let faults = check(&vec![Ok(broken)], 0.5, &mut seen).of_images;
+        let faults = check_set(&vec![Ok(broken)], 0.5, &mut seen).of_images;
         let text: Vec<_> = faults.iter().map(|f| f.1.as_str()).collect();
         assert_eq!(
             text,
@@ -336,10 +331,10 @@ mod tests {
     }
 
     #[test]
-    fn two_scales_are_told_apart() {
+    fn two_sets_of_different_scales_are_reported() {
         let sets = [("a".to_string(), 7.0, 0.25), ("b".to_string(), 12.0, 0.25)];
-        let text = scales_differ(&sets).unwrap();
+        let text = compare_scales(&sets).unwrap();
         assert!(text.contains("with mpp = 0.146 for b"), "{text}");
-        assert!(scales_differ(&sets[..1]).is_none());
+        assert!(compare_scales(&sets[..1]).is_none());
     }
 }

@@ -1,28 +1,29 @@
-//! A fold of PanNuke: images.npy `[N, 256, 256, 3]`, masks.npy `[N, 256, 256, 6]` (instance ids of neoplastic,
-//! inflammatory, connective, dead and epithelial nuclei, then background) and types.npy (tissue of each image).
+//! A fold of PanNuke: images.npy `[N, 256, 256, 3]`, masks.npy `[N, 256, 256, 6]` (instance ids of
+//! neoplastic, inflammatory, connective, dead and epithelial nuclei, then background) and types.npy
+//! (tissue of each image).
 //!
-//! The files lie in the folder, or in the folds' own images/*/ and masks/*/. Images are named TISSUE_0001, so that
-//! `hold_out` can name tissues. `type_ids` has 0 and then our id of each of the five.
+//! The files lie in the folder, or in the folds' own images/*/ and masks/*/. Images are named
+//! TISSUE_0001, so that `hold_out` can name tissues. `type_ids` holds 0 and then the model's type
+//! id for each of the five.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
 
-use super::super::TrainError;
-use super::super::config::DataSet;
-use super::super::data::{LabelledImage, Truth};
-use super::npy::{Npy, id_of, texts};
-use super::{Loaded, own_type};
+use super::npy::{Npy, id_of, read_texts};
+use super::{Loaded, map_type};
+use crate::labels::{DataSet, LabelError, LabelledImage, Truth};
 
-/// Channels of types; the sixth is the background.
-const TYPES: usize = 5;
+/// Channels of nuclei, one per type; the sixth is the background.
+const TYPE_CHANNELS: usize = 5;
 
-pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, TrainError> {
-    let images_path = find(folder, "images")?;
-    let masks_path = find(folder, "masks")?;
+pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
+    let images_path = find_file(folder, "images")?;
+    let masks_path = find_file(folder, "masks")?;
     let (mut images, mut masks) = (Npy::open(&images_path)?, Npy::open(&masks_path)?);
     let ([n, h, w, 3], [m, mh, mw, 6]) = (&images.shape[..], &masks.shape[..]) else {
-        return Err(TrainError::file(
+        return Err(LabelError::new(
             &masks_path,
             format!(
                 "shapes {:?} and {:?}: images [N, H, W, 3] and masks [N, H, W, 6] are wanted",
@@ -31,14 +32,14 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, TrainError> {
         ));
     };
     if (n, h, w) != (m, mh, mw) {
-        return Err(TrainError::file(
+        return Err(LabelError::new(
             &masks_path,
             format!("{m} masks of {mw} x {mh} px for {n} images of {w} x {h}"),
         ));
     }
     let (n, h, w) = (*n as usize, *h as usize, *w as usize);
     let tissues = match images_path.with_file_name("types.npy") {
-        path if path.exists() => texts(&path)?,
+        path if path.exists() => read_texts(&path)?,
         _ => Vec::new(),
     };
     let mut loaded = Vec::new();
@@ -46,27 +47,26 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, TrainError> {
         let rgb = images.take(h * w * 3)?;
         let rgb = rgb.into_iter().map(|v| v.clamp(0.0, 255.0) as u8).collect();
         let rgb = RgbImage::from_raw(w as u32, h as u32, rgb)
-            .ok_or_else(|| TrainError::file(&images_path, "its shape is wrong"))?;
+            .ok_or_else(|| LabelError::new(&images_path, "its shape is wrong"))?;
         let truth = truth_of(set, &masks.take(h * w * 6)?, &masks_path)?;
         let tissue = tissues.get(i).map_or("image", String::as_str);
         let stem = format!("{tissue}_{i:04}");
         loaded.push(Ok(LabelledImage {
-            name: format!("{}/{stem}", set.name),
             held_out: set.holds_out(&stem),
-            rgb,
-            truth,
+            ..set.image(&stem, rgb, truth)
         }));
     }
     Ok(loaded)
 }
 
-/// Ids of one image: each channel counts for itself, so an id is the pair of both.
-fn truth_of(set: &DataSet, mask: &[f64], path: &Path) -> Result<Truth, TrainError> {
-    let mut known = std::collections::BTreeMap::new();
+/// The truth of one image. Each channel numbers its nuclei on its own, so a nucleus is a pair of
+/// channel and number.
+fn truth_of(set: &DataSet, mask: &[f64], path: &Path) -> Result<Truth, LabelError> {
+    let mut known = BTreeMap::new();
     let mut types = vec![0u8];
     let mut ids = Vec::with_capacity(mask.len() / 6);
     for px in mask.chunks_exact(6) {
-        let found = px[..TYPES].iter().position(|v| id_of(*v) > 0);
+        let found = px[..TYPE_CHANNELS].iter().position(|v| id_of(*v) > 0);
         let Some(channel) = found else {
             ids.push(0);
             continue;
@@ -75,7 +75,7 @@ fn truth_of(set: &DataSet, mask: &[f64], path: &Path) -> Result<Truth, TrainErro
         let id = match known.get(&key) {
             Some(id) => *id,
             None => {
-                types.push(own_type(set, channel as u32 + 1, path)?);
+                types.push(map_type(set, channel as u32 + 1, path)?);
                 let id = types.len() as u32 - 1;
                 known.insert(key, id);
                 id
@@ -86,13 +86,13 @@ fn truth_of(set: &DataSet, mask: &[f64], path: &Path) -> Result<Truth, TrainErro
     Ok(Truth::Instances { ids, types })
 }
 
-/// Whether `folder` looks like a fold.
-pub fn is_here(folder: &Path) -> bool {
-    find(folder, "images").is_ok() && find(folder, "masks").is_ok()
+/// Whether `folder` holds a fold's files.
+pub fn is_fold(folder: &Path) -> bool {
+    find_file(folder, "images").is_ok() && find_file(folder, "masks").is_ok()
 }
 
-/// `what`.npy in the folder, or in one folder below `what`/.
-fn find(folder: &Path, what: &str) -> Result<PathBuf, TrainError> {
+/// `what`.npy in the folder, or in a folder below `what`/.
+fn find_file(folder: &Path, what: &str) -> Result<PathBuf, LabelError> {
     let name = format!("{what}.npy");
     let flat = folder.join(&name);
     if flat.exists() {
@@ -104,5 +104,5 @@ fn find(folder: &Path, what: &str) -> Result<PathBuf, TrainError> {
         .flatten()
         .map(|entry| entry.path().join(&name))
         .find(|path| path.exists());
-    nested.ok_or_else(|| TrainError::file(folder, format!("has no {name}")))
+    nested.ok_or_else(|| LabelError::new(folder, format!("has no {name}")))
 }

@@ -1,7 +1,8 @@
-//! The numeric matrices of a MATLAB 5 file (also zlib-compressed ones), as SciPy and MATLAB write them.
+//! The numeric matrices of a MATLAB 5 file, plain or zlib-compressed, as SciPy and MATLAB write
+//! them.
 //!
-//! In: bytes. Out: matrices by name, column by column. Everything else in the file is passed over. Layout: "MAT-File
-//! Format" by MathWorks, version 5. Little endian only.
+//! In: bytes. Out: matrices by name, column by column. Skips everything else in the file. Layout:
+//! "MAT-File Format" by MathWorks, version 5. Little endian only.
 
 use std::io::Read;
 
@@ -14,10 +15,21 @@ pub struct Matrix {
     pub values: Vec<f64>,
 }
 
+impl Matrix {
+    /// The values as ids, row by row: fractions are cut, negative numbers become 0.
+    pub fn ids_by_row(&self) -> Vec<u32> {
+        (0..self.rows)
+            .flat_map(|y| (0..self.columns).map(move |x| x * self.rows + y))
+            .map(|i| self.values[i].max(0.0) as u32)
+            .collect()
+    }
+}
+
 const HEADER_BYTES: usize = 128;
 const COMPRESSED: u32 = 15;
 const MATRIX: u32 = 14;
-/// No matrix of a labelled image is larger: a bound against decompression bombs.
+/// Most bytes taken of a compressed element, against decompression bombs; no matrix of a labelled
+/// image is as large.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// All numeric matrices of a file. The error says what is wrong, without the file's name.
@@ -30,7 +42,7 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Matrix>, String> {
     let mut found = Vec::new();
     let mut rest = &bytes[HEADER_BYTES..];
     while !rest.is_empty() {
-        let (kind, data, after) = element(rest).ok_or("ends in the middle of an element")?;
+        let (kind, data, after) = split_element(rest).ok_or("ends in the middle of an element")?;
         match kind {
             COMPRESSED => {
                 let mut inner = Vec::new();
@@ -38,11 +50,11 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Matrix>, String> {
                     .take(MAX_BYTES)
                     .read_to_end(&mut inner)
                     .map_err(|e| format!("a compressed element is damaged: {e}"))?;
-                if let Some((MATRIX, data, _)) = element(&inner) {
-                    found.extend(matrix(data));
+                if let Some((MATRIX, data, _)) = split_element(&inner) {
+                    found.extend(parse_matrix(data));
                 }
             }
-            MATRIX => found.extend(matrix(data)),
+            MATRIX => found.extend(parse_matrix(data)),
             _ => {}
         }
         rest = after;
@@ -50,13 +62,13 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Matrix>, String> {
     Ok(found)
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// Type, content and what follows of the first element.
-fn element(bytes: &[u8]) -> Option<(u32, &[u8], &[u8])> {
-    let kind = word(bytes, 0)?;
+/// The first element of `bytes`: its type, its content and the bytes after it.
+fn split_element(bytes: &[u8]) -> Option<(u32, &[u8], &[u8])> {
+    let kind = read_u32(bytes, 0)?;
     if kind >> 16 != 0 {
         // Small format: size in the upper half, up to four bytes of content in place of the size.
         let size = (kind >> 16) as usize;
@@ -66,7 +78,7 @@ fn element(bytes: &[u8]) -> Option<(u32, &[u8], &[u8])> {
             bytes.get(8..)?,
         ));
     }
-    let size = word(bytes, 4)? as usize;
+    let size = read_u32(bytes, 4)? as usize;
     let data = bytes.get(8..8usize.checked_add(size)?)?;
     // Compressed elements are not padded to eight bytes.
     let padded = if kind == COMPRESSED {
@@ -77,21 +89,22 @@ fn element(bytes: &[u8]) -> Option<(u32, &[u8], &[u8])> {
     Some((kind, data, bytes.get(8 + padded..).unwrap_or(&[])))
 }
 
-/// The numeric matrix in a matrix element; `None` for cells, structures, text, sparse or more dimensions.
-fn matrix(data: &[u8]) -> Option<Matrix> {
-    let (_, flags, rest) = element(data)?;
+/// The numeric matrix in a matrix element; `None` for cells, structures, text, sparse or more
+/// dimensions.
+fn parse_matrix(data: &[u8]) -> Option<Matrix> {
+    let (_, flags, rest) = split_element(data)?;
     let class = flags.first()?;
     if !(6..=15).contains(class) {
         return None;
     }
-    let (_, dims, rest) = element(rest)?;
-    let (_, name, rest) = element(rest)?;
-    let (kind, values, _) = element(rest)?;
+    let (_, dims, rest) = split_element(rest)?;
+    let (_, name, rest) = split_element(rest)?;
+    let (kind, values, _) = split_element(rest)?;
     if dims.len() != 8 {
         return None;
     }
-    let (rows, columns) = (word(dims, 0)? as usize, word(dims, 4)? as usize);
-    let values = numbers(kind, values)?;
+    let (rows, columns) = (read_u32(dims, 0)? as usize, read_u32(dims, 4)? as usize);
+    let values = decode_numbers(kind, values)?;
     (values.len() == rows.checked_mul(columns)?).then(|| Matrix {
         name: String::from_utf8_lossy(name).into_owned(),
         rows,
@@ -100,8 +113,9 @@ fn matrix(data: &[u8]) -> Option<Matrix> {
     })
 }
 
-fn numbers(kind: u32, data: &[u8]) -> Option<Vec<f64>> {
-    macro_rules! each {
+/// Little-endian numbers of the storage type `kind` (miINT8 = 1, …) as f64; `None` for other types.
+fn decode_numbers(kind: u32, data: &[u8]) -> Option<Vec<f64>> {
+    macro_rules! decode_as {
         ($t:ty) => {
             data.chunks_exact(size_of::<$t>())
                 .filter_map(|c| Some(<$t>::from_le_bytes(c.try_into().ok()?) as f64))
@@ -109,16 +123,16 @@ fn numbers(kind: u32, data: &[u8]) -> Option<Vec<f64>> {
         };
     }
     Some(match kind {
-        1 => each!(i8),
-        2 => each!(u8),
-        3 => each!(i16),
-        4 => each!(u16),
-        5 => each!(i32),
-        6 => each!(u32),
-        7 => each!(f32),
-        9 => each!(f64),
-        12 => each!(i64),
-        13 => each!(u64),
+        1 => decode_as!(i8),
+        2 => decode_as!(u8),
+        3 => decode_as!(i16),
+        4 => decode_as!(u16),
+        5 => decode_as!(i32),
+        6 => decode_as!(u32),
+        7 => decode_as!(f32),
+        9 => decode_as!(f64),
+        12 => decode_as!(i64),
+        13 => decode_as!(u64),
         _ => return None,
     })
 }

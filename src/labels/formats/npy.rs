@@ -1,14 +1,15 @@
-//! Numbers of an .npy file of any type, one after the other.
+//! The values of an .npy file of any number type, read as a stream.
 //!
-//! In: a path. Out: shape and values in C order. Streams: a PanNuke fold of 2 GB never lies in memory whole.
+//! In: a path. Out: shape and values in C order. A PanNuke fold of 2 GB is never in memory as a
+//! whole.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::super::TrainError;
+use crate::labels::LabelError;
 use crate::npy;
 
-/// Most values an .npy may declare: a bound against absurd headers.
+/// Most values that an .npy may declare, against absurd headers.
 const MOST_VALUES: u64 = 1 << 34;
 
 /// An open .npy.
@@ -19,10 +20,12 @@ pub struct Npy {
 }
 
 impl Npy {
+    /// Opens `path` at its first value.
+    ///
     /// # Errors
     /// Not an .npy, values that are no numbers, column order, or an absurd shape.
-    pub fn open(path: &Path) -> Result<Self, TrainError> {
-        let failed = |reason: &dyn ToString| TrainError::file(path, reason.to_string());
+    pub fn open(path: &Path) -> Result<Self, LabelError> {
+        let failed = |reason: &dyn ToString| LabelError::new(path, reason.to_string());
         let reader = || npy::open(path).map_err(|e| failed(&e));
         let header = reader()?;
         let shape = header.shape().to_vec();
@@ -51,11 +54,11 @@ impl Npy {
     }
 
     /// The next `n` values.
-    pub fn take(&mut self, n: usize) -> Result<Vec<f64>, TrainError> {
+    pub fn take(&mut self, n: usize) -> Result<Vec<f64>, LabelError> {
         let values: io::Result<Vec<f64>> = self.values.by_ref().take(n).collect();
-        let values = values.map_err(|e| TrainError::file(&self.path, e))?;
+        let values = values.map_err(|e| LabelError::new(&self.path, e))?;
         if values.len() < n {
-            return Err(TrainError::file(
+            return Err(LabelError::new(
                 &self.path,
                 format!("ends early: shape {:?} promises more", self.shape),
             ));
@@ -63,21 +66,21 @@ impl Npy {
         Ok(values)
     }
 
-    /// All values as ids: fractions are cut, negative numbers are 0.
-    pub fn ids(&mut self) -> Result<Vec<u32>, TrainError> {
+    /// All values as ids, see [`id_of`].
+    pub fn take_ids(&mut self) -> Result<Vec<u32>, LabelError> {
         let n: u64 = self.shape.iter().product();
         Ok(self.take(n as usize)?.into_iter().map(id_of).collect())
     }
 }
 
-/// A value as an id.
+/// A value as an id: fractions are cut, negative numbers become 0.
 pub fn id_of(value: f64) -> u32 {
     value.max(0.0) as u32
 }
 
-/// Texts of an .npy of type `<U…` (PanNuke's types.npy).
-pub fn texts(path: &Path) -> Result<Vec<String>, TrainError> {
-    let failed = |reason: String| TrainError::file(path, reason);
+/// The texts of an .npy of type `<U…` (PanNuke's types.npy).
+pub fn read_texts(path: &Path) -> Result<Vec<String>, LabelError> {
+    let failed = |reason: String| LabelError::new(path, reason);
     let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
     npy::open(path).map_err(|e| failed(e.to_string()))?;
     let mut rest = bytes.as_slice();

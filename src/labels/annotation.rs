@@ -1,25 +1,37 @@
 //! Truth or prediction of one image, in that image's px.
 //!
-//! In: labelled images, nuclei, instance maps. Out: [`Annotation`]s, which the scores compare. Never scores.
+//! In: labelled images, nuclei, instance maps. Out: [`Annotation`]s, to be compared or drawn. Never
+//! scores.
 
-use super::Detections;
+use image::RgbImage;
+
+use super::{LabelledImage, Truth};
 use crate::nuclei::Nucleus;
-use crate::train::data::{LabelledImage, Truth};
+use crate::report::overlay::{draw_ids, draw_points};
 
-/// The nuclei of one image.
+/// Centroids (px, pixel-edge frame) with their type ids.
+#[derive(Debug, Clone, Default)]
+pub struct Detections {
+    pub points: Vec<[f64; 2]>,
+    /// Type of each point, 0 where unknown.
+    pub types: Vec<u8>,
+}
+
+/// The nuclei of one image: truth or prediction.
 #[derive(Debug, Clone, Default)]
 pub struct Annotation {
     /// Instance id of each pixel, row by row; `None` where only points are known.
     pub ids: Option<Vec<u32>>,
     /// Type of each id, 0 where unknown; entry 0 is unused.
     pub id_types: Vec<u8>,
-    /// One centroid a nucleus (pixel-edge frame) with its type.
+    /// One centroid per nucleus.
     pub detections: Detections,
     /// Probability of each detection's type, in the order of `detections`.
     pub type_probs: Option<Vec<f64>>,
 }
 
 impl Annotation {
+    /// The truth of a labelled image.
     pub fn of_image(image: &LabelledImage) -> Self {
         match &image.truth {
             Truth::Dots(dots) => Self {
@@ -38,7 +50,7 @@ impl Annotation {
         }
     }
 
-    /// From an instance map `width` px wide and the type of each id.
+    /// From an instance map `width` px wide, and the type of each id.
     pub fn of_map(ids: Vec<u32>, id_types: Vec<u8>, width: usize) -> Self {
         let most = ids.iter().copied().max().unwrap_or(0) as usize;
         let mut sums = vec![(0.0, 0.0, 0.0); most + 1];
@@ -63,7 +75,8 @@ impl Annotation {
         }
     }
 
-    /// What a model found; `ids` is their instance map (id = place + 1).
+    /// From the nuclei that a model found; `ids` is their instance map (id = index in `nuclei` +
+    /// 1).
     pub fn of_nuclei(nuclei: &[Nucleus], ids: Vec<u32>, width: usize) -> Self {
         let types = nuclei.iter().map(|n| n.type_id().unwrap_or(0) as u8);
         let id_types = std::iter::once(0).chain(types).collect();
@@ -83,5 +96,19 @@ impl Annotation {
                 .map(|&id| if known(id) { id } else { 0 })
                 .collect(),
         )
+    }
+
+    /// `rgb` with the nuclei drawn over it: outlines where instances are known, else crosses.
+    /// `colours[type]` is the colour of a type.
+    pub fn draw_over(&self, rgb: &RgbImage, colours: &[[u8; 3]]) -> RgbImage {
+        let mut picture = rgb.clone();
+        match &self.ids {
+            Some(ids) => draw_ids(&mut picture, ids, &self.id_types, colours),
+            None => {
+                let Detections { points, types } = &self.detections;
+                draw_points(&mut picture, points, types, colours);
+            }
+        }
+        picture
     }
 }

@@ -1,0 +1,214 @@
+//! Data sets: what a configuration says about a folder of labelled images, and the images
+//! themselves.
+//!
+//! In: [`DataSet`]s. Out: [`LoadedSet`]s at one scale, each image marked as held out or not.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{LabelError, LabelledImage, Truth, formats};
+use crate::digest::sha256_hex;
+
+/// How the files of a data set are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Images/*.png beside Labels/*.mat (inst_map, type_map).
+    Consep,
+    /// images/* beside labels/*.png or .npy of instance ids, with or without a table of types.
+    Labels,
+    /// images/* beside points/*.csv of x,y,type.
+    Dots,
+    /// hover_net's extracted patches, one .npy each.
+    HovernetNpy,
+    /// PanNuke's images.npy and masks.npy.
+    Pannuke,
+    /// NAME.geojson, drawn in QuPath, beside its image.
+    Geojson,
+}
+
+/// One `[[data]]` entry of a training configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSet {
+    pub name: String,
+    pub format: Format,
+    /// Relative to the data folder given on the command line.
+    pub folder: PathBuf,
+    /// µm/px of the images.
+    pub mpp: f64,
+    /// Share of the training crops that are drawn from this set.
+    pub share: f64,
+    /// The model's type id for each of the set's own type numbers (index = number); empty: no
+    /// types.
+    #[serde(default)]
+    pub type_ids: Vec<u8>,
+    /// The model's type id for each type name that the labels use.
+    #[serde(default)]
+    pub types: BTreeMap<String, u8>,
+    /// Beginnings of the names of the images that training never sees.
+    #[serde(default)]
+    pub hold_out: Vec<String>,
+}
+
+/// The images of one data set.
+pub struct LoadedSet {
+    pub name: String,
+    /// See [`DataSet::share`].
+    pub share: f64,
+    pub images: Vec<LabelledImage>,
+}
+
+impl DataSet {
+    /// A data set for a folder that no configuration describes: named after the folder, its format
+    /// detected, no types, nothing held out.
+    ///
+    /// # Errors
+    /// No known format.
+    pub fn from_folder(folder: &Path, mpp: f64) -> Result<Self, LabelError> {
+        let format = formats::detect(folder)?;
+        let name = folder.file_name();
+        Ok(Self {
+            name: name.map_or("data".into(), |n| n.to_string_lossy().into_owned()),
+            format,
+            folder: folder.to_path_buf(),
+            mpp,
+            share: 1.0,
+            type_ids: Vec::new(),
+            types: BTreeMap::new(),
+            hold_out: Vec::new(),
+        })
+    }
+
+    /// What makes the entry unusable for a model with `types` types (background not counted), if
+    /// anything.
+    pub(crate) fn check(&self, types: usize) -> Result<(), String> {
+        let ids = self.type_ids.iter().chain(self.types.values());
+        if let Some(id) = ids.copied().find(|&id| usize::from(id) > types) {
+            return Err(format!(
+                "data set {}: type id {id}, but there are {types} types",
+                self.name
+            ));
+        }
+        if !(self.mpp > 0.0 && self.share >= 0.0) {
+            return Err(format!(
+                "data set {}: mpp must be positive, share not negative",
+                self.name
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether an image of this file name is kept from training.
+    pub fn holds_out(&self, file_name: &str) -> bool {
+        self.hold_out
+            .iter()
+            .any(|start| file_name.starts_with(start))
+    }
+
+    /// The image whose file is called `stem` plus an extension.
+    pub(super) fn image(&self, stem: &str, rgb: image::RgbImage, truth: Truth) -> LabelledImage {
+        LabelledImage {
+            name: format!("{}/{stem}", self.name),
+            held_out: self.holds_out(&format!("{stem}.")),
+            rgb,
+            truth,
+        }
+    }
+
+    /// The images of the set as they are on disk.
+    ///
+    /// # Errors
+    /// The first unusable file, or a set without a nucleus. Single images without nuclei are kept,
+    /// because they teach what background looks like; their number is logged.
+    fn load(&self, root: &Path) -> Result<Vec<LabelledImage>, LabelError> {
+        let folder = root.join(&self.folder);
+        let images: Vec<LabelledImage> = formats::load(self, &folder)?
+            .into_iter()
+            .collect::<Result<_, _>>()?;
+        let empty = images.iter().filter(|i| i.is_empty()).count();
+        if empty == images.len() {
+            return Err(LabelError::new(
+                folder,
+                format!("no nucleus in any of its {empty} images: are the labels the right ones?"),
+            ));
+        }
+        if empty > 0 {
+            tracing::warn!("{}: {empty} images have no nuclei", self.name);
+        }
+        Ok(images)
+    }
+}
+
+/// Loads every set from below `root`, resampled to `mpp` µm/px. Of the images that are not held out
+/// only the share `part` (0..=1) is kept.
+///
+/// # Errors
+/// The first file that cannot be used, or a set without a nucleus.
+pub fn load_sets(
+    sets: &[DataSet],
+    root: &Path,
+    mpp: f64,
+    part: f64,
+) -> Result<Vec<LoadedSet>, LabelError> {
+    let load = |set: &DataSet| {
+        let images = keep_part(set.load(root)?, part).into_iter();
+        Ok(LoadedSet {
+            name: set.name.clone(),
+            share: set.share,
+            images: images.map(|i| i.rescaled(set.mpp / mpp)).collect(),
+        })
+    };
+    sets.iter().map(load).collect()
+}
+
+/// The held-out images and the share `part` of the others, at least one. The choice follows the
+/// hashes of the names, so the images of a smaller part are also in every larger one.
+fn keep_part(mut images: Vec<LabelledImage>, part: f64) -> Vec<LabelledImage> {
+    if part >= 1.0 {
+        return images;
+    }
+    let mut hashes: Vec<String> = images
+        .iter()
+        .filter(|i| !i.held_out)
+        .map(|i| sha256_hex(i.name.as_bytes()))
+        .collect();
+    hashes.sort_unstable();
+    let kept = ((hashes.len() as f64 * part).round() as usize).max(1);
+    hashes.truncate(kept);
+    images.retain(|i| i.held_out || hashes.contains(&sha256_hex(i.name.as_bytes())));
+    images
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn images() -> Vec<LabelledImage> {
+        let image = |i: usize| LabelledImage {
+            name: format!("set/image_{i}.png"),
+            held_out: i.is_multiple_of(5),
+            rgb: image::RgbImage::new(1, 1),
+            truth: Truth::Dots(Vec::new()),
+        };
+        (0..100).map(image).collect()
+    }
+
+    fn kept_names(part: f64) -> Vec<String> {
+        let kept = keep_part(images(), part).into_iter();
+        kept.map(|i| i.name).collect()
+    }
+
+    #[test]
+    fn a_part_keeps_held_out_images_and_lies_within_a_larger_part() {
+        let (quarter, half, all) = (kept_names(0.25), kept_names(0.5), kept_names(1.0));
+        assert_eq!((quarter.len(), half.len(), all.len()), (40, 60, 100));
+        assert!(quarter.iter().all(|n| half.contains(n)));
+        for image in images().iter().filter(|i| i.held_out) {
+            assert!(quarter.contains(&image.name), "{}", image.name);
+        }
+        assert_eq!(kept_names(1e-6).len(), 21);
+    }
+}

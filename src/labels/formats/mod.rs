@@ -1,0 +1,165 @@
+//! One file per label format. Each turns a folder into [`LabelledImage`]s.
+//!
+//! In: a folder, and what its [`DataSet`] says about it. Out: an image or an error for each file;
+//! training stops at the first error, `data check` lists them all. Never resamples.
+
+mod consep;
+mod dots;
+mod geojson;
+mod hovernet_npy;
+mod label_maps;
+pub(super) mod npy;
+mod pannuke;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use image::{DynamicImage, RgbImage};
+
+use super::ids::Ids;
+use super::{DataSet, Format, LabelError, LabelledImage};
+
+/// Each image of a folder, or why it cannot be read.
+pub type Loaded = Vec<Result<LabelledImage, LabelError>>;
+
+/// Every image of `set`, whose files lie in `folder`.
+pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
+    let loaded = match set.format {
+        Format::Consep => consep::load(set, folder)?,
+        Format::Labels => label_maps::load(set, folder)?,
+        Format::Dots => dots::load(set, folder)?,
+        Format::HovernetNpy => hovernet_npy::load(set, folder)?,
+        Format::Pannuke => pannuke::load(set, folder)?,
+        Format::Geojson => geojson::load(set, folder)?,
+    };
+    if loaded.is_empty() {
+        return Err(LabelError::new(
+            folder,
+            "no labelled images here: check `folder` and `format`",
+        ));
+    }
+    Ok(loaded)
+}
+
+/// The format of a folder, from the names of its files.
+///
+/// # Errors
+/// No format fits; the message lists what was looked for.
+pub fn detect(folder: &Path) -> Result<Format, LabelError> {
+    let has = |name: &str| folder.join(name).is_dir();
+    match () {
+        () if has("Images") && has("Labels") => Ok(Format::Consep),
+        () if has("images") && has("labels") => Ok(Format::Labels),
+        () if has("images") && has("points") => Ok(Format::Dots),
+        () if pannuke::is_fold(folder) => Ok(Format::Pannuke),
+        () if !list_files(folder, &["geojson"])?.is_empty() => Ok(Format::Geojson),
+        () if !list_files(folder, &["npy"])?.is_empty() => Ok(Format::HovernetNpy),
+        () => Err(LabelError::new(
+            folder,
+            "no labelled images: looked for Images/ with Labels/*.mat, images/ with labels/*.png or .npy, images/ with \
+             points/*.csv, PanNuke's images.npy and masks.npy, NAME.geojson beside images, hover_net's patches (.npy)",
+        )),
+    }
+}
+
+/// Names of types that the labels of a folder use, sorted; empty for formats that number them.
+pub fn class_names(folder: &Path, format: Format) -> Vec<String> {
+    match format {
+        Format::Dots => dots::class_names(folder),
+        Format::Geojson => geojson::class_names(folder),
+        _ => Vec::new(),
+    }
+}
+
+/// The model's type id for the type number `own` of a set; 0 where the set has no types. `path`:
+/// the file to blame.
+fn map_type(set: &DataSet, own: u32, path: &Path) -> Result<u8, LabelError> {
+    if set.type_ids.is_empty() {
+        return Ok(0);
+    }
+    set.type_ids.get(own as usize).copied().ok_or_else(|| {
+        LabelError::new(
+            path,
+            format!(
+                "holds type {own}, but type_ids has {} entries",
+                set.type_ids.len()
+            ),
+        )
+    })
+}
+
+/// Numbers the ids of a label map without gaps; returns the type of each id. `pixel_types`: the
+/// type number of each pixel in the file; `map`: the type id for a type number.
+pub(super) fn assign_types(
+    ids: &mut [u32],
+    pixel_types: impl Iterator<Item = u32>,
+    map: impl Fn(u32) -> Result<u8, LabelError>,
+) -> Result<Vec<u8>, LabelError> {
+    let mut types = Ids::renumber(ids).table(0u8);
+    for (&id, number) in ids.iter().zip(pixel_types) {
+        let type_id = map(number)?;
+        if id > 0 && type_id > 0 {
+            types[id as usize] = type_id;
+        }
+    }
+    Ok(types)
+}
+
+/// The ids of a label picture, row by row; `None` for a colour picture.
+pub(super) fn read_picture_ids(picture: DynamicImage) -> Option<Vec<u32>> {
+    Some(match picture {
+        // 8 bit values must not be stretched to 16 bit.
+        DynamicImage::ImageLuma8(map) => map.pixels().map(|p| u32::from(p.0[0])).collect(),
+        other if other.color().has_color() => return None,
+        other => {
+            let map = other.to_luma16();
+            map.pixels().map(|p| u32::from(p.0[0])).collect()
+        }
+    })
+}
+
+/// Images of a folder with their file stems, sorted by name.
+fn list_images(folder: &Path) -> Result<Vec<(String, PathBuf)>, LabelError> {
+    list_files(folder, &["png", "jpg", "jpeg", "tif", "tiff"])
+}
+
+/// Files of a folder with one of these extensions (lower case), with their stems, sorted by name.
+fn list_files(folder: &Path, extensions: &[&str]) -> Result<Vec<(String, PathBuf)>, LabelError> {
+    let entries = std::fs::read_dir(folder).map_err(|e| LabelError::new(folder, e))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|e| LabelError::new(folder, e))?.path();
+        let extension = path
+            .extension()
+            .and_then(|e| e.to_str())
+            .unwrap_or("")
+            .to_ascii_lowercase();
+        let stem = path.file_stem().and_then(|s| s.to_str());
+        if let (true, Some(stem)) = (extensions.contains(&extension.as_str()), stem) {
+            found.push((stem.to_string(), path.clone()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn read_rgb(path: &Path) -> Result<RgbImage, LabelError> {
+    Ok(image::open(path)
+        .map_err(|e| LabelError::new(path, e))?
+        .to_rgb8())
+}
+
+/// Refuses labels that are not as large (width, height) as their image.
+fn check_size(path: &Path, label: (u32, u32), image: (u32, u32)) -> Result<(), LabelError> {
+    if label == image {
+        return Ok(());
+    }
+    Err(LabelError::new(
+        path,
+        format!(
+            "labels are {} x {} px, the image {} x {}: they must be equal",
+            label.0, label.1, image.0, image.1
+        ),
+    ))
+}
