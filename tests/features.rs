@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::f64::consts::PI;
 
 use serde::Deserialize;
-use wsi_nuclei::features::{Shape, shape, shape_um};
+use wsi_nuclei::{Shape, measure_mask as shape, shape_in_um as shape_um};
 
 #[derive(Deserialize)]
 struct Case {

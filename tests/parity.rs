@@ -9,13 +9,10 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use npyz::{Deserialize, NpyFile};
 use tch::{Device, Tensor};
-use wsi_nuclei::eval::scores;
-use wsi_nuclei::features::shape;
-use wsi_nuclei::labels::Annotation;
-use wsi_nuclei::model::hovernet::{HoverNet, Mode};
-use wsi_nuclei::model::{Network, convert};
-use wsi_nuclei::nuclei::reference::segment_map;
-use wsi_nuclei::prediction::PredictionMap;
+use wsi_nuclei::internals::hovernet::{HoverNet, Mode};
+use wsi_nuclei::internals::reference::segment_map;
+use wsi_nuclei::internals::{Annotation, Network, convert, scores};
+use wsi_nuclei::{PredictionMap, measure_mask as shape};
 
 /// The folder of cases below which `part` lies.
 fn cases(part: &str) -> PathBuf {

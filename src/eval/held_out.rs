@@ -64,7 +64,8 @@ fn score_model(model: &Model, image: &LabelledImage) -> Result<ImageScores, Pipe
 /// The nuclei that the model finds in one image at the model's scale.
 pub fn predict(model: &Model, image: &LabelledImage) -> Result<Annotation, PipelineError> {
     let (predicted, grid, mpp) = run_model(model, image, false)?;
-    let nuclei = image::nuclei(&predicted.foreground, &model.spec.postproc, mpp);
+    let nuclei =
+        crate::nuclei::segment_foreground(&predicted.foreground, &model.spec.postproc, mpp);
     let ids = image::instance_map(&nuclei, &grid);
     let width = image.rgb.width() as usize;
     Ok(Annotation::of_nuclei(&nuclei, ids, width))

@@ -16,4 +16,3 @@ pub mod segmentation;
 mod tests;
 
 pub use detection::TypeScores;
-pub use segmentation::Segmentation;

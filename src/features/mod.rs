@@ -12,7 +12,7 @@ pub mod ring;
 mod shape;
 mod stain;
 
-pub use neighbours::{NEIGHBOURHOOD_UM, Neighbourhood, neighbours, neighbours_among};
+pub use neighbours::{Neighbourhood, neighbours, neighbours_among};
 pub use ring::Ring;
 pub use shape::{Shape, shape, shape_of, shape_um};
 pub use stain::{Stain, stain, type_entropy};

@@ -42,7 +42,7 @@ pub use folder::ModelFolder;
 #[cfg(feature = "torch")]
 pub use library::Library;
 #[cfg(feature = "torch")]
-pub use network::{Network, RawMaps, to_maps};
+pub use network::Network;
 pub use patch_model::{Model, PatchModel};
 pub use pool::Pool;
 pub use precision::Precision;

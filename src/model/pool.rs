@@ -19,15 +19,13 @@ const GPU_BATCH: usize = 16;
 #[derive(Clone)]
 pub struct Pool {
     model: Arc<Model>,
-    threads: usize,
     batch: usize,
 }
 
 impl Pool {
     /// `batch`: patches at once, or what suits the device.
-    pub fn new(model: Arc<Model>, threads: usize, batch: Option<usize>) -> Self {
+    pub fn new(model: Arc<Model>, batch: Option<usize>) -> Self {
         Self {
-            threads: threads.max(1),
             batch: batch.unwrap_or_else(|| model.usual_batch()).max(1),
             model,
         }
@@ -44,14 +42,6 @@ impl Pool {
 
     pub fn on_gpu(&self) -> bool {
         self.model.device != Device::Cpu
-    }
-
-    /// Most workers that are of use.
-    pub fn workers(&self) -> usize {
-        match self.on_gpu() {
-            true => 1,
-            false => self.threads,
-        }
     }
 
     /// One more worker, for one thread.

@@ -11,7 +11,7 @@ use super::PipelineError;
 use super::{grid_of, patch};
 use crate::geometry::Rect;
 use crate::model::Model;
-use crate::nuclei::{Foreground, Nucleus, PostprocParams, blobs, reference, segment};
+use crate::nuclei::{Foreground, Nucleus, reference};
 use crate::plan::{PatchGrid, PatchIndex};
 use crate::prediction::PredictionMap;
 use crate::slide::blocks::ProcImage;
@@ -123,19 +123,6 @@ fn paste(whole: &mut PredictionMap, patch: &PredictionMap, clip: Rect) {
         whole.v[to..to + w].copy_from_slice(&patch.v[from..from + w]);
         whole.tp[to * k..(to + w) * k].copy_from_slice(&patch.tp[from * k..(from + w) * k]);
     }
-}
-
-/// Nuclei by the default rule, sorted by first pixel.
-pub fn nuclei(foreground: &Foreground, params: &PostprocParams, mpp: [f64; 2]) -> Vec<Nucleus> {
-    let mut nuclei: Vec<Nucleus> = blobs::components(foreground)
-        .par_iter()
-        .map(|blob| segment(blob, params, mpp))
-        .collect::<Vec<_>>()
-        .into_iter()
-        .flatten()
-        .collect();
-    nuclei.sort_by_key(Nucleus::first_pixel);
-    nuclei
 }
 
 /// Nuclei by hover_net's rules for one map, sorted by first pixel.

@@ -13,4 +13,4 @@ pub mod slide;
 pub mod stats;
 
 pub use chart::{Series, lines};
-pub use page::{escape, image_tag, jpeg_tag, page, page_with};
+pub use page::{escape, image_tag, page};

@@ -90,7 +90,7 @@ pub(super) fn analyse_image(
         Some(map) if by_reference => pipeline::image::reference_nuclei(map, &proc)?,
         _ => {
             let mpp = frames.proc_mpp();
-            pipeline::image::nuclei(&predicted.foreground, &spec.postproc, mpp)
+            crate::nuclei::segment_foreground(&predicted.foreground, &spec.postproc, mpp)
         }
     };
     let mut meta = SlideMeta {

@@ -9,11 +9,9 @@ use std::path::{Path, PathBuf};
 use image::{Rgb, RgbImage};
 
 use super::{RunError, SlideFailure, check_writable, inputs};
-use crate::geometry::Rect;
 use crate::model::{ModelSpec, TypeInfo};
-use crate::nuclei::{Foreground, PostprocParams, PostprocRules, reference};
+use crate::nuclei::{PostprocParams, PostprocRules, reference};
 use crate::output::{self, Choice, Format, GeojsonFrame, Pictures, Units, labels, raw_map};
-use crate::pipeline;
 use crate::prediction::PredictionMap;
 use crate::result::{Coverage, ModelCard, SlideMeta, SlideResult, SlideSource};
 use crate::slide;
@@ -87,10 +85,7 @@ pub fn segment_map(request: MapRequest<'_>) -> Result<SegmentedMap, MapError> {
     let nuclei = match request.rules {
         PostprocRules::Reference => reference::segment_map(&map, &picture).0,
         PostprocRules::Default => {
-            let clip = Rect::new(0, 0, map.width as i32, map.height as i32);
-            let foreground =
-                Foreground::from_patch(&map, &picture, (0, 0), clip, params.np_threshold);
-            pipeline::image::nuclei(&foreground, &params, [request.mpp; 2])
+            crate::nuclei::segment_map(&map, &picture, &params, [request.mpp; 2])
         }
     };
     let count = nuclei.len();

@@ -25,6 +25,9 @@ pub use ending::{Ending, SlideFailure, exit_code};
 pub use models::Models;
 
 use crate::pipeline::events::Event;
+use crate::pipeline::{self, PipelineError};
+use crate::result::SlideResult;
+use crate::store::Store;
 
 /// Why nothing was started.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +56,63 @@ pub enum RunEvent<'a> {
 
 /// Who hears the events. May be called from any thread and must not block.
 pub type Watch<'a> = &'a (dyn Fn(RunEvent<'_>) + Sync);
+
+/// Runs one slide into `config.output/<stem>/`. For many slides keep a [`Models`] and call [`slide::run_slide`] on each.
+///
+/// ```no_run
+/// use wsi_nuclei::{Ending, RunConfig, run_slide};
+///
+/// let config = RunConfig { output: "results".into(), ..RunConfig::default() };
+/// match run_slide("slide.svs".as_ref(), &config)? {
+///     Ending::Done { nuclei } => println!("{nuclei} nuclei"),
+///     other => println!("{}", other.reason().unwrap_or("not done")),
+/// }
+/// # Ok::<(), wsi_nuclei::RunError>(())
+/// ```
+///
+/// # Errors
+/// [`RunError`] where nothing could be started. A slide that fails is an [`Ending`].
+pub fn run_slide(path: &Path, config: &RunConfig) -> Result<Ending, RunError> {
+    let paths = [path.to_owned()];
+    let slides = inputs::from_paths(&paths, false, inputs::slide_extensions(), config)?;
+    let [slide] = slides.as_slice() else {
+        return Err(RunError::Usage(format!(
+            "{}: name one slide",
+            path.display()
+        )));
+    };
+    check_writable(&config.output)?;
+    let mut models = Models::new(config)?;
+    let go_on = AtomicBool::new(false);
+    Ok(slide::run_slide(
+        slide,
+        config,
+        &mut models,
+        &|_| {},
+        &go_on,
+    ))
+}
+
+/// Reads the result of a finished slide from its folder (`OUT/<stem>`) or its store.
+///
+/// ```no_run
+/// let result = wsi_nuclei::read_result("results/slide".as_ref())?;
+/// for record in result.records() {
+///     println!("{}: {:?}", record.id, record.type_id);
+/// }
+/// # Ok::<(), wsi_nuclei::PipelineError>(())
+/// ```
+///
+/// # Errors
+/// No store there, or one that cannot be read.
+pub fn read_result(folder: &Path) -> Result<SlideResult, PipelineError> {
+    let inner = folder.join("store.zarr");
+    let store = match inner.is_dir() {
+        true => Store::open(&inner)?,
+        false => Store::open(folder)?,
+    };
+    Ok(pipeline::load(&store)?.slide)
+}
 
 /// Runs `run_slide` on slide after slide, until all are done or `stop` is raised. An error of one slide leaves the others
 /// running.

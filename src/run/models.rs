@@ -3,7 +3,7 @@
 //! In: a [`RunConfig`], then names or folders. Out: a [`Pool`] of workers per model; the last one is kept, so that slides
 //! of one model load it once.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::run_json::Engine;
 use super::{RunConfig, RunError};
@@ -25,10 +25,7 @@ impl Models {
     /// A device that is not there, or threads that cannot be started: no slide can be done.
     pub fn new(config: &RunConfig) -> Result<Self, RunError> {
         let device = first_device(&config.device)?;
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(config.threads)
-            .build_global()
-            .map_err(|error| RunError::Machine(format!("threads cannot be started: {error}")))?;
+        start_threads(config.threads)?;
         Ok(Self {
             library: Library::from_env(),
             device,
@@ -68,7 +65,7 @@ impl Models {
         {
             model.spec.mpp = mpp;
         }
-        let pool = Pool::new(Arc::new(model), self.config.threads, self.config.batch_size);
+        let pool = Pool::new(Arc::new(model), self.config.batch_size);
         self.last = Some((name.to_owned(), pool.clone()));
         Ok(pool)
     }
@@ -81,4 +78,15 @@ impl Models {
 pub fn first_device(choice: &DeviceChoice) -> Result<Device, RunError> {
     let devices = device::resolve(choice).map_err(|error| RunError::Machine(error.to_string()))?;
     Ok(devices.first().copied().unwrap_or(Device::Cpu))
+}
+
+/// Starts the process's worker threads; a process has one set of them, started by its first run.
+fn start_threads(threads: usize) -> Result<(), RunError> {
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    let start = || {
+        let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        builder.build_global().map_err(|error| error.to_string())
+    };
+    let started = STARTED.get_or_init(start).clone();
+    started.map_err(|error| RunError::Machine(format!("threads cannot be started: {error}")))
 }

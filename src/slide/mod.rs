@@ -22,10 +22,8 @@ pub mod plain;
 pub(crate) mod resample;
 pub mod thumb;
 
-pub use blocks::ProcImage;
 pub use error::SlideError;
 pub use frames::Frames;
-pub use mpp::{Mpp, resolve_mpp};
 pub(crate) use overview::overview;
 pub use resample::FILTER_NAME;
 pub use thumb::thumb;

@@ -12,9 +12,9 @@ mod plausible;
 mod png;
 mod regions;
 
-pub use area::{Area, DILATION_UM};
+pub use area::Area;
 pub use choice::MaskChoice;
-pub use detect::{CELL_UM, detect};
+pub use detect::detect;
 pub use plausible::{share_warning, stain_warning};
 pub use regions::Regions;
 

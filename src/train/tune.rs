@@ -146,7 +146,7 @@ impl Predicted<'_> {
     }
 
     fn nuclei(&self, params: &PostprocParams) -> Vec<Nucleus> {
-        image::nuclei(&self.foreground(params), params, self.mpp)
+        crate::nuclei::segment_foreground(&self.foreground(params), params, self.mpp)
     }
 }
 

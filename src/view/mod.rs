@@ -12,13 +12,10 @@ mod scene;
 mod server;
 mod tiles;
 
-pub use filter::{Filter, FilterError};
-pub use index::{Density, Detail, Index, Shown, ViewBox};
+pub use filter::Filter;
 pub use open::SlideChoice;
-pub use rows::Rows;
 pub use scene::Scene;
 pub use server::Server;
-pub use tiles::Tiles;
 
 use std::path::PathBuf;
 

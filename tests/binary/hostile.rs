@@ -7,18 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use wsi_nuclei::cli::settings::layers;
-use wsi_nuclei::geometry::Rect;
-use wsi_nuclei::labels::folders;
-use wsi_nuclei::mat5;
-use wsi_nuclei::model::{ModelSpec, pickle, torch_file, weights};
-use wsi_nuclei::nuclei::{Foreground, Nucleus, Run, StainSums};
-use wsi_nuclei::output::raw_map;
-use wsi_nuclei::pipeline;
-use wsi_nuclei::prediction::PredictionMap;
-use wsi_nuclei::store::chunk::{self, ChunkKey};
-use wsi_nuclei::store::{Store, TileResult};
-use wsi_nuclei::tissue::{Regions, TissueMask};
+use wsi_nuclei::internals::chunk::{self, ChunkKey};
+use wsi_nuclei::internals::{
+    Foreground, ModelSpec, Regions, Run, StainSums, Store, TileResult, TissueMask, folders, layers,
+    load_store, pickle, raw_map, read_mat5, torch_file, weights,
+};
+use wsi_nuclei::{Nucleus, PredictionMap, Rect};
 
 use crate::crowd::crowd;
 use crate::harness::Dir;
@@ -333,7 +327,7 @@ fn store_rings() {
     dir.ok("run a.png --mpp 0.5 --mask none --model analytic -o out --format csv --quiet");
     let path = dir.path("out/a/store.zarr");
     let store = Store::open(&path).unwrap();
-    let nuclei = pipeline::load(&store).unwrap().slide.nuclei;
+    let nuclei = load_store(&store).unwrap().slide.nuclei;
     let rings = store.read_rings(&nuclei).expect("a finished run has them");
     assert!(rings.len() > 10 && rings.iter().all(|ring| ring.area_px > 0));
     for name in ["rings/zarr.json", "rings/c/0/0"] {
@@ -351,7 +345,7 @@ fn store_rings() {
 #[test]
 fn labels() {
     let mat = fixture("tests/fixtures/labels/mat/Labels/one.mat");
-    fuzz(".mat", &[mat], LARGEST_REQUEST, |b| mat5::read(b).is_ok());
+    fuzz(".mat", &[mat], LARGEST_REQUEST, |b| read_mat5(b).is_ok());
     let npy = OnDisk::new("x.npy");
     let map = PredictionMap {
         width: 5,

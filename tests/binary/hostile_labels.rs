@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use wsi_nuclei::labels::{DataSet, Format, folders, formats};
+use wsi_nuclei::internals::{DataSet, LabelFormat as Format, folders, formats};
 
 use crate::hostile::{LARGEST_REQUEST, fixture, fuzz};
 

@@ -19,8 +19,8 @@ const TYPE_INFO: &str =
 
 /// Numeric matrices of a .mat by name: [rows, columns].
 fn matrices(bytes: &[u8]) -> Vec<(String, [usize; 2])> {
-    let found = wsi_nuclei::mat5::read(bytes).unwrap();
-    let shape = |m: wsi_nuclei::mat5::Matrix| (m.name, [m.rows, m.columns]);
+    let found = wsi_nuclei::internals::read_mat5(bytes).unwrap();
+    let shape = |m: wsi_nuclei::internals::Matrix| (m.name, [m.rows, m.columns]);
     found.into_iter().map(shape).collect()
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use wsi_nuclei::store::{Store, TileState};
+use wsi_nuclei::internals::{Store, TileState};
 
 use crate::crowd::crowd;
 use crate::harness::{Dir, signal};
