@@ -69,14 +69,10 @@ pub fn type_entropy(nucleus: &Nucleus) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::Rect;
     use crate::nuclei::StainSums;
 
     fn nucleus(prob_sums: Vec<u32>) -> Nucleus {
         Nucleus {
-            bbox: Rect::new(0, 0, 2, 1),
-            mask: vec![3],
-            area_px: 2,
             type_counts: vec![0; prob_sums.len()],
             prob_sums,
             np_sum: 500,
@@ -88,7 +84,7 @@ mod tests {
                 eosin: 1000,
                 eosin_sq: 1000 * 1000 + 2000 * 2000,
             },
-            cut: false,
+            ..Nucleus::drawn(0, 0, &["##"])
         }
     }
 

@@ -59,13 +59,19 @@ pub(super) fn join_runs(runs: &[Run], roots: &mut Vec<u32>) {
             j += 1;
         }
     }
-    // A parent never comes after its child, so one pass in order flattens the trees.
-    for i in 0..roots.len() {
-        roots[i] = roots[roots[i] as usize];
+    flatten_sets(roots);
+}
+
+/// Makes every entry the root of its set, which is the smallest member.
+pub(crate) fn flatten_sets(parents: &mut [u32]) {
+    // A parent never comes after its child, so one pass in order is enough.
+    for i in 0..parents.len() {
+        parents[i] = parents[parents[i] as usize];
     }
 }
 
-fn join_sets(parents: &mut [u32], a: u32, b: u32) {
+/// Joins the sets of `a` and `b`. At first each entry of `parents` is its own place.
+pub(crate) fn join_sets(parents: &mut [u32], a: u32, b: u32) {
     let (a, b) = (find_root(parents, a), find_root(parents, b));
     let (low, high) = (a.min(b), a.max(b));
     parents[high as usize] = low;

@@ -52,30 +52,6 @@ impl Traits {
             self.hv_correlation,
         ]
     }
-
-    /// The inverse of [`Traits::as_array`].
-    pub(super) fn from_array(array: [f64; TRAITS]) -> Traits {
-        let [
-            np_mean,
-            np_std,
-            ln_area_um2,
-            outline_ratio,
-            ln_axis_ratio,
-            hv_difference,
-            hv_size,
-            hv_correlation,
-        ] = array;
-        Traits {
-            np_mean,
-            np_std,
-            ln_area_um2,
-            outline_ratio,
-            ln_axis_ratio,
-            hv_difference,
-            hv_size,
-            hv_correlation,
-        }
-    }
 }
 
 /// A linear rule: expected overlap = `bias` + Σ `weights` · traits, fitted on labelled images by

@@ -25,8 +25,8 @@ pub const DIVISION_TRAITS: usize = 2 * TRAITS + 4;
 pub struct DivisionTraits {
     /// Of the piece.
     pub whole: Traits,
-    /// Mean over the parts, weighted by their area.
-    pub parts: Traits,
+    /// Mean over the parts, weighted by their area, of [`Traits::as_array`].
+    pub parts: [f64; TRAITS],
     /// ln of the smallest part's area in µm².
     pub ln_smallest_um2: f64,
     /// The smallest part's share of the area of all parts.
@@ -42,7 +42,7 @@ impl DivisionTraits {
     pub fn as_array(&self) -> [f64; DIVISION_TRAITS] {
         let mut array = [0.0; DIVISION_TRAITS];
         array[..TRAITS].copy_from_slice(&self.whole.as_array());
-        array[TRAITS..2 * TRAITS].copy_from_slice(&self.parts.as_array());
+        array[TRAITS..2 * TRAITS].copy_from_slice(&self.parts);
         array[2 * TRAITS..].copy_from_slice(&[
             self.ln_smallest_um2,
             self.smallest_share,
@@ -276,7 +276,7 @@ fn measure_division(
     }
     DivisionTraits {
         whole: *own,
-        parts: Traits::from_array(mean),
+        parts: mean,
         ln_smallest_um2: (least * mpp[0] * mpp[1]).ln(),
         smallest_share: least / all,
         count: parts.len() as f64,

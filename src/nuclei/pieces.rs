@@ -103,6 +103,37 @@ impl LabelledPieces {
     }
 }
 
+#[cfg(test)]
+impl Nucleus {
+    /// A nucleus of `runs` in raster order, with sums of 0.
+    pub fn from_runs(runs: &[Run]) -> Nucleus {
+        let mut nucleus = Nucleus::empty(0, runs[0]);
+        runs.iter().for_each(|run| nucleus.widen(*run));
+        nucleus.mask = vec![0; (nucleus.bbox.area() as usize).div_ceil(8)];
+        for run in runs {
+            nucleus.set_run(*run);
+            nucleus.area_px += run.len() as u32;
+        }
+        nucleus
+    }
+
+    /// A nucleus drawn with `#` whose first row starts at (`x`, `y`), proc px.
+    pub fn drawn(x: i32, y: i32, rows: &[&str]) -> Nucleus {
+        Nucleus::from_runs(&drawn_runs(x, y, rows))
+    }
+}
+
+/// Runs of one pixel each, drawn with `#`.
+#[cfg(test)]
+pub(super) fn drawn_runs(x: i32, y: i32, rows: &[&str]) -> Vec<Run> {
+    let drawn_row = |(row, y): (&&str, i32)| {
+        let row = row.bytes().zip(x..).filter(|(c, _)| *c == b'#');
+        let runs = row.map(move |(_, x0)| Run { y, x0, x1: x0 + 1 });
+        runs.collect::<Vec<_>>()
+    };
+    rows.iter().zip(y..).flat_map(drawn_row).collect()
+}
+
 impl Nucleus {
     fn empty(types: usize, first: Run) -> Nucleus {
         Nucleus {

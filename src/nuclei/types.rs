@@ -65,19 +65,14 @@ fn first_greatest<'a>(values: impl Iterator<Item = &'a u32>) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use crate::geometry::Rect;
-    use crate::nuclei::{Nucleus, StainSums};
+    use crate::nuclei::Nucleus;
 
     fn nucleus(prob_sums: &[u32], type_counts: &[u32]) -> Nucleus {
         Nucleus {
-            bbox: Rect::new(0, 0, 5, 2),
-            mask: vec![0xff, 0x03],
-            area_px: 10,
             prob_sums: prob_sums.to_vec(),
             type_counts: type_counts.to_vec(),
             np_sum: 2040,
-            stain: StainSums::default(),
-            cut: false,
+            ..Nucleus::drawn(0, 0, &["#####"; 2])
         }
     }
 

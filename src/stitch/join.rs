@@ -9,6 +9,7 @@ use rstar::primitives::{GeomWithData, Rectangle};
 use rstar::{AABB, RTree};
 
 use crate::geometry::Rect;
+use crate::nuclei::blobs::{flatten_sets, join_sets};
 use crate::nuclei::{Foreground, Run};
 
 /// An R-tree over boxes; each entry holds the index of its box.
@@ -48,13 +49,19 @@ pub fn group_fragments(fragments: &[Foreground]) -> Vec<Vec<usize>> {
                 .collect()
         })
         .collect();
-    let mut sets = UnionFind::new(fragments.len());
+    let mut roots: Vec<u32> = (0..fragments.len() as u32).collect();
     for (i, others) in touching.iter().enumerate() {
         for &j in others {
-            sets.union(i, j);
+            join_sets(&mut roots, i as u32, j as u32);
         }
     }
-    sets.groups()
+    flatten_sets(&mut roots);
+    let mut groups: Vec<Vec<usize>> = vec![Vec::new(); roots.len()];
+    for (i, &root) in roots.iter().enumerate() {
+        groups[root as usize].push(i);
+    }
+    groups.retain(|group| !group.is_empty());
+    groups
 }
 
 /// Whether a pixel of `a` has a 4-neighbour in `b`. Runs are sorted by (y, x0); `a` and `b` share
@@ -90,48 +97,6 @@ fn touch_shifted(a: &[Run], b: &[Run], dy: i32) -> bool {
         }
     }
     false
-}
-
-/// Disjoint sets; the root of a set is its smallest member.
-struct UnionFind {
-    parent: Vec<usize>,
-}
-
-impl UnionFind {
-    fn new(n: usize) -> Self {
-        Self {
-            parent: (0..n).collect(),
-        }
-    }
-
-    fn find(&mut self, mut i: usize) -> usize {
-        while self.parent[i] != i {
-            self.parent[i] = self.parent[self.parent[i]];
-            i = self.parent[i];
-        }
-        i
-    }
-
-    fn union(&mut self, a: usize, b: usize) {
-        let (a, b) = (self.find(a), self.find(b));
-        self.parent[a.max(b)] = a.min(b);
-    }
-
-    fn groups(mut self) -> Vec<Vec<usize>> {
-        let mut groups: Vec<Vec<usize>> = Vec::new();
-        let mut place = vec![0; self.parent.len()];
-        for i in 0..self.parent.len() {
-            let root = self.find(i);
-            if root == i {
-                place[i] = groups.len();
-                groups.push(vec![i]);
-            } else {
-                // The root is smaller, so its group exists already.
-                groups[place[root]].push(i);
-            }
-        }
-        groups
-    }
 }
 
 #[cfg(test)]

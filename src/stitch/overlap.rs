@@ -72,37 +72,14 @@ pub fn check_disjoint(nuclei: &[Nucleus]) -> Result<(), Overlap> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::Rect;
-    use crate::nuclei::StainSums;
-
-    /// `#` is inside.
-    fn nucleus(x: i32, y: i32, rows: &[&str]) -> Nucleus {
-        let w = rows[0].len();
-        let mut mask = vec![0; (w * rows.len()).div_ceil(8)];
-        let bits = rows.iter().flat_map(|row| row.bytes());
-        for (at, _) in bits.enumerate().filter(|&(_, c)| c == b'#') {
-            mask[at / 8] |= 1 << (at % 8);
-        }
-        Nucleus {
-            bbox: Rect::new(x, y, w as i32, rows.len() as i32),
-            area_px: mask.iter().map(|b: &u8| b.count_ones()).sum(),
-            mask,
-            prob_sums: vec![],
-            type_counts: vec![],
-            np_sum: 0,
-            stain: StainSums::default(),
-            cut: false,
-        }
-    }
-
     #[test]
     fn boxes_may_meet_but_pixels_may_not() {
-        let hook = nucleus(0, 0, &["###", "#..", "#.."]);
-        let inside = nucleus(1, 1, &["##", "##"]);
+        let hook = Nucleus::drawn(0, 0, &["###", "#..", "#.."]);
+        let inside = Nucleus::drawn(1, 1, &["##", "##"]);
         assert_eq!(check_disjoint(&[hook.clone(), inside.clone()]), Ok(()));
-        let wide = nucleus(-1, 2, &["####"]);
+        let wide = Nucleus::drawn(-1, 2, &["####"]);
         assert_eq!(
-            check_disjoint(&[nucleus(50, 50, &["#"]), hook, inside, wide]),
+            check_disjoint(&[Nucleus::drawn(50, 50, &["#"]), hook, inside, wide]),
             Err(Overlap {
                 a: 1,
                 b: 3,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::nuclei::{Run, StainSums, components};
+use crate::nuclei::{Run, components};
 use crate::store::tests::{mask, meta, thumb};
 
 /// A picture of nuclei and its place on the slide.
@@ -193,28 +193,11 @@ fn segment(blob: &Foreground, _: Extent) -> Vec<Nucleus> {
         .runs
         .chunk_by(|a, b| (a.y - top) / 6 == (b.y - top) / 6);
     bands
-        .map(|runs| {
-            let x = runs.iter().map(|r| r.x0).min().unwrap();
-            let right = runs.iter().map(|r| r.x1).max().unwrap();
-            let (y, bottom) = (runs[0].y, runs[runs.len() - 1].y + 1);
-            let bbox = Rect::new(x, y, right - x, bottom - y);
-            let mut mask = vec![0; bbox.area().div_ceil(8) as usize];
-            for run in runs {
-                for x in run.x0..run.x1 {
-                    let at = ((run.y - bbox.y) * bbox.w + x - bbox.x) as usize;
-                    mask[at / 8] |= 1 << (at % 8);
-                }
-            }
-            Nucleus {
-                bbox,
-                area_px: runs.iter().map(|r| r.len() as u32).sum(),
-                mask,
-                prob_sums: vec![0, 1],
-                type_counts: vec![blob.len() as u32, 0],
-                np_sum: blob.np.iter().map(|&p| u32::from(p)).sum(),
-                stain: StainSums::default(),
-                cut: false,
-            }
+        .map(|runs| Nucleus {
+            prob_sums: vec![0, 1],
+            type_counts: vec![blob.len() as u32, 0],
+            np_sum: blob.np.iter().map(|&p| u32::from(p)).sum(),
+            ..Nucleus::from_runs(runs)
         })
         .collect()
 }

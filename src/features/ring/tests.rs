@@ -3,6 +3,7 @@
 use image::{Rgb, RgbImage, imageops};
 
 use super::*;
+use crate::nuclei::Run;
 
 const WIDTH: i32 = 90;
 const HEIGHT: i32 = 1100;
@@ -25,29 +26,21 @@ fn nuclei(ellipses: &[[i32; 4]]) -> Vec<Option<Nucleus>> {
     let mut nuclei = Vec::new();
     for &[cx, cy, a, b] in ellipses {
         let bbox = Rect::new(cx - a, cy - b, 2 * a + 1, 2 * b + 1).intersect(&SLIDE);
-        let mut mask = vec![0u8; (bbox.area() as usize).div_ceil(8)];
-        let mut area_px = 0;
+        let mut runs = Vec::new();
         for y in bbox.y..bbox.bottom() {
             for x in bbox.x..bbox.right() {
                 let inside = ((x - cx) * b).pow(2) + ((y - cy) * a).pow(2) <= (a * b).pow(2);
                 let place = (y * WIDTH + x) as usize;
                 if inside && !std::mem::replace(&mut taken[place], true) {
-                    let bit = ((y - bbox.y) * bbox.w + x - bbox.x) as usize;
-                    mask[bit / 8] |= 1 << (bit % 8);
-                    area_px += 1;
+                    runs.push(Run {
+                        y,
+                        x0: x,
+                        x1: x + 1,
+                    });
                 }
             }
         }
-        nuclei.push((area_px > 0).then(|| Nucleus {
-            bbox,
-            mask,
-            area_px,
-            prob_sums: Vec::new(),
-            type_counts: Vec::new(),
-            np_sum: 0,
-            stain: StainSums::default(),
-            cut: false,
-        }));
+        nuclei.push((!runs.is_empty()).then(|| Nucleus::from_runs(&runs)));
     }
     nuclei
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use image::RgbImage;
 
-use super::pieces::LabelledPieces;
+use super::pieces::{LabelledPieces, drawn_runs};
 use super::*;
 use crate::prediction::PredictionMap;
 
@@ -117,28 +117,12 @@ pub fn nucleus_pixels(nucleus: &Nucleus) -> Vec<(i32, i32)> {
 
 /// A nucleus drawn with `#`.
 pub fn drawn(rows: &[&str]) -> Nucleus {
-    let blob = drawn_blob(rows);
-    LabelledPieces::whole(&blob)
-        .collect_nuclei(&blob)
-        .swap_remove(0)
+    Nucleus::drawn(0, 0, rows)
 }
 
 /// A blob drawn with `#`.
 pub fn drawn_blob(rows: &[&str]) -> Foreground {
-    let runs: Vec<Run> = rows
-        .iter()
-        .zip(0..)
-        .flat_map(|(row, y)| {
-            row.bytes()
-                .zip(0..)
-                .filter(|(c, _)| *c == b'#')
-                .map(move |(_, x)| Run {
-                    y,
-                    x0: x,
-                    x1: x + 1,
-                })
-        })
-        .collect();
+    let runs = drawn_runs(0, 0, rows);
     let n = runs.len();
     Foreground {
         np: vec![255; n],

@@ -50,21 +50,15 @@ fn gain(image: &TrainingImage, branch: &Branch) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::Rect;
-    use crate::nuclei::{DivisionTraits, Nucleus};
+    use crate::nuclei::{DivisionTraits, Nucleus, Run};
 
     /// A nucleus that fills a box of one row.
     fn row(x: i32, w: i32) -> Nucleus {
-        Nucleus {
-            bbox: Rect::new(x, 0, w, 1),
-            mask: vec![0xFF; (w as usize).div_ceil(8)],
-            area_px: w as u32,
-            prob_sums: Vec::new(),
-            type_counts: Vec::new(),
-            np_sum: 0,
-            stain: Default::default(),
-            cut: false,
-        }
+        Nucleus::from_runs(&[Run {
+            y: 0,
+            x0: x,
+            x1: x + w,
+        }])
     }
 
     #[test]
