@@ -18,6 +18,8 @@
 //! Without the default features `torch` and `openslide` everything but networks, runs and whole-slide formats is there.
 //! docs/architecture.md explains the rooms behind this face.
 #![warn(missing_docs)]
+// What only the program uses is idle without it.
+#![cfg_attr(not(feature = "torch"), allow(dead_code, unused_imports))]
 
 #[cfg(feature = "torch")]
 mod cli;
@@ -48,6 +50,7 @@ mod store;
 mod tissue;
 #[cfg(feature = "torch")]
 mod train;
+#[cfg(feature = "torch")]
 mod view;
 
 pub use eval::segmentation::{Segmentation, score_maps};

@@ -41,6 +41,9 @@ pub use segment::{
 };
 pub use stain::OD_SCALE;
 
+#[cfg(test)]
+pub use division::DivisionTraits;
+
 use crate::geometry::Rect;
 
 /// One nucleus in proc px, with every sum that later outputs need.

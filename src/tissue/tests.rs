@@ -1,6 +1,7 @@
 use super::*;
 use crate::geometry::Rect;
 use crate::slide::testing::{TestSlide, shared};
+use crate::tissue::detect::CELL_UM;
 
 const MPP: [f64; 2] = [0.25, 0.25];
 

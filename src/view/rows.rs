@@ -106,11 +106,6 @@ impl Rows {
         self.ids.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
-
     /// The ids in order of the rows.
     pub fn ids(&self) -> &[u64] {
         &self.ids
@@ -325,6 +320,6 @@ mod tests {
         assert!(rows("").unwrap_err().contains("id"));
         assert!(rows("a,b\n1,2\n").unwrap_err().contains("id"));
         assert!(rows("id\nx\n").unwrap_err().contains("byte 3"));
-        assert!(rows("id\n").unwrap().is_empty());
+        assert!(rows("id\n").unwrap().ids().is_empty());
     }
 }

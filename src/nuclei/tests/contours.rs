@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::*;
+use crate::nuclei::contour::Polygon;
 
 #[derive(Deserialize)]
 struct Case {

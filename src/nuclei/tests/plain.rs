@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
 use crate::nuclei::energy::ridge_energy;
+use crate::nuclei::foreground::HV_SCALE;
 use crate::nuclei::morphology::{Window, dilate, disc, erode, fill_holes};
 use crate::nuclei::plane::{Grid, Scratch};
 use crate::nuclei::sobel::SobelKernel;

@@ -9,7 +9,8 @@ use super::*;
 use crate::output::Units;
 use crate::output::nuclei_csv;
 use crate::result::fixture;
-use crate::view::{Tiles, open};
+use crate::view::open;
+use crate::view::tiles::Tiles;
 
 fn scene() -> Scene {
     let result = fixture::result(1.996);
