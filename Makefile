@@ -31,7 +31,10 @@ test: setup ## format, lints and all tests
 	@test -d "$${WSI_NUCLEI_SHARED:-../shared}" || echo "make test: no $${WSI_NUCLEI_SHARED:-../shared}: tests on real slides and labelled images say 'skipped'"
 	cargo fmt --check
 	$(ENV) cargo clippy --locked --all-targets -- -D warnings
-	@$(ENV) log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	cargo check --locked --lib --no-default-features
+	$(ENV) RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
+	@# The examples in the documentation are linked without the rpath that programs get.
+	@$(ENV) export LD_LIBRARY_PATH="$$LIBTORCH/lib:$$WSI_NUCLEI_OPENSLIDE_LIB"; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
 	    echo "cargo test --locked"; cargo test --locked -- --nocapture --quiet 2>&1 | tee "$$log"; \
 	    echo "make test: skipped:"; grep -o 'skipped: .*' "$$log" | sort -u || echo "nothing"
 
