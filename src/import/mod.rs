@@ -287,6 +287,7 @@ fn meta(
             ..ModelCard::default()
         },
         tissue_mm2: frames.mm2(frames.proc_rect().area()),
+        region: None,
         warnings: scale.warning.clone().into_iter().collect(),
     }
 }

@@ -31,10 +31,15 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
     let meta = &result.meta;
     let area = Area::of(result);
     let covered = &result.coverage;
+    // Nuclei of a region are counted per mm² of its tissue, others per mm² of what was examined.
+    let counted_mm2 = match &meta.region {
+        Some(region) => region.tissue_mm2,
+        None => area.done_mm2,
+    };
     let mut warnings = meta.warnings.clone();
     warnings.extend(area.warnings(result));
     warnings.extend(plausible::warnings(result));
-    json!({
+    let mut summary = json!({
         "slide": meta.stem,
         "version": env!("CARGO_PKG_VERSION"),
         "model": meta.model.name,
@@ -45,9 +50,9 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
         "complete": covered.missing_tiles == 0 && covered.unreadable_px == 0,
         "nuclei": {
             "count": result.nuclei.len(),
-            "density_per_mm2": density(result.nuclei.len(), area.done_mm2),
+            "density_per_mm2": density(result.nuclei.len(), counted_mm2),
         },
-        "types": types(result, area.done_mm2),
+        "types": types(result, counted_mm2),
         "area_mm2": {
             "tissue": number(meta.tissue_mm2),
             "tiles": number(area.tiles_mm2),
@@ -82,7 +87,11 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
             "training_data": meta.model.training_data,
             "settings": meta.identity,
         },
-    })
+    });
+    if let Some(region) = &meta.region {
+        summary["area_mm2"]["roi"] = number(region.mm2);
+    }
+    summary
 }
 
 /// What became of the planned tiles' area. Done, unreadable and outside (no planned patch there) are counted by the
@@ -162,7 +171,7 @@ impl Area {
     }
 }
 
-fn types(result: &SlideResult, done_mm2: f64) -> Value {
+fn types(result: &SlideResult, counted_mm2: f64) -> Value {
     let kinds = &result.meta.model.types;
     let mut counts = vec![0usize; kinds.len()];
     for record in result.records() {
@@ -182,7 +191,7 @@ fn types(result: &SlideResult, done_mm2: f64) -> Value {
                 "id": id,
                 "count": count,
                 "share": share,
-                "density_per_mm2": density(*count, done_mm2),
+                "density_per_mm2": density(*count, counted_mm2),
                 "color": super::pictures::type_colour(result, id).0,
             });
             (result.type_name(id), entry)
@@ -201,9 +210,9 @@ fn median_map(medians: &[(String, f64)]) -> Value {
 }
 
 /// Nuclei a mm² of what was done; null where nothing was.
-fn density(count: usize, done_mm2: f64) -> Value {
-    if done_mm2 > 0.0 {
-        number(count as f64 / done_mm2)
+fn density(count: usize, mm2: f64) -> Value {
+    if mm2 > 0.0 {
+        number(count as f64 / mm2)
     } else {
         Value::Null
     }

@@ -216,8 +216,25 @@ pub fn load(store: &Store) -> Result<Loaded, PipelineError> {
     })?;
     loaded.slide.meta.warnings.extend(mixed(&loaded.numerics));
     stitch::check_disjoint(&loaded.slide.nuclei)?;
+    keep_inside(&mut loaded.slide, store)?;
     loaded.slide.rings = store.read_rings(&loaded.slide.nuclei);
     Ok(loaded)
+}
+
+/// Drops the nuclei whose centroid is outside the region that was asked for.
+fn keep_inside(result: &mut SlideResult, store: &Store) -> Result<(), PipelineError> {
+    let Some(region) = &result.meta.region else {
+        return Ok(());
+    };
+    let mask = store.mask()?;
+    let is_inside = region.test(&mask);
+    let kept: Vec<bool> = result
+        .records()
+        .map(|record| is_inside(record.to_edge(record.centroid_proc_px())))
+        .collect();
+    let mut kept = kept.into_iter();
+    result.nuclei.retain(|_| kept.next().unwrap_or(false));
+    Ok(())
 }
 
 /// The warning of a slide whose tiles come from several kinds of hardware or libraries.

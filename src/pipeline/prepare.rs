@@ -16,12 +16,13 @@ use crate::digest::hex;
 use crate::geometry::Rect;
 use crate::model::{Device, Model, ModelSpec};
 use crate::nuclei::PostprocParams;
+use crate::output::GeojsonFrame;
 use crate::plan::{PatchGrid, Plan, Shard};
 use crate::slide::blocks::ProcImage;
 use crate::slide::frames::Frames;
 use crate::slide::{self, SlideReader};
 use crate::store::{Lock, Store, StoreMeta};
-use crate::tissue::{self, Area, MaskChoice, Regions, TissueMask};
+use crate::tissue::{self, Area, MaskChoice, Region, Regions, TissueMask};
 
 /// Raised whenever the same input gives another result.
 pub const ALGORITHM: u32 = 1;
@@ -42,6 +43,8 @@ pub struct Request {
     pub mask: MaskChoice,
     /// A GeoJSON file of the regions to look at.
     pub roi: Option<PathBuf>,
+    /// Where the regions have their origin.
+    pub roi_frame: GeojsonFrame,
     /// The box to look at, level-0 px.
     pub level0_box: Option<Rect>,
     /// Side of the network's input, px, in place of the model's.
@@ -111,18 +114,22 @@ pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineErr
         .chain(frames.scale_warning(model.spec.mpp))
         .collect();
     let (area, area_sha256) = area_of(request, reader.as_ref(), &frames)?;
-    let tissue_mm2 = area.tissue_mm2();
-    if tissue_mm2 == 0.0 {
-        warnings.push(
-            "no tissue was found: nothing will be predicted (--mask none looks everywhere)".into(),
-        );
-    }
+    let region = area.region(matches!(request.mask, MaskChoice::File(_)));
+    let tissue_mm2 = match &region {
+        Some(region) => region.tissue_mm2,
+        None => area.tissue_mm2(),
+    };
+    let nothing = nothing_to_do(&frames, region.as_ref(), tissue_mm2);
     if request.mask != MaskChoice::None {
         warnings.extend(tissue::share_warning(area.mask()));
     }
     let grid = grid_of(&model.spec, &frames, request.patch_size_px)?;
     let tile_px = request.tile_size_px.unwrap_or(budget::default_tile_px());
-    let plan = Plan::new(grid, tile_px as i32, &frames, &area);
+    let mut plan = Plan::new(grid, tile_px as i32, &frames, &area);
+    if nothing.is_some() {
+        plan.tiles.clear();
+    }
+    warnings.extend(nothing);
     let resources = Resources {
         memory_bytes: request
             .memory_bytes
@@ -131,7 +138,11 @@ pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineErr
         on_gpu: model.device != Device::Cpu,
     };
     let budget = budget::divide(resources, &model.spec, &plan)?;
-    let identity = identity(&info, model, &frames, level, &grid, &area_sha256);
+    let mut identity = identity(&info, model, &frames, level, &grid, &area_sha256);
+    if region.is_some() {
+        // Stores of a time when whole patches were reported are not gone on with.
+        identity.insert("region_reports".into(), json!("centroids inside"));
+    }
     let from = request
         .mpp_from
         .filter(|_| request.mpp.is_some())
@@ -145,6 +156,7 @@ pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineErr
         frames,
         model: model.spec.clone(),
         tissue_mm2,
+        region,
         warnings: warnings.clone(),
     };
     let image = ProcImage::new(reader, frames, level, budget.cache_bytes as usize);
@@ -218,6 +230,31 @@ impl Prepared {
     }
 }
 
+/// Why nothing will be predicted, if so.
+fn nothing_to_do(frames: &Frames, region: Option<&Region>, tissue_mm2: f64) -> Option<String> {
+    let [width, height] = frames.level0_size_px;
+    if region.is_some_and(|region| !region.is_on_slide(frames.level0_size_px)) {
+        return Some(format!(
+            "the region asked for lies outside the slide of {width} x {height} px: nothing will be predicted (check the \
+             coordinates; --geojson-frame says where those of --roi have their origin)"
+        ));
+    }
+    if tissue_mm2 > 0.0 {
+        return None;
+    }
+    Some(match region {
+        Some(region) if region.mm2 == 0.0 => {
+            "the region asked for holds no pixel: nothing will be predicted".into()
+        }
+        Some(_) => "no tissue was found in the region asked for: nothing will be predicted there \
+                    (--mask none looks everywhere)"
+            .into(),
+        None => {
+            "no tissue was found: nothing will be predicted (--mask none looks everywhere)".into()
+        }
+    })
+}
+
 /// Longest side of a slide's thumbnail, px.
 fn thumb_side_px(frames: &Frames) -> u32 {
     let sides = frames.level0_size_px.iter().zip(frames.level0_mpp);
@@ -242,7 +279,15 @@ fn area_of(
     hash.update(mask.tissue.iter().map(|&t| u8::from(t)).collect::<Vec<_>>());
     let mut area = Area::new(mask, size, mpp);
     if let Some(path) = &request.roi {
-        area = area.within(Regions::from_geojson(path)?);
+        let mut regions = Regions::from_geojson(path)?;
+        if let (GeojsonFrame::Qupath, Some([x, y, ..])) =
+            (request.roi_frame, reader.info().bounds_px)
+        {
+            // QuPath's origin is the corner of the bounds.
+            regions = regions.moved([x as f64, y as f64]);
+            hash.update(format!("moved by {x},{y}"));
+        }
+        area = area.within(regions);
         // Readable a moment ago; if it is gone now, its absence is another identity.
         hash.update(std::fs::read(path).unwrap_or_default());
     }

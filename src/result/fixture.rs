@@ -28,6 +28,7 @@ pub fn result(ratio: f64) -> SlideResult {
             },
             model: model(),
             tissue_mm2: 1.5e-4,
+            region: None,
             warnings: vec!["made by hand".into()],
         },
         nuclei: vec![

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::model::{ModelSpec, TypeInfo};
 use crate::slide::SlideInfo;
 use crate::slide::frames::Frames;
+use crate::tissue::Region;
 
 /// What a result says about its origin.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,8 +22,10 @@ pub struct SlideMeta {
     pub mpp_from: String,
     pub frames: Frames,
     pub model: ModelCard,
-    /// mm² of tissue in the mask.
+    /// mm² of tissue in the mask and the region.
     pub tissue_mm2: f64,
+    /// The part of the slide whose nuclei are reported; `None`: all that is predicted.
+    pub region: Option<Region>,
     /// What the user should know about the input (no objective power, nearly empty mask, …).
     pub warnings: Vec<String>,
 }

@@ -157,6 +157,7 @@ impl SlideConfig {
             mpp_from: self.mpp_from,
             mask: self.mask.clone(),
             roi: self.roi.clone(),
+            roi_frame: run.geojson_frame,
             level0_box: run.level0_box,
             patch_size_px: run.patch_size_px,
             tile_size_px: run.tile_size_px,

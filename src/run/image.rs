@@ -101,6 +101,7 @@ pub(super) fn analyse_image(
         frames,
         model: ModelCard::from(spec),
         tissue_mm2: frames.mm2(frames.proc_rect().area()),
+        region: None,
         warnings: mpp
             .warning
             .into_iter()

@@ -175,6 +175,7 @@ fn meta(
         frames,
         model,
         tissue_mm2: frames.mm2(frames.proc_rect().area()),
+        region: None,
         warnings: Vec::new(),
     }
 }

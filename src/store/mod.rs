@@ -29,6 +29,7 @@ use crate::plan::TileLayout;
 use crate::result::{ModelCard, SlideMeta, SlideSource};
 use crate::slide::SlideInfo;
 use crate::slide::frames::Frames;
+use crate::tissue::Region;
 
 /// The result of one tile: the content of one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +67,11 @@ pub struct StoreMeta {
     pub mpp_from: String,
     pub frames: Frames,
     pub model: ModelSpec,
-    /// mm² of tissue in the mask.
+    /// mm² of tissue in the mask and the region.
     pub tissue_mm2: f64,
+    /// The part of the slide whose nuclei are reported; `None`: all that is predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Region>,
     /// What the user should know about the input (no objective power, nearly empty mask, …).
     pub warnings: Vec<String>,
 }
@@ -83,6 +87,7 @@ impl StoreMeta {
             frames: self.frames,
             model: ModelCard::from(&self.model),
             tissue_mm2: self.tissue_mm2,
+            region: self.region.clone(),
             warnings: self.warnings.clone(),
         }
     }

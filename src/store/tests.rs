@@ -60,6 +60,7 @@ pub(crate) fn meta(planned_tiles: Vec<[i32; 2]>, tiles_xy: [i32; 2]) -> StoreMet
             scores: toml::from_str("[consep]\npq = 0.5").unwrap(),
         },
         tissue_mm2: 1.0 / 3.0,
+        region: None,
         warnings: vec!["no objective power".into()],
     }
 }

@@ -1,13 +1,15 @@
 //! Which patches run.
 //!
 //! In: the tissue mask, regions of interest, a level-0 box. Out: whether a patch runs, and mm² of
-//! tissue. A patch runs if its box has a point that is in the tissue widened by 16 µm, in the
-//! regions and in the level-0 box. Never changes the mask.
+//! tissue. A patch runs if its box has a point that is in the tissue, in the regions and in the
+//! level-0 box, each widened by 16 µm: a nucleus whose centroid is inside is predicted whole. Never
+//! changes the mask, and never decides which nuclei are reported: [`super::Region`] does.
 
 use super::TissueMask;
+use super::region::Region;
 use super::regions::{Coverage, Regions};
 
-/// Tissue is widened by this much on every side (by Chebyshev distance: a cell stays a rectangle),
+/// Tissue and regions are widened by this much on every side (by Chebyshev distance: a cell stays a rectangle),
 /// µm, so that nuclei at its edge are whole.
 pub const DILATION_UM: f64 = 16.0;
 
@@ -48,6 +50,23 @@ impl Area {
         self
     }
 
+    /// The part of the slide whose nuclei are reported; `None`: everything that is predicted. The
+    /// mask restricts it if somebody drew it (`mask_is_drawn`).
+    pub fn region(&self, mask_is_drawn: bool) -> Option<Region> {
+        if self.regions.is_none() && self.level0_box.is_none() && !mask_is_drawn {
+            return None;
+        }
+        let mut region = Region {
+            polygons: self.regions.as_ref().map(|r| r.polygons().clone()),
+            level0_box: self.level0_box,
+            by_mask: mask_is_drawn,
+            mm2: 0.0,
+            tissue_mm2: 0.0,
+        };
+        region.measure(&self.mask, self.level0_size_px, self.level0_mpp);
+        Some(region)
+    }
+
     pub fn mask(&self) -> &TissueMask {
         &self.mask
     }
@@ -55,7 +74,7 @@ impl Area {
     /// Whether a patch with this box (left, top, right, bottom, level-0 px, edge frame) runs.
     pub fn meets(&self, rect_level0: [f64; 4]) -> bool {
         let rect = match self.level0_box {
-            Some(limit) => intersect(rect_level0, limit),
+            Some(limit) => intersect(rect_level0, self.widen(limit)),
             None => rect_level0,
         };
         if !(rect[0] < rect[2] && rect[1] < rect[3]) {
@@ -69,7 +88,7 @@ impl Area {
         let Some(regions) = &self.regions else {
             return true;
         };
-        match regions.coverage(rect) {
+        match regions.coverage(self.widen(rect)) {
             Coverage::Outside => false,
             Coverage::Inside => true,
             // If only part of the box is widened tissue, that part must meet the regions.
@@ -79,34 +98,35 @@ impl Area {
         }
     }
 
-    /// mm² of tissue, not widened, inside the regions and the box; a cell counts if its centre is
-    /// inside.
+    /// mm² of the mask's tissue, not widened, wherever the regions are.
     pub fn tissue_mm2(&self) -> f64 {
-        self.mask
-            .mm2_of(self.level0_size_px, self.level0_mpp, |cell| {
-                let [x, y] = [(cell[0] + cell[2]) / 2.0, (cell[1] + cell[3]) / 2.0];
-                let in_box = self
-                    .level0_box
-                    .is_none_or(|b| x >= b[0] && x < b[2] && y >= b[1] && y < b[3]);
-                in_box && self.regions.as_ref().is_none_or(|r| r.contains([x, y]))
-            })
+        self.mask.tissue_mm2(self.level0_size_px, self.level0_mpp)
     }
 
     /// Whether a widened tissue cell of `range` meets the regions inside `rect`.
     fn meets_cellwise(&self, regions: &Regions, rect: [f64; 4], range: CellRange) -> bool {
-        let [dx, dy] = self.dilation_level0_px();
         let [cell_w, cell_h] = self.mask.cell_level0_px;
         (range.rows[0]..range.rows[1]).any(|row| {
             (range.cols[0]..range.cols[1]).any(|col| {
-                let widened = [
-                    f64::from(col) * cell_w - dx,
-                    f64::from(row) * cell_h - dy,
-                    f64::from(col + 1) * cell_w + dx,
-                    f64::from(row + 1) * cell_h + dy,
+                let cell = [
+                    f64::from(col) * cell_w,
+                    f64::from(row) * cell_h,
+                    f64::from(col + 1) * cell_w,
+                    f64::from(row + 1) * cell_h,
                 ];
-                self.mask.is_tissue(col, row) && regions.meets(intersect(rect, widened))
+                let common = intersect(rect, self.widen(cell));
+                self.mask.is_tissue(col, row)
+                    && common[0] < common[2]
+                    && common[1] < common[3]
+                    && regions.meets(self.widen(common))
             })
         })
+    }
+
+    /// A box with the dilation added on every side.
+    fn widen(&self, [left, top, right, bottom]: [f64; 4]) -> [f64; 4] {
+        let [dx, dy] = self.dilation_level0_px();
+        [left - dx, top - dy, right + dx, bottom + dy]
     }
 
     fn dilation_level0_px(&self) -> [f64; 2] {

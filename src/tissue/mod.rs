@@ -10,12 +10,14 @@ mod detect;
 mod otsu;
 mod plausible;
 mod png;
+mod region;
 mod regions;
 
 pub use area::Area;
 pub use choice::MaskChoice;
 pub use detect::detect;
 pub use plausible::{share_warning, stain_warning};
+pub use region::Region;
 pub use regions::Regions;
 
 use crate::slide::SlideError;
@@ -73,6 +75,12 @@ impl TissueMask {
         col < self.width && self.tissue.get(at).copied().unwrap_or(false)
     }
 
+    /// Whether a point (level-0 px, edge frame) is in a tissue cell.
+    pub fn contains(&self, [x, y]: [f64; 2]) -> bool {
+        let [w, h] = self.cell_level0_px;
+        x >= 0.0 && y >= 0.0 && self.is_tissue((x / w) as u32, (y / h) as u32)
+    }
+
     /// A cell's box in level-0 px, clipped to the slide: left, top, right, bottom.
     fn cell_level0(&self, col: u32, row: u32, level0_size_px: [u64; 2]) -> [f64; 4] {
         let [w, h] = self.cell_level0_px;
@@ -87,24 +95,12 @@ impl TissueMask {
 
     /// mm² of tissue on the slide.
     pub fn tissue_mm2(&self, level0_size_px: [u64; 2], level0_mpp: [f64; 2]) -> f64 {
-        self.mm2_of(level0_size_px, level0_mpp, |_| true)
-    }
-
-    /// mm² of the tissue cells that `counts` accepts by their box.
-    fn mm2_of(
-        &self,
-        level0_size_px: [u64; 2],
-        level0_mpp: [f64; 2],
-        counts: impl Fn([f64; 4]) -> bool,
-    ) -> f64 {
         let mut px = 0.0;
         for row in 0..self.height {
             for col in 0..self.width {
                 if self.is_tissue(col, row) {
                     let cell = self.cell_level0(col, row, level0_size_px);
-                    if counts(cell) {
-                        px += (cell[2] - cell[0]) * (cell[3] - cell[1]);
-                    }
+                    px += (cell[2] - cell[0]) * (cell[3] - cell[1]);
                 }
             }
         }

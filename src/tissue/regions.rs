@@ -19,6 +19,9 @@ const MAX_COORDINATE: f64 = 1e9;
 
 type Edge = GeomWithData<Line<[f64; 2]>, u32>;
 
+/// Each polygon a list of rings, each ring a list of corners.
+pub type Polygons = Vec<Vec<Vec<[f64; 2]>>>;
+
 /// Polygons in level-0 px, edge frame.
 #[derive(Debug, Clone)]
 pub struct Regions {
@@ -26,6 +29,7 @@ pub struct Regions {
     edges: RTree<Edge>,
     /// The largest x.
     right: f64,
+    polygons: Polygons,
 }
 
 /// How much of a box the regions cover.
@@ -104,7 +108,22 @@ impl Regions {
         Self {
             edges: RTree::bulk_load(edges),
             right,
+            polygons: polygons.to_vec(),
         }
+    }
+
+    /// The same, moved by `dx`, `dy` level-0 px.
+    pub fn moved(&self, [dx, dy]: [f64; 2]) -> Self {
+        let mut polygons = self.polygons.clone();
+        for point in polygons.iter_mut().flatten().flatten() {
+            *point = [point[0] + dx, point[1] + dy];
+        }
+        Self::from_polygons(&polygons)
+    }
+
+    /// Their polygons, level-0 px.
+    pub fn polygons(&self) -> &Polygons {
+        &self.polygons
     }
 
     /// Whether a region has a point inside `rect` (left, top, right, bottom, level-0 px).
@@ -183,8 +202,6 @@ fn name_feature(feature: &Feature, index: usize) -> String {
         None => format!("feature {}", index + 1),
     }
 }
-
-type Polygons = Vec<Vec<Vec<[f64; 2]>>>;
 
 fn add_feature(feature: &Feature, polygons: &mut Polygons) -> Result<(), String> {
     match &feature.geometry {

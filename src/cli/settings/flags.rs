@@ -79,13 +79,13 @@ settings! {
     /// µm a level-0 pixel, over what the slide says [default: auto, the slide's]
     #[arg(value_name = "UM", help_heading = "Where to look")]
     mpp: Auto<Mpp>,
-    /// Tissue: otsu (found on the slide), none (everything), or a PNG over the whole slide [default: otsu]
+    /// Tissue: otsu (found on the slide), none (everything), or a PNG over the whole slide, whose nuclei alone count [default: otsu]
     #[arg(value_name = "PNG|none|otsu", help_heading = "Where to look")]
     mask: MaskChoice,
-    /// GeoJSON polygons in level-0 pixels: only these regions
+    /// GeoJSON polygons, in the frame of --geojson-frame: only nuclei whose centroid lies inside
     #[arg(value_name = "GEOJSON", help_heading = "Where to look")]
     roi: PathBuf,
-    /// Only this box of level-0 pixels
+    /// Only nuclei whose centroid lies in this box of level-0 pixels
     #[arg(value_name = "X,Y,W,H", help_heading = "Where to look")]
     level0_box: Level0Box,
     /// Files of nuclei: json, csv, parquet, geojson, geojson.gz, overlay, crops, report, ome-zarr
@@ -95,7 +95,7 @@ settings! {
     /// Unit of lengths and areas in tables [default: um]
     #[arg(value_enum, help_heading = "Results")]
     units: Units,
-    /// Origin of nuclei.geojson: qupath (openslide.bounds taken off), level0 [default: qupath]
+    /// Origin of nuclei.geojson and of --roi: qupath (openslide.bounds taken off), level0 [default: qupath]
     #[arg(value_enum, help_heading = "Results")]
     geojson_frame: GeojsonFrame,
     /// Add eight hex digits of the path's hash to every folder: for slides with the same stem

@@ -71,12 +71,12 @@ fn mask_and_regions_and_box_must_have_something_in_common() {
             [left, bottom],
         ]]
     };
-    // Widened tissue is 1536..1696. `beside` starts at 1700: the box meets both, but they do not
-    // meet.
+    // Widened tissue is 1536..1696. Widened by 64 px, `beside` starts at 1700: the box meets both,
+    // but they do not meet.
     let rect = [1500.0, 1500.0, 1800.0, 1800.0];
     let tissue = Area::new(mask(&[(50, 50)]), SIZE, MPP);
-    let beside = Regions::from_polygons(&[square(1700.0, 1500.0, 300.0)]);
-    let over = Regions::from_polygons(&[square(1690.0, 1500.0, 300.0)]);
+    let beside = Regions::from_polygons(&[square(1764.0, 1500.0, 300.0)]);
+    let over = Regions::from_polygons(&[square(1754.0, 1500.0, 300.0)]);
     let around = Regions::from_polygons(&[square(0.0, 0.0, 3000.0)]);
     assert!(tissue.meets(rect));
     assert!(!tissue.clone().within(beside).meets(rect));
@@ -85,13 +85,13 @@ fn mask_and_regions_and_box_must_have_something_in_common() {
     assert!(
         !tissue
             .clone()
-            .within_box([1696.0, 0.0, 3200.0, 3200.0])
+            .within_box([1760.0, 0.0, 3200.0, 3200.0])
             .meets(rect)
     );
     assert!(
         tissue
             .clone()
-            .within_box([1695.0, 0.0, 3200.0, 3200.0])
+            .within_box([1759.0, 0.0, 3200.0, 3200.0])
             .meets(rect)
     );
     // Within the first box, the region lies beyond the tissue.
@@ -99,12 +99,13 @@ fn mask_and_regions_and_box_must_have_something_in_common() {
     assert!(
         !both
             .clone()
-            .within_box([1697.0, 0.0, 3200.0, 3200.0])
+            .within_box([1761.0, 0.0, 3200.0, 3200.0])
             .meets(rect)
     );
-    assert!(both.within_box([1691.0, 0.0, 3200.0, 3200.0]).meets(rect));
+    assert!(both.within_box([1755.0, 0.0, 3200.0, 3200.0]).meets(rect));
     let everywhere = Area::new(TissueMask::all(SIZE, MPP), SIZE, MPP).within(over);
     assert!(everywhere.meets(rect));
     assert!(!everywhere.meets([0.0, 0.0, 1690.0, 3200.0]));
-    assert!((everywhere.tissue_mm2() - 300.0 * 300.0 * 0.0625e-6).abs() < 1e-3);
+    let region = everywhere.region(false).unwrap();
+    assert!((region.tissue_mm2 - 300.0 * 300.0 * 0.0625e-6).abs() < 1e-12);
 }
