@@ -1,8 +1,8 @@
 //! Slides and images as pixels at the model's scale.
 //!
 //! In: a path and the µm/px policy. Out: [`SlideInfo`], [`frames::Frames`] and proc pixels in fixed
-//! blocks ([`blocks::ProcImage`]). Never decides what is tissue, and never lets a pixel depend on who
-//! asked for it.
+//! blocks ([`blocks::ProcImage`]). Never decides what is tissue, and never lets a pixel depend on
+//! who asked for it.
 //!
 //! A new reader is a file of this folder (a [`SlideReader`] with its constructor) and a row of
 //! [`READERS`].
@@ -65,9 +65,9 @@ pub struct SlideInfo {
     pub associated: Vec<String>,
     pub properties: BTreeMap<String, String>,
     pub file_bytes: u64,
-    /// What identifies the slide, never its modification time: OpenSlide's quickhash-1; without one,
-    /// the SHA-256 of the file's size and of its first and last MiB; for a plain image, the SHA-256
-    /// of the whole file.
+    /// What identifies the slide, never its modification time: OpenSlide's quickhash-1; without
+    /// one, the SHA-256 of the file's size and of its first and last MiB; for a plain image, the
+    /// SHA-256 of the whole file.
     pub quickhash: String,
 }
 
@@ -75,8 +75,9 @@ pub struct SlideInfo {
 pub trait SlideReader: Send + Sync {
     fn info(&self) -> &SlideInfo;
 
-    /// RGB of the `w` x `h` px of `level` whose upper left corner is (`x_px`, `y_px`) in that level's
-    /// own px, with transparency laid over the background. The window must lie inside the level.
+    /// RGB of the `w` x `h` px of `level` whose upper left corner is (`x_px`, `y_px`) in that
+    /// level's own px, with transparency laid over the background. The window must lie inside the
+    /// level.
     ///
     /// # Errors
     /// [`SlideError::Read`] where the window cannot be read.
@@ -178,7 +179,8 @@ fn resolution_of(vendor: &str) -> Resolution {
 /// Opens `path` with the first of the [readers](READERS) that knows it.
 ///
 /// # Errors
-/// [`SlideError::Missing`], or [`SlideError::Unsupported`] with what the reader said and what to do.
+/// [`SlideError::Missing`], or [`SlideError::Unsupported`] with what the reader said and what to
+/// do.
 pub fn open(path: &Path) -> Result<Box<dyn SlideReader>, SlideError> {
     check_file(path)?;
     let mut first_error = None;

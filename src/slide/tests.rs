@@ -102,7 +102,8 @@ fn a_compression_that_openslide_lacks_is_named() {
 
 #[test]
 fn every_shared_slide_is_what_it_is_said_to_be() {
-    // Sizes as the TIFF tags ImageWidth and ImageLength and DICOM (0048,0006) and (0048,0007) have them.
+    // Sizes as the TIFF tags ImageWidth and ImageLength and DICOM (0048,0006) and (0048,0007) have
+    // them.
     for (name, vendor, size, levels) in [
         (
             "synthetic_300x250_pyramid_deflate.tiff",

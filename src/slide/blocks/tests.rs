@@ -78,7 +78,8 @@ fn odd_pyramid_has_no_seams_and_no_tiling() {
             assert_eq!(a, b);
             assert!(max_difference(&a, &resized_whole(&image(0))) <= 1);
         } else {
-            // Level 0 as a whole is too large for a test: boxes around block corners, read in two ways.
+            // Level 0 as a whole is too large for a test: boxes around block corners, read in two
+            // ways.
             let rect = Rect::new(13_700, 400, 700, 711);
             let whole = image(64 << 20).region(rect).unwrap();
             let parts = image(1 << 20);
