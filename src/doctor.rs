@@ -74,8 +74,7 @@ fn cuda() -> Cuda {
     }
 }
 
-/// `cuda:0 NVIDIA …`: with the driver's name of the GPU where CUDA counts GPUs in the driver's
-/// order.
+/// `cuda:0 NVIDIA …`: the driver's name, where CUDA counts GPUs in the driver's order.
 fn gpu_name(index: usize) -> String {
     let visible = std::env::var_os("CUDA_VISIBLE_DEVICES").is_some();
     let name = (!visible)

@@ -36,8 +36,8 @@ pub struct Library {
     pub path: Option<PathBuf>,
 }
 
-/// The memory that this process can count on, bytes: the lower of the cgroup's limit and the
-/// machine's total.
+/// The memory that this process can count on, bytes: the lower of the machine's and the cgroup's
+/// limit.
 pub fn memory_limit_bytes() -> Option<u64> {
     let memory = memory();
     memory
@@ -198,8 +198,7 @@ pub fn libtorch() -> Library {
     }
 }
 
-/// The version that a libtorch folder states: `build-version` in an archive, `version.py` in a
-/// wheel.
+/// The version in a libtorch folder: `build-version` of an archive, `version.py` of a wheel.
 #[cfg(feature = "torch")]
 fn libtorch_version(folder: &Path) -> Option<String> {
     if let Ok(version) = fs::read_to_string(folder.join("build-version")) {

@@ -1,5 +1,4 @@
-//! np, h, v and tp straight from stain densities: the whole pipeline at slide scale without a
-//! network.
+//! np, h, v and tp straight from stain densities: a whole slide's pipeline without a network.
 //!
 //! In: RGB patches. Out: [`PredictionMap`]s that the usual post-processing turns into plausible
 //! nuclei. A pixel of a map depends on the pixels at most [`REACH_PX`] away and on nothing else, in
@@ -232,8 +231,7 @@ fn triples(values: &[i32], step: usize) -> Vec<i32> {
     sums
 }
 
-/// h and v of the kept centre: a pixel's offset from the centre of mass of its window, scaled to
-/// about -1..1.
+/// h and v of the kept centre: offsets from the centre of mass of a window, scaled to about -1..1.
 fn moments(mass: &Plane, margin_px: usize) -> (Vec<f32>, Vec<f32>) {
     let (width, height) = (mass.width, mass.values.len() / mass.width);
     let (out_width, out_height) = (width - 2 * margin_px, height - 2 * margin_px);
@@ -274,8 +272,7 @@ fn moments(mass: &Plane, margin_px: usize) -> (Vec<f32>, Vec<f32>) {
     (h, v)
 }
 
-/// Minus the offset of the centre of mass: negative to the left of the centre, as in HoVer-Net's
-/// maps.
+/// Minus the offset of the centre of mass: negative left of the centre, as in HoVer-Net's maps.
 fn offset(moment: i64, total: i64) -> f32 {
     let scale = 2.0 / MOMENT_PX as f32;
     (-(moment as f32) / (total.max(1) as f32) * scale).clamp(-1.0, 1.0)

@@ -107,8 +107,7 @@ pub fn release_freed_memory() {
 /// holds at the end of its heap.
 #[cfg(target_env = "gnu")]
 fn keep_up_to(bytes: libc::c_int) {
-    // SAFETY: mallopt only sets thresholds of this process's malloc; it ignores a value it cannot
-    // take.
+    // SAFETY: mallopt only sets thresholds of malloc; it ignores a value that it cannot take.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, bytes);
         libc::mallopt(libc::M_TRIM_THRESHOLD, bytes);

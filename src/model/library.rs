@@ -101,8 +101,7 @@ impl Library {
         }
     }
 
-    /// The folder that a name or path means: a bare name is looked up, anything with a `/` is a
-    /// path.
+    /// The folder that `model` means: a bare name is looked up, anything with a `/` is a path.
     fn folder_of(&self, model: &str) -> Option<PathBuf> {
         let path = Path::new(model);
         if model.contains('/') || model == "." || model == ".." {
@@ -257,8 +256,7 @@ fn info_of(folder: &ModelFolder) -> ModelInfo {
     }
 }
 
-/// Discs in the colour of hematoxylin on the colour of eosin: any model sees nuclei or tissue in
-/// it.
+/// Discs in the colour of hematoxylin on eosin's: any model sees nuclei or tissue in it.
 fn test_pattern(side: u32) -> RgbImage {
     RgbImage::from_fn(side, side, |x, y| {
         let (dx, dy) = ((x % 40) as i32 - 20, (y % 40) as i32 - 20);

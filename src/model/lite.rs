@@ -248,8 +248,7 @@ pub fn forward(layers: &[Layer], with: &impl Convolve, rgb: &Tensor) -> RawMaps 
     RawMaps { np, hv, tp }
 }
 
-/// The same values, stored pixel by pixel: every layer keeps that order, and a CPU convolves faster
-/// in it.
+/// The same values, stored pixel by pixel. Every layer keeps that order; a CPU is faster with it.
 fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }

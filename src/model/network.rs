@@ -20,8 +20,7 @@ pub trait Network: Send {
     fn forward(&self, rgb: &Tensor) -> Result<RawMaps, ModelError>;
 }
 
-/// A network's output for one batch, before any activation. The maps of one network share height
-/// and width.
+/// A network's output for one batch, before any activation. All maps have one height and width.
 pub struct RawMaps {
     /// Logits: `[N, 1, h, w]` (sigmoid) or `[N, 2, h, w]` (softmax, channel 1 is nucleus).
     pub np: Tensor,

@@ -88,8 +88,7 @@ pub struct ModelSpec {
     pub scores: toml::Table,
 }
 
-/// Most types that a model may have, background included: the store keeps one sum per type and
-/// nucleus.
+/// Most types of a model, background included: the store keeps one sum per type and nucleus.
 pub const MAX_TYPES: usize = 64;
 /// Largest side of a network input, px.
 pub const MAX_PATCH_PX: i32 = 8192;
@@ -132,8 +131,7 @@ impl ModelSpec {
         spec.checked(path)
     }
 
-    /// The same model on larger or smaller patches with the same margin; `path` is for messages
-    /// only.
+    /// The same model on patches of another size with the same margin; `path` is for messages only.
     ///
     /// # Errors
     /// [`ModelError::Spec`] for a size that the architecture does not take.

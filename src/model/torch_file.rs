@@ -81,8 +81,7 @@ fn le(bytes: &[u8], at: usize, n: usize) -> Result<usize, String> {
     Ok(part.iter().rev().fold(0, |v, b| v << 8 | usize::from(*b)))
 }
 
-/// Files of a zip by name (APPNOTE.TXT 6.3, 4.3.7, 4.3.12, 4.3.16); torch.save stores them
-/// uncompressed.
+/// Files of an uncompressed zip by name (APPNOTE.TXT 6.3, 4.3.7, 4.3.12, 4.3.16).
 fn stored_files(bytes: &[u8]) -> Result<BTreeMap<String, &[u8]>, String> {
     let tail = bytes.len().saturating_sub(66_000);
     let end = (tail..bytes.len().saturating_sub(21))

@@ -19,8 +19,7 @@ use crate::geometry::Rect;
 
 /// Side of a block, proc px.
 pub const BLOCK_PX: i32 = 512;
-/// Sides of the parts in which a damaged block is read, proc px: a damaged source tile has about
-/// 256.
+/// Sides of the parts in which a damaged block is read, proc px. A source tile has about 256.
 const PARTS_PX: [i32; 3] = [256, 128, SMALLEST_PART_PX];
 const SMALLEST_PART_PX: i32 = 64;
 
@@ -42,8 +41,7 @@ struct Damage {
 }
 
 impl ProcImage {
-    /// `level` comes from [`Frames::new`]. At most `cache_bytes` of blocks are kept (768 KiB per
-    /// block).
+    /// `level` comes from [`Frames::new`]. At most `cache_bytes` of blocks are kept.
     pub fn new(
         reader: Arc<dyn SlideReader>,
         frames: Frames,
@@ -221,8 +219,7 @@ fn extent(px: &[i32]) -> (i32, i32) {
     (first, last - first + 1)
 }
 
-/// The image whose px (i, j) is px (`columns[i] - x`, `rows[j] - y`) of `from`. Runs of columns are
-/// copied whole.
+/// The image whose px (i, j) is px (`columns[i] - x`, `rows[j] - y`) of `from`.
 fn gather(from: &RgbImage, columns: &[i32], rows: &[i32], x: i32, y: i32) -> RgbImage {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for (i, &column) in columns.iter().enumerate() {

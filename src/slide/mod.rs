@@ -4,8 +4,7 @@
 //! blocks ([`blocks::ProcImage`]). Never decides what is tissue, and never lets a pixel depend on
 //! who asked for it.
 //!
-//! A new reader is a file of this folder (a [`SlideReader`] with its constructor) and a row of
-//! [`READERS`].
+//! A new reader is a file of this folder with a [`SlideReader`], and a row of the table `READERS`.
 
 pub mod blocks;
 mod cache;
@@ -105,7 +104,7 @@ enum Resolution {
 
 /// One way to read slide files.
 struct Reader {
-    /// [`SlideInfo::vendor`] of its slides, except for `openslide`, which names the vendor.
+    /// A slide belongs to the reader of its vendor's name, or else to `openslide`.
     name: &'static str,
     /// Lower-case extensions of the files that a folder is searched for.
     extensions: &'static [&'static str],
@@ -176,11 +175,10 @@ fn resolution_of(vendor: &str) -> Resolution {
     reader.map_or(Resolution::Microscope, |reader| reader.resolution)
 }
 
-/// Opens `path` with the first of the [readers](READERS) that knows it.
+/// Opens `path` with the first reader that knows it.
 ///
 /// # Errors
-/// [`SlideError::Missing`], or [`SlideError::Unsupported`] with what the reader said and what to
-/// do.
+/// [`SlideError::Missing`], or [`SlideError::Unsupported`] with a reader's reason and the cure.
 pub fn open(path: &Path) -> Result<Box<dyn SlideReader>, SlideError> {
     check_file(path)?;
     let mut first_error = None;

@@ -16,8 +16,7 @@ use super::{Level, SlideError, SlideInfo, SlideReader, identity};
 
 /// OpenSlide's name for tiled TIFFs that no known scanner wrote.
 pub(super) const GENERIC_TIFF: &str = "generic-tiff";
-/// Decoded tiles that OpenSlide keeps per slide, bytes: a row of source tiles of neighbouring
-/// blocks.
+/// Decoded tiles that OpenSlide keeps per slide, bytes: a row of tiles of neighbouring blocks.
 const TILE_CACHE_BYTES: usize = 64 << 20;
 
 /// OpenSlide's name of the file's format, or `None` if it does not know it.

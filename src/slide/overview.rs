@@ -74,8 +74,7 @@ pub fn overview(
 
 type Part = (Rect, Result<RgbImage, SlideError>);
 
-/// Reads a chunk: in quarters where it cannot be read whole, from finer levels where `level` is
-/// damaged.
+/// Reads a chunk: in quarters where it is damaged, and from finer levels where `level` is.
 fn read_chunk(
     reader: &dyn SlideReader,
     level: usize,

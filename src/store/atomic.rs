@@ -19,8 +19,7 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// Begins `path` and makes its parent folders. A file already there stays as it is until the
-    /// commit.
+    /// Begins `path` and makes its parent folders. A file already there stays until the commit.
     pub fn begin(path: &Path) -> io::Result<Self> {
         let (folder, name) = split(path)?;
         create_dir_all(folder)?;

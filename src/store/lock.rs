@@ -18,8 +18,7 @@ const NAME: &str = ".lock";
 const PATIENCE: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(20);
 
-/// The right to write into a store. On a file system without locks it is empty and promises
-/// nothing.
+/// The right to write into a store. On a file system without locks it is empty.
 #[derive(Debug)]
 pub struct Lock {
     /// Closing it unlocks.

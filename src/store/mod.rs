@@ -1,5 +1,4 @@
-//! The checkpoint and single source of truth of a slide: a Zarr v3 store of self-identifying
-//! chunks.
+//! A slide's checkpoint and single source of truth: a Zarr v3 store of self-identifying chunks.
 //!
 //! In: one [`TileResult`] per finished tile. Out: the same, checked, for stitching and outputs.
 //! Every write is atomic (temporary file, fsync, rename, fsync of the folder). Never holds anything

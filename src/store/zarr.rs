@@ -1,8 +1,7 @@
 //! The Zarr v3 hierarchy: group attributes, `tiles`, `thumb`, `mask`.
 //!
 //! In: a folder. Out: a [`Store`] that writes and reads tiles by index. `zarr.json` of the group is
-//! written last, so a folder that has it is a complete store. Threads may write different tiles at
-//! once.
+//! written last, so a folder that has it is a complete store. Threads may write tiles at once.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind::{NotADirectory, NotFound};

@@ -105,8 +105,7 @@ fn open_library(path: &Path) -> Result<(), String> {
     if !handle.is_null() {
         return Ok(());
     }
-    // SAFETY: dlerror gives null or a NUL-terminated text, valid until the next dl call of this
-    // thread.
+    // SAFETY: dlerror gives null or a NUL-terminated text, valid until this thread's next dl call.
     let text = unsafe {
         let text = libc::dlerror();
         (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())

@@ -1,7 +1,6 @@
 //! Threads that run a network.
 //!
-//! In: a device. Out: a thread whose results depend neither on other threads nor on how many there
-//! are.
+//! In: a device. Out: a thread whose results do not depend on the number of threads.
 
 use std::cell::Cell;
 use std::sync::Once;

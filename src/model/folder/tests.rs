@@ -6,8 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::*;
 
-/// A thin HoVer-Net fast with 3 types, as a folder. `edit` changes the tensors, `toml` the
-/// description.
+/// A thin HoVer-Net fast with 3 types, as a folder.
 struct Folder(tempfile::TempDir);
 
 impl Folder {

@@ -371,8 +371,7 @@ impl Decoder {
     }
 }
 
-/// A 3 x 3 convolution padded as TensorFlow's "same": the odd pixel goes to the bottom and the
-/// right.
+/// A 3 x 3 convolution padded as TensorFlow's "same": the odd pixel goes bottom and right.
 fn conv_same(conv: &Conv, x: &Tensor, stride: i64) -> Result<Tensor> {
     let (_, _, height, width) = x.size4()?;
     let [(top, bottom), (left, right)] = [height, width].map(|side| same_padding(side, 3, stride));
