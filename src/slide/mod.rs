@@ -102,6 +102,8 @@ enum Resolution {
     Printer,
 }
 
+type Open = fn(&Path, &str) -> Result<Box<dyn SlideReader>, SlideError>;
+
 /// One way to read slide files.
 struct Reader {
     /// A slide belongs to the reader of its vendor's name, or else to `openslide`.
@@ -111,7 +113,7 @@ struct Reader {
     /// The vendor, if this reader knows the file.
     detect: fn(&Path) -> Option<String>,
     /// Opens a file that `detect` knew, given its vendor.
-    open: fn(&Path, &str) -> Result<Box<dyn SlideReader>, SlideError>,
+    open: Open,
     resolution: Resolution,
     /// Whether the readers below may try a file that this one knows but cannot open.
     others_may_open: bool,
