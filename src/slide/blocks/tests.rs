@@ -1,5 +1,5 @@
 use super::*;
-use crate::slide::testing::{TestSlide, busy, shared};
+use crate::slide::testing::{TestSlide, busy};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
@@ -95,7 +95,7 @@ fn odd_pyramid_has_no_seams_and_no_tiling() {
 #[test]
 #[cfg(feature = "openslide")]
 fn real_pixels_at_both_directions() {
-    let Some(path) = shared("slides/CMU-1-Small-Region.svs") else {
+    let Some(path) = crate::slide::testing::shared("slides/CMU-1-Small-Region.svs") else {
         return;
     };
     let reader: Arc<dyn SlideReader> = Arc::from(crate::slide::open(&path).unwrap());
