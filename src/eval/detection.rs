@@ -43,19 +43,11 @@ impl TypeScores {
             self.paired += 1;
             self.confusion[usize::from(truth.types[t])][usize::from(pred.types[p])] += 1;
         }
-        for (t, _) in truth_paired
-            .iter()
-            .enumerate()
-            .filter(|(_, paired)| !**paired)
-        {
+        for (t, _) in truth_paired.iter().enumerate().filter(|p| !p.1) {
             self.unpaired_truth += 1;
             self.unpaired_truth_types[usize::from(truth.types[t])] += 1;
         }
-        for (p, _) in pred_paired
-            .iter()
-            .enumerate()
-            .filter(|(_, paired)| !**paired)
-        {
+        for (p, _) in pred_paired.iter().enumerate().filter(|p| !p.1) {
             self.unpaired_pred += 1;
             self.unpaired_pred_types[usize::from(pred.types[p])] += 1;
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use image::RgbImage;
 
 use super::formats::Loaded;
-use super::{LabelledImage, Truth};
+use super::{Dot, LabelledImage, Truth};
 
 /// No nucleus has fewer pixels at any scale at which nuclei are labelled by hand.
 const MIN_NUCLEUS_PX: usize = 10;
@@ -131,11 +131,11 @@ fn find_faults(image: &LabelledImage) -> Vec<String> {
     match &image.truth {
         Truth::Dots(dots) => {
             let outside = |v: f32, n: u32| v < 0.0 || v >= n as f32;
-            let n = dots
-                .iter()
-                .filter(|d| outside(d.x_px, w) || outside(d.y_px, h))
-                .count();
-            add(n, "points outside the image");
+            let is_outside = |d: &&Dot| outside(d.x_px, w) || outside(d.y_px, h);
+            add(
+                dots.iter().filter(is_outside).count(),
+                "points outside the image",
+            );
         }
         Truth::Instances { ids, .. } => {
             let areas = count_areas(ids);

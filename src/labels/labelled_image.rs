@@ -17,6 +17,7 @@ pub enum Truth {
 impl Truth {
     /// What is known inside the rectangle `[x, y, w, h]` of an image `width` px wide.
     fn cropped(&self, width: u32, [x, y, w, h]: [u32; 4]) -> Self {
+        let is_inside = |v: f32, n: u32| v >= 0.0 && v < n as f32;
         match self {
             Truth::Instances { ids, types } => Truth::Instances {
                 ids: (y..y + h)
@@ -29,15 +30,8 @@ impl Truth {
             },
             Truth::Dots(dots) => Truth::Dots(
                 dots.iter()
-                    .map(|d| Dot {
-                        x_px: d.x_px - x as f32,
-                        y_px: d.y_px - y as f32,
-                        ..*d
-                    })
-                    .filter(|d| {
-                        let inside = |v: f32, n: u32| v >= 0.0 && v < n as f32;
-                        inside(d.x_px, w) && inside(d.y_px, h)
-                    })
+                    .map(|d| d.moved_to(d.x_px - x as f32, d.y_px - y as f32))
+                    .filter(|d| is_inside(d.x_px, w) && is_inside(d.y_px, h))
                     .collect(),
             ),
         }
@@ -62,11 +56,7 @@ impl Truth {
             },
             Truth::Dots(dots) => Truth::Dots(
                 dots.into_iter()
-                    .map(|d| Dot {
-                        x_px: d.x_px * factor as f32,
-                        y_px: d.y_px * factor as f32,
-                        ..d
-                    })
+                    .map(|d| d.moved_to(d.x_px * factor as f32, d.y_px * factor as f32))
                     .collect(),
             ),
         }
@@ -80,6 +70,13 @@ pub struct Dot {
     pub y_px: f32,
     /// 0: unknown.
     pub type_id: u8,
+}
+
+impl Dot {
+    /// The dot at another place.
+    pub fn moved_to(self, x_px: f32, y_px: f32) -> Self {
+        Self { x_px, y_px, ..self }
+    }
 }
 
 /// An image and what is known of its nuclei.

@@ -73,11 +73,8 @@ impl<'a> Pool<'a> {
     /// Draws one crop of `side` px. With probability `resampled` it is scaled and turned by any
     /// angle, else turned by right angles; with `None` it is cut out as it is.
     pub fn draw_crop(&self, rng: &mut Rng, side: usize, resampled: Option<f64>) -> Crop {
-        let PoolSet {
-            images,
-            centres_by_type,
-            ..
-        } = self.draw_set(rng);
+        let set = self.draw_set(rng);
+        let (images, centres_by_type) = (&set.images, &set.centres_by_type);
         let (image, centre) = if !centres_by_type.is_empty() && rng.f64() < TYPE_CENTRED_SHARE {
             let of_type = &centres_by_type[rng.usize(..centres_by_type.len())];
             let (image, x, y) = of_type[rng.usize(..of_type.len())];
@@ -95,15 +92,12 @@ impl<'a> Pool<'a> {
     fn draw_set(&self, rng: &mut Rng) -> &PoolSet<'a> {
         let total: f64 = self.sets.iter().map(|s| s.share).sum();
         let mut at = rng.f64() * total;
-        let mut chosen = self.sets.len() - 1;
-        for (i, set) in self.sets.iter().enumerate() {
-            if at < set.share {
-                chosen = i;
-                break;
-            }
+        let chosen = self.sets.iter().position(|set| {
+            let is_chosen = at < set.share;
             at -= set.share;
-        }
-        &self.sets[chosen]
+            is_chosen
+        });
+        &self.sets[chosen.unwrap_or(self.sets.len() - 1)]
     }
 }
 
@@ -244,17 +238,10 @@ fn cut_truth(
                 let (x, y) = to_crop(f64::from(d.x_px), f64::from(d.y_px));
                 let within = -DOT_MARGIN_PX..side as f64 + DOT_MARGIN_PX;
                 let ok = within.contains(&x) && within.contains(&y);
-                ok.then_some(Dot {
-                    x_px: x as f32,
-                    y_px: y as f32,
-                    ..*d
-                })
+                ok.then(|| d.moved_to(x as f32, y as f32))
             };
-            (
-                ids,
-                Vec::new(),
-                Some(dots.iter().filter_map(inside).collect()),
-            )
+            let dots = dots.iter().filter_map(inside).collect();
+            (ids, Vec::new(), Some(dots))
         }
     }
 }

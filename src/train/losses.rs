@@ -217,23 +217,13 @@ fn slope(hv: &Tensor, channel: i64) -> Tensor {
 /// 5 x 5 derivative along x (channel 0, for h) or y (1, for v): weights x / (x² + y²) as in
 /// hover_net, scaled so that a slope of 1 gives 1.
 fn slope_kernel(channel: i64, device: tch::Device) -> Tensor {
-    let mut k = [0.0f32; 25];
-    for (i, w) in k.iter_mut().enumerate() {
-        let (x, y) = ((i % 5) as f32 - 2.0, (i / 5) as f32 - 2.0);
-        let along = if channel == 0 { x } else { y };
-        *w = along / (x * x + y * y + 1e-9);
-    }
-    let gain: f32 = k
-        .iter()
-        .enumerate()
-        .map(|(i, w)| {
-            w * if channel == 0 {
-                (i % 5) as f32 - 2.0
-            } else {
-                (i / 5) as f32 - 2.0
-            }
-        })
-        .sum();
+    let place = |i: usize| ((i % 5) as f32 - 2.0, (i / 5) as f32 - 2.0);
+    let along = |i: usize| if channel == 0 { place(i).0 } else { place(i).1 };
+    let k: [f32; 25] = std::array::from_fn(|i| {
+        let (x, y) = place(i);
+        along(i) / (x * x + y * y + 1e-9)
+    });
+    let gain: f32 = k.iter().enumerate().map(|(i, w)| w * along(i)).sum();
     Tensor::from_slice(&k.map(|w| w / gain))
         .view([1, 1, 5, 5])
         .to_device(device)

@@ -92,14 +92,21 @@ pub fn write_folder(
         .iter()
         .map(|(n, t)| (n.clone(), t.to_kind(kind)))
         .collect();
-    let weights = out.join(WEIGHTS);
-    write_tensors(&stored, &weights)?;
-    let bytes = std::fs::read(&weights).map_err(|e| TrainError::file(&weights, e))?;
     spec.weights = Some(WEIGHTS.into());
-    spec.sha256 = Some(sha256_hex(&bytes));
-    let path = out.join("model.toml");
-    let text = toml::to_string(&spec).map_err(|e| TrainError::file(&path, e))?;
-    atomic::write_bytes(&path, text.as_bytes()).map_err(|e| TrainError::file(&path, e))
+    spec.sha256 = Some(write_weights(&out.join(WEIGHTS), &stored)?);
+    write_spec(&out.join("model.toml"), &spec)
+}
+
+/// Writes a weights file; returns its SHA-256.
+fn write_weights(path: &Path, tensors: &[(String, Tensor)]) -> Result<String, TrainError> {
+    write_tensors(tensors, path)?;
+    let bytes = std::fs::read(path).map_err(|e| TrainError::file(path, e))?;
+    Ok(sha256_hex(&bytes))
+}
+
+fn write_spec(path: &Path, spec: &ModelSpec) -> Result<(), TrainError> {
+    let text = toml::to_string(spec).map_err(|e| TrainError::file(path, e))?;
+    atomic::write_bytes(path, text.as_bytes()).map_err(|e| TrainError::file(path, e))
 }
 
 /// Name prefix of the layer of hovernet-lite whose output the temperature divides.
@@ -120,21 +127,16 @@ pub fn apply_tuning(out: &Path, tuned: &Tuned) -> Result<(), TrainError> {
             .map_err(|e| TrainError::file(&weights, e))?
             .into_iter()
             .map(|(name, tensor)| {
-                let head = name.starts_with(TYPE_HEAD);
-                let scaled = if head {
-                    (tensor.to_kind(Kind::Float) / t).to_kind(Kind::Half)
-                } else {
-                    tensor
+                let scaled = match name.starts_with(TYPE_HEAD) {
+                    true => (tensor.to_kind(Kind::Float) / t).to_kind(Kind::Half),
+                    false => tensor,
                 };
                 (name, scaled)
             })
             .collect();
-        write_tensors(&tensors, &weights)?;
-        let bytes = std::fs::read(&weights).map_err(|e| TrainError::file(&weights, e))?;
-        spec.sha256 = Some(sha256_hex(&bytes));
+        spec.sha256 = Some(write_weights(&weights, &tensors)?);
     }
-    let text = toml::to_string(&spec).map_err(|e| TrainError::file(&path, e))?;
-    atomic::write_bytes(&path, text.as_bytes()).map_err(|e| TrainError::file(&path, e))
+    write_spec(&path, &spec)
 }
 
 /// The model.toml of a training, without its weights file.

@@ -99,7 +99,6 @@ pub fn run(
     checkpoint::claim(&job.out, &job.config)?;
     let sets = job.config.load_data(&job.data_root)?;
     log_sets(&sets);
-    let types = job.config.types.len();
     let (learner, optimizer, best) = begin(job, &sets)?;
     let first = optimizer.step;
     let validation = match job.validate_every {
@@ -110,7 +109,7 @@ pub fn run(
         let (send, receive) = bounded(PREFETCH);
         let (sets, config, steps) = (&sets, &job.config, job.steps);
         scope.spawn(move || {
-            let pool = Pool::new(sets, types);
+            let pool = Pool::new(sets, config.types.len());
             let parts = config.accumulate as u64;
             for index in first * parts..steps * parts {
                 // The receiver is gone: the training has ended.
@@ -136,16 +135,8 @@ fn begin(
     job: &TrainJob,
     sets: &[LoadedSet],
 ) -> Result<(Box<dyn Learner>, Optimizer, Best), TrainError> {
-    let types = job.config.types.len();
     let config = &job.config;
-    let (mut learner, has_statistics) = learner::build_learner(
-        config.model.architecture,
-        types,
-        config.seed,
-        config.frozen_steps,
-        &job.start,
-        job.bf16,
-    )?;
+    let (mut learner, has_statistics) = learner::build_learner(config, &job.start, job.bf16)?;
     // The optimizer has room from the start for every tensor that will ever learn.
     let learning = learner.learning_names(u64::MAX);
     let (optimizer, best) = if checkpoint::exists(&job.out) {
@@ -153,9 +144,9 @@ fn begin(
         checkpoint::resume(&job.out, learner.tensors_mut(), fresh)?
     } else {
         if !has_statistics {
-            let pool = Pool::new(sets, types);
+            let pool = Pool::new(sets, config.types.len());
             let batches: Vec<Tensor> = (0..RECALIBRATION_BATCHES)
-                .map(|i| batch::draw_batch(&pool, &job.config, u64::MAX - i as u64).rgb)
+                .map(|i| batch::draw_batch(&pool, config, u64::MAX - i as u64).rgb)
                 .collect();
             learner.measure_norms(&batches);
         }
@@ -163,7 +154,7 @@ fn begin(
         (fresh, Best::default())
     };
     learner::prepare_tensors(learner.as_mut(), job.device, optimizer.step);
-    Ok((learner, optimizer.to_device(job.device), best))
+    Ok((learner, optimizer.on_device(job.device), best))
 }
 
 /// A training under way.

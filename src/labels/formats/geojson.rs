@@ -34,18 +34,16 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
         .collect())
 }
 
-/// Names of the classes in all drawings of a folder, sorted. Skips unreadable files: [`load`]
-/// reports them.
-pub fn class_names(folder: &Path) -> Vec<String> {
+/// See [`super::class_names`].
+pub fn class_names(folder: &Path) -> BTreeSet<String> {
     let drawings = list_files(folder, &["geojson"]).unwrap_or_default();
     let features = drawings
         .iter()
         .filter_map(|(_, path)| read_features(path).ok())
         .flatten();
-    let names: BTreeSet<String> = features
+    features
         .filter_map(|f| class_name(&f).map(str::to_string))
-        .collect();
-    names.into_iter().collect()
+        .collect()
 }
 
 fn class_name(feature: &Feature) -> Option<&str> {
@@ -80,16 +78,15 @@ fn read_truth(set: &DataSet, path: &Path, (w, h): (u32, u32)) -> Result<Truth, L
         let Some(geometry) = &feature.geometry else {
             continue;
         };
+        let mut add_nucleus = |polygons: &[Vec<Ring>]| {
+            types.push(type_id);
+            overlapping += fill_polygons(&mut ids, (w, h), polygons, types.len() as u32 - 1);
+        };
         match &geometry.value {
-            GeometryValue::Polygon { coordinates } => {
-                types.push(type_id);
-                let polygons = [rings_of(coordinates)];
-                overlapping += fill_polygons(&mut ids, (w, h), &polygons, types.len() as u32 - 1);
-            }
+            GeometryValue::Polygon { coordinates } => add_nucleus(&[rings_of(coordinates)]),
             GeometryValue::MultiPolygon { coordinates } => {
-                types.push(type_id);
                 let polygons: Vec<_> = coordinates.iter().map(|p| rings_of(p)).collect();
-                overlapping += fill_polygons(&mut ids, (w, h), &polygons, types.len() as u32 - 1);
+                add_nucleus(&polygons);
             }
             GeometryValue::Point { coordinates } => dots.extend(dot_at(coordinates, type_id)),
             GeometryValue::MultiPoint { coordinates } => {
