@@ -1,5 +1,4 @@
-//! Scores of detections: F1d by pairing centroids, and F1 per type (Graham et al. 2019, section
-//! 4.3).
+//! Scores of detections: F1d by pairing centroids, F1 per type (Graham et al. 2019, section 4.3).
 
 use super::assignment::assign_at_least_cost;
 use crate::labels::Detections;
@@ -27,8 +26,7 @@ impl TypeScores {
         }
     }
 
-    /// Adds one image; points pair within `radius_px`. Returns its pairs (index in `truth`, index
-    /// in `pred`).
+    /// Adds one image; points pair within `radius_px`. Returns its pairs (truth, prediction).
     pub fn add(
         &mut self,
         truth: &Detections,

@@ -50,8 +50,7 @@ pub fn format_table(scores: &Scores) -> String {
     out
 }
 
-/// A text table of the second model's scores minus the first's, with intervals; `*` marks intervals
-/// without 0.
+/// A text table of the second model's scores minus the first's; `*`: the interval excludes 0.
 pub fn format_differences(differences: &BTreeMap<String, BTreeMap<String, Score>>) -> String {
     let mut out = String::from("second model minus first, with 95 % intervals\n");
     for (set, scores) in differences {

@@ -1,7 +1,6 @@
 //! What is wrong with labelled data: to be found before a model is trained on it.
 //!
-//! In: the images of a set, or the reasons why they could not be read. Out: [`Findings`]. Never
-//! changes data.
+//! In: the images of a set, or why they could not be read. Out: [`Findings`]. Never changes data.
 
 use std::collections::BTreeMap;
 
@@ -43,8 +42,7 @@ impl Findings {
     }
 }
 
-/// Checks every image of a set at `mpp` µm/px. `seen`: the names of the images of all sets so far,
-/// by content.
+/// Checks every image of a set at `mpp` µm/px. `seen`: names of all images so far, by content.
 pub fn check_set(loaded: &Loaded, mpp: f64, seen: &mut BTreeMap<u64, String>) -> Findings {
     let mut found = Findings {
         images: loaded.len(),

@@ -7,8 +7,7 @@ use image::{RgbImage, imageops};
 /// What is known of the nuclei of an image.
 #[derive(Debug, Clone)]
 pub enum Truth {
-    /// Instance id of each pixel (0: none) and the type of each id (0: unknown); `types[0]` is
-    /// unused.
+    /// Instance id of each pixel (0: none), and type of each id (0: unknown; `types[0]` is unused).
     Instances { ids: Vec<u32>, types: Vec<u8> },
     /// One point inside each nucleus.
     Dots(Vec<Dot>),
@@ -37,8 +36,7 @@ impl Truth {
         }
     }
 
-    /// The truth of an image whose size changes from `old` to `new` (width, height), `factor` times
-    /// as large.
+    /// The truth when the image's size (width, height) changes from `old` to `new` by `factor`.
     fn rescaled(self, old: (u32, u32), new: (u32, u32), factor: f64) -> Self {
         let nearest = |i: u32, old: u32, new: u32| {
             let place = (f64::from(i) + 0.5) * f64::from(old) / f64::from(new);

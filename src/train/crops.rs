@@ -43,8 +43,7 @@ struct PoolSet<'a> {
 }
 
 impl<'a> Pool<'a> {
-    /// The images of `sets` that are not held out. `types`: number of types, the background not
-    /// counted.
+    /// The images of `sets` that are not held out. `types`: number of types, without background.
     pub fn new(sets: &'a [LoadedSet], types: usize) -> Self {
         let sets = sets
             .iter()
@@ -210,8 +209,7 @@ fn cut_crop(image: &LabelledImage, centre: (f64, f64), pose: Pose, side: usize) 
     }
 }
 
-/// Ids, types and dots of a crop. `source`: the place in the image of a crop px; `to_crop`: the
-/// inverse.
+/// Ids, types and dots of a crop. `source`: the image place of a crop px; `to_crop`: its inverse.
 fn cut_truth(
     image: &LabelledImage,
     source: &impl Fn(f64, f64) -> (f64, f64),
@@ -255,8 +253,7 @@ fn sample_nearest(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
     )
 }
 
-/// Catmull-Rom sample (Keys 1981, a = -1/2), as slides are resampled; outside, the image is
-/// mirrored.
+/// Catmull-Rom sample (Keys 1981, a = -1/2), as on slides; outside, the image is mirrored.
 fn sample_cubic(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
     let (w, h) = (i64::from(image.width()), i64::from(image.height()));
     let (x0, y0) = (x.floor(), y.floor());

@@ -211,8 +211,7 @@ impl Pass<'_> {
         self.norm_relu(&format!("{name}.blk_bna.bn"), &sum)
     }
 
-    /// A 3 x 3 convolution with TensorFlow's "same" padding: an odd pixel is added at the bottom
-    /// and the right.
+    /// 3 x 3 convolution, padded as TensorFlow's "same": an odd pixel goes to the bottom and right.
     fn conv_same(&self, name: &str, x: &Tensor, stride: i64) -> Tensor {
         let size = x.size();
         let pads = |side: i64| {

@@ -42,8 +42,7 @@ pub trait Learner {
     fn measure_norms(&mut self, batches: &[Tensor]);
 }
 
-/// The network of a training before its first step, and whether its batch norms have statistics
-/// already.
+/// The network of a training before its first step, and whether it has batch-norm statistics.
 ///
 /// # Errors
 /// An architecture that cannot learn, or weights that cannot be read.

@@ -11,8 +11,7 @@ use tch::{Kind, Reduction, Tensor};
 use super::teacher::TeacherTargets;
 use crate::model::network::RawMaps;
 
-/// A batch of crops with their targets and the weight of each pixel, float `[N, 1, H, W]` where
-/// nothing else is said.
+/// A batch of crops, their targets and the weight of each pixel: float `[N, 1, H, W]` if not said.
 pub struct Batch {
     /// u8 `[N, 3, H, W]`.
     pub rgb: Tensor,
@@ -180,8 +179,7 @@ fn hv_loss(hv: &Tensor, batch: &Batch) -> Tensor {
     let labelled = hv_error(hv, &batch.hv, batch);
     match &batch.teacher {
         None => labelled,
-        // The mean of two errors, not the error of the mean: between two ridges the mean has no
-        // ridge.
+        // Not the error of the mean: between two ridges the mean has no ridge.
         Some(teacher) => {
             let taught = hv_error(hv, &teacher.hv, batch);
             mix(&labelled, &taught, teacher.share)

@@ -146,8 +146,7 @@ fn muon_step(momentum: &mut Tensor, grad: &Tensor) -> Tensor {
     orthogonalise(&matrix).reshape(&shape) * (MUON_RMS * largest.sqrt())
 }
 
-/// `matrix` with singular values near 1, by five steps of a quintic Newton-Schulz iteration (Jordan
-/// et al. 2024).
+/// `matrix` with singular values near 1, by five quintic Newton-Schulz steps (Jordan et al. 2024).
 fn orthogonalise(matrix: &Tensor) -> Tensor {
     let [rows, cols] = [matrix.size()[0], matrix.size()[1]];
     let tall = rows > cols;

@@ -58,8 +58,7 @@ pub fn write_model(
     write_folder(out, spec_of(config), tensors, kind)
 }
 
-/// Writes the mean of two models as the model folder `out`, without scores: those of either model
-/// would be wrong.
+/// Writes the mean of two models as the model folder `out`, without the scores of either.
 pub fn write_mean(
     out: &Path,
     mut spec: ModelSpec,
@@ -79,8 +78,7 @@ fn storage_kind(architecture: Architecture) -> Kind {
     }
 }
 
-/// Writes a model folder of `spec` (its `weights` and `sha256` are set here) with tensors of
-/// `kind`.
+/// Writes a model folder of `spec` (sets its `weights` and `sha256`) with tensors of `kind`.
 pub fn write_folder(
     out: &Path,
     mut spec: ModelSpec,
@@ -112,8 +110,7 @@ fn write_spec(path: &Path, spec: &ModelSpec) -> Result<(), TrainError> {
 /// Name prefix of the layer of hovernet-lite whose output the temperature divides.
 const TYPE_HEAD: &str = "head.tp.";
 
-/// Writes tuned constants into the model folder `out`, and the temperature into the weights of its
-/// type head.
+/// Writes tuned constants into the model folder `out`, and the temperature into its type head.
 pub fn apply_tuning(out: &Path, tuned: &Tuned) -> Result<(), TrainError> {
     let path = out.join("model.toml");
     let text = std::fs::read_to_string(&path).map_err(|e| TrainError::file(&path, e))?;

@@ -38,8 +38,7 @@ pub struct Tuned {
     pub pq: BTreeMap<String, [f64; 2]>,
     /// Divisor of the logits of the types; `None` if no held-out nucleus has a type.
     pub temperature: Option<f64>,
-    /// Scores on training images at each limit of the expected overlap; empty if there are too few
-    /// nuclei.
+    /// Scores on training images at each limit of the expected overlap; empty if nuclei are few.
     pub limits: Vec<LimitScores>,
     /// Mean negative logarithm of the true type's probability before and after.
     pub nll: [f64; 2],
@@ -252,8 +251,7 @@ struct TypedNucleus {
     type_id: usize,
 }
 
-/// Predicted nuclei with more than half of their pixels in one typed true nucleus, or with exactly
-/// one dot inside.
+/// Predicted nuclei with most of their pixels in one typed true nucleus, or with exactly one dot.
 fn find_typed_nuclei(images: &[Predicted], params: &PostprocParams) -> Vec<TypedNucleus> {
     let find = |(index, p): (usize, &Predicted)| {
         let found = p.nuclei(params).into_iter().filter_map(|nucleus| {

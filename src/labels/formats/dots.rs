@@ -1,5 +1,4 @@
-//! images/NAME.* beside points/NAME.csv with the columns x, y (px) and type: one dot inside each
-//! nucleus.
+//! images/NAME.* beside points/NAME.csv of x, y (px) and type: one dot inside each nucleus.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -154,8 +154,8 @@ fn rings_of(polygon: &[Vec<Position>]) -> Vec<Ring> {
         .collect()
 }
 
-/// Writes `id` into the free pixels whose centres lie in an odd number of rings; returns how many
-/// were taken already.
+/// Writes `id` into free pixels whose centres an odd number of rings hold; returns how many of
+/// these pixels were taken.
 fn fill_polygons(ids: &mut [u32], (w, h): (u32, u32), polygons: &[Vec<Ring>], id: u32) -> usize {
     let mut taken = 0;
     for rings in polygons {

@@ -58,8 +58,7 @@ struct Row {
     r#type: String,
 }
 
-/// Reads a type table. `image`: the image that all rows belong to, for a file without the column
-/// `image`.
+/// Reads a type table. `image`: the image of all rows, for a file without the column `image`.
 fn read_table(path: &PathBuf, image: Option<&str>) -> Result<Table, LabelError> {
     let mut reader = csv::Reader::from_path(path).map_err(|e| LabelError::new(path, e))?;
     let mut table = Table::new();
@@ -77,8 +76,7 @@ fn read_table(path: &PathBuf, image: Option<&str>) -> Result<Table, LabelError> 
     Ok(table)
 }
 
-/// Numbers the ids of a label map without gaps; returns the type of each, from the rows of its
-/// table.
+/// Numbers the ids of a label map without gaps; returns the type of each, from its table.
 fn apply_table(
     set: &DataSet,
     ids: &mut [u32],

@@ -75,8 +75,7 @@ pub fn class_names(folder: &Path, format: Format) -> Vec<String> {
     names.into_iter().collect()
 }
 
-/// The model's type id for the type number `own` of a set; 0 where the set has no types. `path`:
-/// the file to blame.
+/// The model's type id for the type number `own` of a set; 0 where the set has no types.
 fn map_type(set: &DataSet, own: u32, path: &Path) -> Result<u8, LabelError> {
     if set.type_ids.is_empty() {
         return Ok(0);
@@ -122,8 +121,7 @@ pub(super) fn read_picture_ids(picture: DynamicImage) -> Option<Vec<u32>> {
     })
 }
 
-/// Reads every image of `folder`, with its truth by `read_truth` from its file stem and size
-/// (width, height).
+/// Reads every image of `folder`; `read_truth` gets its file stem and size (width, height).
 fn load_images(
     set: &DataSet,
     folder: &Path,

@@ -1,5 +1,4 @@
-//! The fixtures of tests/fixtures/make_labels.py (written by NumPy and SciPy), and folders made
-//! here.
+//! Fixtures of tests/fixtures/make_labels.py (written by NumPy and SciPy), and folders made here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
