@@ -178,13 +178,11 @@ impl Pass<'_> {
         let start = upsample(&bottom) + &skips[2];
         let (d0, d1) = (crop(&skips[0], crop0), crop(&skips[1], crop1));
         let branch = |name: &str| self.decoder(name, &start, &d1, &d0);
+        let typed = self.tensors.contains_key("decoder.tp.u0.conv.weight");
         RawMaps {
             np: branch("np"),
             hv: branch("hv"),
-            tp: self
-                .tensors
-                .contains_key("decoder.tp.u0.conv.weight")
-                .then(|| branch("tp")),
+            tp: typed.then(|| branch("tp")),
         }
     }
 

@@ -59,15 +59,11 @@ pub struct Loss {
 pub fn lite_loss(raw: &RawMaps, batch: &Batch) -> Loss {
     let np = np_loss(&raw.np, batch);
     let hv = hv_loss(&raw.hv, batch);
-    let tp = raw
-        .tp
-        .as_ref()
-        .map_or_else(|| Tensor::from(0.0f32), |tp| tp_loss(tp, batch));
-    let parts = [
-        np.double_value(&[]),
-        hv.double_value(&[]),
-        tp.double_value(&[]),
-    ];
+    let tp = match &raw.tp {
+        Some(tp) => tp_loss(tp, batch),
+        None => Tensor::from(0.0f32),
+    };
+    let parts = [&np, &hv, &tp].map(|t| t.double_value(&[]));
     Loss {
         total: np + hv + tp,
         parts,

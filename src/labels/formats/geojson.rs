@@ -231,15 +231,8 @@ mod tests {
 
     #[test]
     fn of_two_overlapping_squares_the_first_keeps_the_overlap() {
-        let square = |x: f64| {
-            vec![vec![
-                [x, 1.0],
-                [x + 2.0, 1.0],
-                [x + 2.0, 3.0],
-                [x, 3.0],
-                [x, 1.0],
-            ]]
-        };
+        let corners = [[0.0, 1.0], [2.0, 1.0], [2.0, 3.0], [0.0, 3.0], [0.0, 1.0]];
+        let square = |left: f64| vec![corners.map(|[x, y]| [left + x, y]).to_vec()];
         let mut ids = vec![0; 36];
         assert_eq!(fill_polygons(&mut ids, (6, 6), &[square(1.0)], 1), 0);
         assert_eq!(fill_polygons(&mut ids, (6, 6), &[square(2.0)], 2), 2);
