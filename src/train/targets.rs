@@ -172,23 +172,17 @@ fn add_instances(crop: &Crop, side: usize, t: &mut Targets) {
 /// Whether two different nuclei lie within 3 px of pixel `i`, the nucleus of `i` counted.
 fn is_between_nuclei(ids: &[i32], side: usize, i: usize) -> bool {
     let (x, y) = ((i % side) as i64, (i / side) as i64);
-    let mut first = ids[i].max(0);
-    for radius in [1i64, 3] {
-        for (dx, dy) in [
-            (1, 0),
-            (0, 1),
-            (-1, 0),
-            (0, -1),
-            (1, 1),
-            (-1, 1),
-            (1, -1),
-            (-1, -1),
-        ] {
-            let (nx, ny) = (x + dx * radius, y + dy * radius);
-            if nx < 0 || ny < 0 || nx >= side as i64 || ny >= side as i64 {
+    let is_inside = |v: i64| (0..side as i64).contains(&v);
+    let mut first = 0;
+    for d in [1, 3] {
+        for (dx, dy) in [-d, 0, d]
+            .into_iter()
+            .flat_map(|dy| [-d, 0, d].map(|dx| (dx, dy)))
+        {
+            if !is_inside(x + dx) || !is_inside(y + dy) {
                 continue;
             }
-            let id = ids[ny as usize * side + nx as usize].max(0);
+            let id = ids[(y + dy) as usize * side + (x + dx) as usize].max(0);
             if id > 0 && first > 0 && id != first {
                 return true;
             }
