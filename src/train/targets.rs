@@ -5,6 +5,7 @@
 
 use super::crops::Crop;
 use crate::labels::Dot;
+use crate::nuclei::ideal_hv;
 
 /// Nuclei with fewer pixels in the crop have no targets of h and v (as in hover_net).
 const MIN_HV_PX: u32 = 30;
@@ -113,17 +114,6 @@ impl Extent {
             (i / side) as i32 - centre[1] as i32,
         ]
     }
-}
-
-/// h and v of a nucleus at `offset` (x, y) px from its rounded centre of mass: the distance along
-/// each axis, scaled so that it runs from -1 to 1 (Graham et al. 2019, section 3). `reach`: the
-/// largest distance of its pixels from there to the left, right, top and bottom, px.
-fn ideal_hv([dx, dy]: [i32; 2], [left, right, top, bottom]: [i32; 4]) -> [f64; 2] {
-    let scale = |d: i32, before: i32, after: i32| {
-        let reach = if d > 0 { after } else { before };
-        f64::from(d) / f64::from(reach.max(1))
-    };
-    [scale(dx, left, right), scale(dy, top, bottom)]
 }
 
 fn add_instances(crop: &Crop, side: usize, t: &mut Targets) {
