@@ -231,8 +231,7 @@ fn group_of(name: &str) -> String {
         .to_string()
 }
 
-/// Scores of each group of images (see [`group_of`]); empty if there is one group only, or one per
-/// image.
+/// Scores of each group of images (see [`group_of`]); empty for one group, or one per image.
 pub fn score_groups(set: &SetScores, names: &[String]) -> BTreeMap<String, BTreeMap<String, f64>> {
     let mut groups: BTreeMap<String, Vec<&ImageScores>> = BTreeMap::new();
     for image in &set.images {
@@ -277,8 +276,7 @@ mod tests {
         let pq_b = 2.0 / 3.0 / 1.5;
         near("pq", (1.0 + pq_b) / 2.0);
         near("pq_pooled", (1.0 + 2.0 / 3.0) / 2.5);
-        // Type x: one pair and one miss. Type y: its only prediction lies on an x, its only true
-        // nucleus is missed.
+        // Type x: one pair, one miss. Type y: its prediction lies on an x, its truth is missed.
         near("pq_x", 1.0 / 1.5);
         near("pq_y", 0.0);
         near("mpq", 1.0 / 3.0);
