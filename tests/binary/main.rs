@@ -15,6 +15,7 @@ mod killed;
 mod learning;
 mod old_results;
 mod pyramid;
+mod regions;
 mod seams;
 mod stopped;
 mod tiff;
