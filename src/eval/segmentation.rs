@@ -8,11 +8,17 @@ use super::assignment::assign_at_least_cost;
 /// Scores of one image: 1 where truth and prediction are both empty, 0 where one of them is.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Segmentation {
+    /// Twice the shared pixels over the sum of both areas, nuclei against background.
     pub dice: f64,
+    /// Aggregated Jaccard index: each true nucleus takes the prediction of highest IoU.
     pub aji: f64,
+    /// The same with a one-to-one assignment of predictions to true nuclei.
     pub aji_plus: f64,
+    /// Detection quality: F1 of the pairs with IoU > 0.5.
     pub dq: f64,
+    /// Segmentation quality: mean IoU of those pairs.
     pub sq: f64,
+    /// Panoptic quality: `dq * sq`.
     pub pq: f64,
 }
 

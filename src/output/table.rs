@@ -157,9 +157,11 @@ pub struct Measurements {
     pub names: Vec<String>,
     /// A column a name; NaN where there is no value.
     pub columns: Vec<Vec<f32>>,
+    /// Type of each nucleus; `None` for a model without types.
     pub types: Vec<Option<usize>>,
     /// Centroids as shares of the slide's width and height, 0 to 1.
     pub places: Vec<[f32; 2]>,
+    /// Medians of the features.
     pub medians: Medians,
 }
 

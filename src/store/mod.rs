@@ -35,6 +35,7 @@ use crate::slide::frames::Frames;
 pub struct TileResult {
     /// Column and row in the tile grid.
     pub col: i32,
+    /// Row in the tile grid.
     pub row: i32,
     /// Proc px covered, clipped to the slide.
     pub rect: Rect,

@@ -32,16 +32,22 @@ pub struct ChunkKey {
 /// Why a chunk cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
+    /// The bytes end too early, or hold a number or text that cannot be.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The bytes do not begin as a chunk does.
     #[error("is not a chunk of a nuclei store")]
     Magic,
+    /// Another version of this program wrote the chunk in another layout.
     #[error("has format {0}, this program knows {VERSION}")]
     Version(u8),
+    /// The chunk was made with other settings.
     #[error("belongs to a run with other settings")]
     Identity,
+    /// The chunk lies in the place of another tile.
     #[error("belongs to tile ({0}, {1})")]
     Tile(i32, i32),
+    /// The content contradicts itself.
     #[error("{0}")]
     Content(&'static str),
 }
