@@ -75,7 +75,6 @@ pub use slide::{Frames, SlideError, SlideInfo, SlideReader, open as open_slide};
 
 /// What this repository's own binary, tests and benches reach into. No promise: it changes without notice.
 #[doc(hidden)]
-#[allow(missing_docs)]
 pub mod internals {
     #[cfg(feature = "torch")]
     pub use crate::cli::{main, settings::layers};

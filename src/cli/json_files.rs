@@ -1,6 +1,6 @@
 //! Many JSON files of nuclei, one after the other: what `features` and `export` share.
 //!
-//! In: files and folders as typed. Out: for each file a [`SlideResult`] and the folder OUT/<stem>/; one that cannot be
+//! In: files and folders as typed. Out: for each file a [`SlideResult`] and the folder `OUT/<stem>/`; one that cannot be
 //! taken is named and leaves the others.
 
 use std::collections::BTreeMap;

@@ -241,8 +241,8 @@ fn group_of(name: &str) -> String {
         .to_string()
 }
 
-/// Scores of each group of images (see [`group_of`]); empty if there is one group only, or one per
-/// image.
+/// Scores of each group of images: one patient, or names that differ only in their number. Empty if
+/// there is one group only, or one per image.
 pub fn score_groups(set: &SetScores, names: &[String]) -> BTreeMap<String, BTreeMap<String, f64>> {
     let mut groups: BTreeMap<String, Vec<&ImageScores>> = BTreeMap::new();
     for image in &set.images {

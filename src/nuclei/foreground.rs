@@ -49,9 +49,9 @@ pub struct Foreground {
     pub runs: Vec<Run>,
     /// Probability of nucleus, `round(p * 255)`.
     pub np: Vec<u8>,
-    /// Horizontal distance map, scaled by [`HV_SCALE`].
+    /// Horizontal distance map, `round(h * HV_SCALE)`.
     pub h: Vec<i16>,
-    /// Vertical distance map, scaled by [`HV_SCALE`].
+    /// Vertical distance map, `round(v * HV_SCALE)`.
     pub v: Vec<i16>,
     /// Number of type channels, background (0) included; 0 for a model without types.
     pub types: usize,

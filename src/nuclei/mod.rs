@@ -64,12 +64,12 @@ pub struct Nucleus {
     pub np_sum: u32,
     /// Sums of the pixels' colours and stains.
     pub stain: StainSums,
-    /// Part of a blob that was cut (see [`CutRule`]), so its outline may follow the cut.
+    /// Part of a blob that was too large and was cut, so its outline may follow the cut.
     pub cut: bool,
 }
 
-/// Sums over a nucleus's pixels for colour and stain features. Optical densities in units of
-/// 1 / [`OD_SCALE`].
+/// Sums over a nucleus's pixels for colour and stain features. Optical densities are in units of
+/// 1 / 10,000 (`OD_SCALE`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StainSums {
     /// Red, green and blue, 0..=255 per pixel.

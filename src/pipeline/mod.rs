@@ -92,7 +92,7 @@ pub enum PipelineError {
         /// Proc px of those tiles that no planned patch covers.
         outside_px: u64,
     },
-    /// Last bits depend on the hardware: see [`crate::machine::numerics`].
+    /// The checkpoint holds tiles of other hardware or libraries, which give other last bits.
     #[error(
         "{tiles} finished tiles were made by other hardware or libraries ({theirs}; here: {ours}), whose last bits \
          differ: go on there, or take --restart, or --mix-devices to mix them and have it reported"

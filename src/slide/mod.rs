@@ -53,7 +53,7 @@ pub struct SlideInfo {
     pub vendor: String,
     /// The pyramid, from level 0 (the finest) to the coarsest.
     pub levels: Vec<Level>,
-    /// µm/px of level 0 as the file states it, plausible or not: [`resolve_mpp`] decides. Always
+    /// µm/px of level 0 as the file states it, plausible or not: `mpp::resolve_mpp` decides. Always
     /// `None` for a plain image, whose resolution tags are meant for printing.
     pub mpp: Option<[f64; 2]>,
     /// Power of the objective, as 40, where the file states it.
@@ -179,7 +179,7 @@ fn resolution_of(vendor: &str) -> Resolution {
     reader.map_or(Resolution::Microscope, |reader| reader.resolution)
 }
 
-/// Opens `path` with the first of the [readers](READERS) that knows it.
+/// Opens `path` with the first reader that knows it: OpenSlide for whole slides, then plain images.
 ///
 /// # Errors
 /// [`SlideError::Missing`], or [`SlideError::Unsupported`] with what the reader said and what to do.

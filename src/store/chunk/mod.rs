@@ -2,10 +2,8 @@
 //!
 //! In: a [`TileResult`]. Out: a chunk that says which store, tile and format it belongs to, and back. Layout:
 //! header (magic, version, identity, tile grid, tile, numerics, pixel counts, read errors), nuclei, fragments;
-//! numbers as in [`wire`]. Decoding takes any bytes: it gives the tile or a reason, never panics, and
+//! numbers as in `wire`. Decoding takes any bytes: it gives the tile or a reason, never panics, and
 //! allocates no more than a small multiple of what it is given.
-//!
-//! [`wire`]: super::wire
 
 mod fragments;
 mod nuclei;
@@ -23,7 +21,7 @@ const MAX_TYPES: usize = 256;
 /// What every chunk of one store has in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkKey {
-    /// [`identity::hash`](super::identity::hash) of the run's identity.
+    /// Hash of the run's identity.
     pub identity: [u8; 32],
     /// Patches per tile side: another grid's tiles have other pixels under the same index.
     pub tile_patches: i32,
