@@ -30,6 +30,20 @@ struct Overlaps {
 }
 
 /// Compares two instance maps of equal size (0 = background).
+///
+/// ```
+/// use wsi_nuclei::score_maps;
+///
+/// let truth = [1, 1, 1, 0, 2, 2, 0, 0];
+/// // Two of the three pixels of nucleus 1, and nothing of nucleus 2.
+/// let found = [1, 1, 0, 0, 0, 0, 0, 0];
+/// let scores = score_maps(&truth, &found);
+/// assert_eq!(scores.sq, 2.0 / 3.0);
+/// assert_eq!(scores.dq, 2.0 / 3.0);
+/// assert_eq!(scores.pq, scores.dq * scores.sq);
+/// assert_eq!(scores.aji, 2.0 / 5.0);
+/// assert_eq!(scores.dice, 4.0 / 7.0);
+/// ```
 pub fn score_maps(truth: &[u32], pred: &[u32]) -> Segmentation {
     let o = count_overlaps(truth, pred);
     if o.truth.is_empty() || o.pred.is_empty() {

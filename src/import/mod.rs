@@ -81,6 +81,23 @@ pub struct Options {
 
 /// Reads a file of nuclei. Rows are in order of the file's ids, which are kept.
 ///
+/// ```
+/// use wsi_nuclei::{ImportOptions, Units, read_json};
+///
+/// // hover_net's schema; an outline goes through pixel centres.
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("nuclei.json");
+/// let text = r#"{"mag": 40, "nuc": {"7": {"contour": [[2, 2], [6, 2], [6, 5], [2, 5]], "type": 1}}}"#;
+/// std::fs::write(&path, text)?;
+///
+/// let options = ImportOptions { mpp: None, units: Units::Um, types: None, stem: "field".into() };
+/// let result = read_json(&path, &options)?;
+/// assert_eq!(result.nuclei[0].area_px, 5 * 4);
+/// assert_eq!(result.frames().level0_mpp, [0.25, 0.25]);
+/// assert_eq!(result.records().next().map(|record| record.id), Some(7));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`ImportError`] for a file that cannot be read, breaks somewhere, or lacks a µm/px that it needs.
 pub fn read(path: &Path, options: &Options) -> Result<SlideResult, ImportError> {

@@ -181,6 +181,19 @@ fn resolution_of(vendor: &str) -> Resolution {
 
 /// Opens `path` with the first reader that knows it: OpenSlide for whole slides, then plain images.
 ///
+/// ```
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("field.png");
+/// image::RgbImage::new(30, 20).save(&path)?;
+///
+/// let reader = wsi_nuclei::open_slide(&path)?;
+/// assert_eq!(reader.info().vendor, "image");
+/// assert_eq!(reader.info().levels[0].width_px, 30);
+/// let corner = reader.read_level(0, 20, 10, 10, 10)?;
+/// assert_eq!(corner.dimensions(), (10, 10));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`SlideError::Missing`], or [`SlideError::Unsupported`] with what the reader said and what to do.
 pub fn open(path: &Path) -> Result<Box<dyn SlideReader>, SlideError> {
