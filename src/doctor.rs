@@ -1,7 +1,7 @@
 //! What this machine has, and what would make it faster.
 //!
-//! In: nothing but the machine. Out: a [`Doctor`] to print or to serialise. Changes nothing, needs no slide
-//! and never fails: a fact that cannot be found out is reported as unknown.
+//! In: nothing but the machine. Out: a [`Doctor`] to print or to serialise. Changes nothing, needs
+//! no slide and never fails: a fact that cannot be found out is reported as unknown.
 
 use std::fs;
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ fn cuda() -> Cuda {
     }
 }
 
-/// `cuda:0 NVIDIA …`: with the driver's name of the GPU where CUDA counts GPUs in the driver's order.
+/// `cuda:0 NVIDIA …`: the driver's name, where CUDA counts GPUs in the driver's order.
 fn gpu_name(index: usize) -> String {
     let visible = std::env::var_os("CUDA_VISIBLE_DEVICES").is_some();
     let name = (!visible)

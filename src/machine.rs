@@ -1,7 +1,7 @@
 //! The machine: its CPU, its memory limit, its libraries.
 //!
-//! In: nothing but the system. Out: plain facts. Knows nothing of slides or models, changes nothing and never
-//! fails: a fact that cannot be found out is left empty.
+//! In: nothing but the system. Out: plain facts. Knows nothing of slides or models, changes nothing
+//! and never fails: a fact that cannot be found out is left empty.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,8 @@ pub struct Library {
     pub path: Option<PathBuf>,
 }
 
-/// The memory that this process can count on, bytes: the lower of the cgroup's limit and the machine's total.
+/// The memory that this process can count on, bytes: the lower of the machine's and the cgroup's
+/// limit.
 pub fn memory_limit_bytes() -> Option<u64> {
     let memory = memory();
     memory
@@ -54,8 +55,8 @@ pub fn peak_memory_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// What the last bits of a result depend on: kind of device, instruction set, libtorch, OpenSlide. Recorded
-/// with each tile.
+/// What the last bits of a result depend on: kind of device, instruction set, libtorch, OpenSlide.
+/// Recorded with each tile.
 pub fn numerics(on_gpu: bool) -> String {
     let device = match on_gpu {
         false => {
@@ -197,7 +198,7 @@ pub fn libtorch() -> Library {
     }
 }
 
-/// The version that a libtorch folder states: `build-version` in an archive, `version.py` in a wheel.
+/// The version in a libtorch folder: `build-version` of an archive, `version.py` of a wheel.
 #[cfg(feature = "torch")]
 fn libtorch_version(folder: &Path) -> Option<String> {
     if let Ok(version) = fs::read_to_string(folder.join("build-version")) {

@@ -1,5 +1,4 @@
-//! The numeric matrices of a MATLAB 5 file, plain or zlib-compressed, as SciPy and MATLAB write
-//! them.
+//! The numeric matrices of a MATLAB 5 file, plain or compressed, as SciPy and MATLAB write them.
 //!
 //! In: bytes. Out: matrices by name, column by column. Skips everything else in the file. Layout:
 //! "MAT-File Format" by MathWorks, version 5. Little endian only.
@@ -32,8 +31,7 @@ impl Matrix {
 const HEADER_BYTES: usize = 128;
 const COMPRESSED: u32 = 15;
 const MATRIX: u32 = 14;
-/// Most bytes taken of a compressed element, against decompression bombs; no matrix of a labelled
-/// image is as large.
+/// Most bytes of a compressed element, against decompression bombs; no label matrix is as large.
 const MAX_BYTES: u64 = 1 << 30;
 
 /// All numeric matrices of a file. The error says what is wrong, without the file's name.
@@ -93,8 +91,7 @@ fn split_element(bytes: &[u8]) -> Option<(u32, &[u8], &[u8])> {
     Some((kind, data, bytes.get(8 + padded..).unwrap_or(&[])))
 }
 
-/// The numeric matrix in a matrix element; `None` for cells, structures, text, sparse or more
-/// dimensions.
+/// The numeric matrix in an element; `None` for cells, structures, text, sparse, more dimensions.
 fn parse_matrix(data: &[u8]) -> Option<Matrix> {
     let (_, flags, rest) = split_element(data)?;
     let class = flags.first()?;

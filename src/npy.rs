@@ -1,4 +1,4 @@
-//! NumPy's .npy files, also hostile ones. In: a path. Out: an open file with a header of plausible length.
+//! NumPy's .npy files. In: a path. Out: an open file with a header of plausible length.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use npyz::NpyFile;
 
-/// Longest header that is read, bytes. NumPy's own have about a hundred; npyz allocates all of it at once.
+/// Longest header that is read, bytes. NumPy's have about a hundred; npyz allocates it at once.
 const MAX_HEADER_BYTES: u32 = 1 << 20;
 
 /// Opens the .npy file at `path`.

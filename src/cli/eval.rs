@@ -72,11 +72,8 @@ pub fn main(args: &EvalArgs) -> Result<(), Failure> {
 
 /// Scores a folder of predictions against a folder of truth.
 fn score_folders(args: &EvalArgs, pred: &Path, truth: &Path) -> Result<(), Failure> {
-    let [truths, preds] = [truth, pred].map(folders::list);
-    let (truths, preds) = (
-        truths.map_err(Failure::usage)?,
-        preds.map_err(Failure::usage)?,
-    );
+    let truths = folders::list(truth).map_err(Failure::usage)?;
+    let preds = folders::list(pred).map_err(Failure::usage)?;
     let stems = |m: &BTreeMap<String, PathBuf>| m.keys().cloned().collect::<BTreeSet<_>>();
     let (truth_stems, pred_stems) = (stems(&truths), stems(&preds));
     let alone: Vec<String> = truth_stems

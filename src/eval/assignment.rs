@@ -1,5 +1,4 @@
-//! The one-to-one assignment of least cost (Hungarian method with potentials; Kuhn 1955, Jonker and
-//! Volgenant 1987).
+//! One-to-one assignment of least cost (Hungarian method; Kuhn 1955, Jonker and Volgenant 1987).
 
 /// Pairs (row, column) of least total cost; every row or every column is used, whichever are fewer.
 ///

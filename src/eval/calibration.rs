@@ -55,8 +55,7 @@ impl Calibration {
         (all > 0.0).then(|| self.bins.iter().map(gap).sum::<f64>() / all)
     }
 
-    /// Mean squared distance between the probability and the outcome (0 or 1). `None` without
-    /// nuclei.
+    /// Mean squared distance of the probability from the outcome (0 or 1); `None` without nuclei.
     pub fn brier(&self) -> Option<f64> {
         let all = self.nuclei() as f64;
         (all > 0.0).then(|| self.squared_error_sum / all)

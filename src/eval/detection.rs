@@ -1,5 +1,4 @@
-//! Scores of detections: F1d by pairing centroids, and F1 per type (Graham et al. 2019, section
-//! 4.3).
+//! Scores of detections: F1d by pairing centroids, F1 per type (Graham et al. 2019, section 4.3).
 
 use super::assignment::assign_at_least_cost;
 use crate::labels::Detections;
@@ -27,8 +26,7 @@ impl TypeScores {
         }
     }
 
-    /// Adds one image; points pair within `radius_px`. Returns its pairs (index in `truth`, index
-    /// in `pred`).
+    /// Adds one image; points pair within `radius_px`. Returns its pairs (truth, prediction).
     pub fn add(
         &mut self,
         truth: &Detections,
@@ -43,19 +41,11 @@ impl TypeScores {
             self.paired += 1;
             self.confusion[usize::from(truth.types[t])][usize::from(pred.types[p])] += 1;
         }
-        for (t, _) in truth_paired
-            .iter()
-            .enumerate()
-            .filter(|(_, paired)| !**paired)
-        {
+        for (t, _) in truth_paired.iter().enumerate().filter(|p| !p.1) {
             self.unpaired_truth += 1;
             self.unpaired_truth_types[usize::from(truth.types[t])] += 1;
         }
-        for (p, _) in pred_paired
-            .iter()
-            .enumerate()
-            .filter(|(_, paired)| !**paired)
-        {
+        for (p, _) in pred_paired.iter().enumerate().filter(|p| !p.1) {
             self.unpaired_pred += 1;
             self.unpaired_pred_types[usize::from(pred.types[p])] += 1;
         }

@@ -50,20 +50,16 @@ pub fn format_table(scores: &Scores) -> String {
     out
 }
 
-/// A text table of the second model's scores minus the first's, with intervals; `*` marks intervals
-/// without 0.
+/// A text table of the second model's scores minus the first's; `*`: the interval excludes 0.
 pub fn format_differences(differences: &BTreeMap<String, BTreeMap<String, Score>>) -> String {
     let mut out = String::from("second model minus first, with 95 % intervals\n");
     for (set, scores) in differences {
         for (name, s) in scores {
-            let sure = if s.low > 0.0 || s.high < 0.0 {
-                " *"
-            } else {
-                ""
-            };
+            let excludes_zero = s.low > 0.0 || s.high < 0.0;
+            let star = if excludes_zero { " *" } else { "" };
             let _ = writeln!(
                 out,
-                "{set:<10} {name:<18} {:>+7.3} ({:+.3} to {:+.3}){sure}",
+                "{set:<10} {name:<18} {:>+7.3} ({:+.3} to {:+.3}){star}",
                 s.value, s.low, s.high
             );
         }
@@ -74,19 +70,7 @@ pub fn format_differences(differences: &BTreeMap<String, BTreeMap<String, Score>
 /// CSV with one row per image.
 pub fn write_csv(scores: &Scores) -> Result<String, csv::Error> {
     let mut out = csv::Writer::from_writer(Vec::new());
-    out.write_record([
-        "set",
-        "image",
-        "dice",
-        "aji",
-        "aji_plus",
-        "dq",
-        "sq",
-        "pq",
-        "f1d",
-        "truth",
-        "predicted",
-    ])?;
+    out.write_record("set,image,dice,aji,aji_plus,dq,sq,pq,f1d,truth,predicted".split(','))?;
     for (set, scores) in scores {
         for image in &scores.images {
             let d = &image.detections;
@@ -182,12 +166,9 @@ fn confusion_table(counts: &TypeScores, names: &[String]) -> String {
         return String::new();
     }
     let mut out = String::from("<table><tr><th>truth \\ predicted</th>");
-    let name = |id: usize| {
-        if id == 0 {
-            "no type"
-        } else {
-            names[id].as_str()
-        }
+    let name = |id: usize| match id {
+        0 => "no type",
+        _ => names[id].as_str(),
     };
     for id in 0..names.len() {
         let _ = write!(out, "<th>{}</th>", escape(name(id)));
@@ -213,12 +194,7 @@ fn reliability_figure(set: &str, calibration: &Calibration) -> String {
     };
     let filled = calibration.bins.iter().filter(|b| b.nuclei > 0);
     let points = filled
-        .map(|b| {
-            [
-                b.prob_sum / b.nuclei as f64,
-                b.right as f64 / b.nuclei as f64,
-            ]
-        })
+        .map(|b| [b.prob_sum, b.right as f64].map(|sum| sum / b.nuclei as f64))
         .collect();
     let series = [
         Series {

@@ -287,8 +287,7 @@ mod tests {
         let pq_b = 2.0 / 3.0 / 1.5;
         near("pq", (1.0 + pq_b) / 2.0);
         near("pq_pooled", (1.0 + 2.0 / 3.0) / 2.5);
-        // Type x: one pair and one miss. Type y: its only prediction lies on an x, its only true
-        // nucleus is missed.
+        // Type x: one pair, one miss. Type y: its prediction lies on an x, its truth is missed.
         near("pq_x", 1.0 / 1.5);
         near("pq_y", 0.0);
         near("mpq", 1.0 / 3.0);

@@ -23,6 +23,7 @@ pub struct Segmentation {
 }
 
 /// Number of pixels of each true id, of each predicted id, and of each pair of ids that share some.
+#[derive(Default)]
 struct Overlaps {
     truth: BTreeMap<u32, u64>,
     pred: BTreeMap<u32, u64>,
@@ -85,11 +86,7 @@ pub fn mean_scores(scores: &[Segmentation]) -> Option<Segmentation> {
 }
 
 fn count_overlaps(truth: &[u32], pred: &[u32]) -> Overlaps {
-    let mut o = Overlaps {
-        truth: BTreeMap::new(),
-        pred: BTreeMap::new(),
-        both: BTreeMap::new(),
-    };
+    let mut o = Overlaps::default();
     for (&t, &p) in truth.iter().zip(pred) {
         if t > 0 {
             *o.truth.entry(t).or_default() += 1;

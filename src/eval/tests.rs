@@ -25,10 +25,15 @@ struct Case {
     f1: std::collections::BTreeMap<String, f64>,
 }
 
-fn annotation(runs: &[(u32, usize)], types: &[u8], side: usize) -> Annotation {
+/// The ids of runs of (id, length).
+fn expand(runs: &[(u32, usize)]) -> Vec<u32> {
     let ids = runs.iter().flat_map(|&(id, n)| std::iter::repeat_n(id, n));
+    ids.collect()
+}
+
+fn annotation(runs: &[(u32, usize)], types: &[u8], side: usize) -> Annotation {
     let id_types = std::iter::once(0).chain(types.iter().copied()).collect();
-    Annotation::of_map(ids.collect(), id_types, side)
+    Annotation::of_map(expand(runs), id_types, side)
 }
 
 #[test]
@@ -64,12 +69,8 @@ fn scores_equal_those_of_hover_net() {
 /// not 4 / 20).
 #[test]
 fn of_equal_overlaps_aji_takes_the_larger() {
-    let runs = |runs: &[(u32, usize)]| -> Vec<u32> {
-        let ids = runs.iter().flat_map(|&(id, n)| std::iter::repeat_n(id, n));
-        ids.collect()
-    };
-    let truth = runs(&[(1, 12), (0, 8)]);
-    let pred = runs(&[(1, 4), (0, 3), (2, 8), (0, 5)]);
+    let truth = expand(&[(1, 12), (0, 8)]);
+    let pred = expand(&[(1, 4), (0, 3), (2, 8), (0, 5)]);
     let aji = super::segmentation::score_maps(&truth, &pred).aji;
     assert!((aji - 5.0 / 19.0).abs() < 1e-12, "{aji}");
 }

@@ -1,7 +1,6 @@
 //! Truth or prediction of one image, in that image's px.
 //!
-//! In: labelled images, nuclei, instance maps. Out: [`Annotation`]s, to be compared or drawn. Never
-//! scores.
+//! In: labelled images, nuclei, instance maps. Out: [`Annotation`]s, to be compared or drawn.
 
 use image::RgbImage;
 
@@ -75,8 +74,7 @@ impl Annotation {
         }
     }
 
-    /// From the nuclei that a model found; `ids` is their instance map (id = index in `nuclei` +
-    /// 1).
+    /// From the nuclei that a model found; `ids` is their instance map (id = index + 1).
     pub fn of_nuclei(nuclei: &[Nucleus], ids: Vec<u32>, width: usize) -> Self {
         let types = nuclei.iter().map(|n| n.type_id().unwrap_or(0) as u8);
         let id_types = std::iter::once(0).chain(types).collect();

@@ -1,14 +1,13 @@
 //! What is wrong with labelled data: to be found before a model is trained on it.
 //!
-//! In: the images of a set, or the reasons why they could not be read. Out: [`Findings`]. Never
-//! changes data.
+//! In: the images of a set, or why they could not be read. Out: [`Findings`]. Never changes data.
 
 use std::collections::BTreeMap;
 
 use image::RgbImage;
 
 use super::formats::Loaded;
-use super::{LabelledImage, Truth};
+use super::{Dot, LabelledImage, Truth};
 
 /// No nucleus has fewer pixels at any scale at which nuclei are labelled by hand.
 const MIN_NUCLEUS_PX: usize = 10;
@@ -43,8 +42,7 @@ impl Findings {
     }
 }
 
-/// Checks every image of a set at `mpp` µm/px. `seen`: the names of the images of all sets so far,
-/// by content.
+/// Checks every image of a set at `mpp` µm/px. `seen`: names of all images so far, by content.
 pub fn check_set(loaded: &Loaded, mpp: f64, seen: &mut BTreeMap<u64, String>) -> Findings {
     let mut found = Findings {
         images: loaded.len(),
@@ -131,11 +129,11 @@ fn find_faults(image: &LabelledImage) -> Vec<String> {
     match &image.truth {
         Truth::Dots(dots) => {
             let outside = |v: f32, n: u32| v < 0.0 || v >= n as f32;
-            let n = dots
-                .iter()
-                .filter(|d| outside(d.x_px, w) || outside(d.y_px, h))
-                .count();
-            add(n, "points outside the image");
+            let is_outside = |d: &&Dot| outside(d.x_px, w) || outside(d.y_px, h);
+            add(
+                dots.iter().filter(is_outside).count(),
+                "points outside the image",
+            );
         }
         Truth::Instances { ids, .. } => {
             let areas = count_areas(ids);

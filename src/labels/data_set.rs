@@ -1,5 +1,4 @@
-//! Data sets: what a configuration says about a folder of labelled images, and the images
-//! themselves.
+//! Data sets: what a configuration says about a folder of labelled images, and its images.
 //!
 //! In: [`DataSet`]s. Out: [`LoadedSet`]s at one scale, each image marked as held out or not.
 
@@ -43,8 +42,7 @@ pub struct DataSet {
     pub mpp: f64,
     /// Share of the training crops that are drawn from this set.
     pub share: f64,
-    /// The model's type id for each of the set's own type numbers (index = number); empty: no
-    /// types.
+    /// The model's type id for each type number of the set (index = number); empty: no types.
     #[serde(default)]
     pub type_ids: Vec<u8>,
     /// The model's type id for each type name that the labels use.
@@ -84,8 +82,7 @@ impl DataSet {
         })
     }
 
-    /// What makes the entry unusable for a model with `types` types (background not counted), if
-    /// anything.
+    /// What makes the entry unusable for a model with `types` types (background not counted).
     pub(crate) fn check(&self, types: usize) -> Result<(), String> {
         let ids = self.type_ids.iter().chain(self.types.values());
         if let Some(id) = ids.copied().find(|&id| usize::from(id) > types) {

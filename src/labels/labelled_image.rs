@@ -7,8 +7,7 @@ use image::{RgbImage, imageops};
 /// What is known of the nuclei of an image.
 #[derive(Debug, Clone)]
 pub enum Truth {
-    /// Instance id of each pixel (0: none) and the type of each id (0: unknown); `types[0]` is
-    /// unused.
+    /// Instance id of each pixel (0: none), and type of each id (0: unknown; `types[0]` is unused).
     Instances { ids: Vec<u32>, types: Vec<u8> },
     /// One point inside each nucleus.
     Dots(Vec<Dot>),
@@ -17,6 +16,7 @@ pub enum Truth {
 impl Truth {
     /// What is known inside the rectangle `[x, y, w, h]` of an image `width` px wide.
     fn cropped(&self, width: u32, [x, y, w, h]: [u32; 4]) -> Self {
+        let is_inside = |v: f32, n: u32| v >= 0.0 && v < n as f32;
         match self {
             Truth::Instances { ids, types } => Truth::Instances {
                 ids: (y..y + h)
@@ -29,22 +29,14 @@ impl Truth {
             },
             Truth::Dots(dots) => Truth::Dots(
                 dots.iter()
-                    .map(|d| Dot {
-                        x_px: d.x_px - x as f32,
-                        y_px: d.y_px - y as f32,
-                        ..*d
-                    })
-                    .filter(|d| {
-                        let inside = |v: f32, n: u32| v >= 0.0 && v < n as f32;
-                        inside(d.x_px, w) && inside(d.y_px, h)
-                    })
+                    .map(|d| d.moved_to(d.x_px - x as f32, d.y_px - y as f32))
+                    .filter(|d| is_inside(d.x_px, w) && is_inside(d.y_px, h))
                     .collect(),
             ),
         }
     }
 
-    /// The truth of an image whose size changes from `old` to `new` (width, height), `factor` times
-    /// as large.
+    /// The truth when the image's size (width, height) changes from `old` to `new` by `factor`.
     fn rescaled(self, old: (u32, u32), new: (u32, u32), factor: f64) -> Self {
         let nearest = |i: u32, old: u32, new: u32| {
             let place = (f64::from(i) + 0.5) * f64::from(old) / f64::from(new);
@@ -62,11 +54,7 @@ impl Truth {
             },
             Truth::Dots(dots) => Truth::Dots(
                 dots.into_iter()
-                    .map(|d| Dot {
-                        x_px: d.x_px * factor as f32,
-                        y_px: d.y_px * factor as f32,
-                        ..d
-                    })
+                    .map(|d| d.moved_to(d.x_px * factor as f32, d.y_px * factor as f32))
                     .collect(),
             ),
         }
@@ -80,6 +68,13 @@ pub struct Dot {
     pub y_px: f32,
     /// 0: unknown.
     pub type_id: u8,
+}
+
+impl Dot {
+    /// The dot at another place.
+    pub fn moved_to(self, x_px: f32, y_px: f32) -> Self {
+        Self { x_px, y_px, ..self }
+    }
 }
 
 /// An image and what is known of its nuclei.

@@ -1,9 +1,9 @@
-//! np, h, v and tp straight from stain densities: the whole pipeline at slide scale without a network.
+//! np, h, v and tp straight from stain densities: a whole slide's pipeline without a network.
 //!
-//! In: RGB patches. Out: [`PredictionMap`]s that the usual post-processing turns into plausible nuclei. A
-//! pixel of a map depends on the pixels at most [`REACH_PX`] away and on nothing else, in integers, so
-//! neighbouring patches agree bit for bit. For tests and capacity planning, never for science: types follow
-//! from the colour alone.
+//! In: RGB patches. Out: [`PredictionMap`]s that the usual post-processing turns into plausible
+//! nuclei. A pixel of a map depends on the pixels at most [`REACH_PX`] away and on nothing else, in
+//! integers, so neighbouring patches agree bit for bit. For tests and capacity planning, never for
+//! science: types follow from the colour alone.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -81,8 +81,8 @@ pub struct Analytic {
 }
 
 impl Analytic {
-    /// `margin_px` (at least [`REACH_PX`]) is cut off each side. Every patch takes 0.5 to 1.5 times `delay`
-    /// longer, depending on its pixels, so that patches overtake each other.
+    /// `margin_px` (at least [`REACH_PX`]) is cut off each side. Every patch takes 0.5 to 1.5 times
+    /// `delay` longer, depending on its pixels, so that patches overtake each other.
     pub fn new(margin_px: usize, delay: Duration) -> Self {
         Self { margin_px, delay }
     }
@@ -231,8 +231,7 @@ fn triples(values: &[i32], step: usize) -> Vec<i32> {
     sums
 }
 
-/// h and v of the kept centre: a pixel's offset from the centre of mass of its window, scaled to about
-/// -1..1.
+/// h and v of the kept centre: offsets from the centre of mass of a window, scaled to about -1..1.
 fn moments(mass: &Plane, margin_px: usize) -> (Vec<f32>, Vec<f32>) {
     let (width, height) = (mass.width, mass.values.len() / mass.width);
     let (out_width, out_height) = (width - 2 * margin_px, height - 2 * margin_px);
@@ -273,14 +272,14 @@ fn moments(mass: &Plane, margin_px: usize) -> (Vec<f32>, Vec<f32>) {
     (h, v)
 }
 
-/// Minus the offset of the centre of mass: negative to the left of the centre, as in HoVer-Net's maps.
+/// Minus the offset of the centre of mass: negative left of the centre, as in HoVer-Net's maps.
 fn offset(moment: i64, total: i64) -> f32 {
     let scale = 2.0 / MOMENT_PX as f32;
     (-(moment as f32) / (total.max(1) as f32) * scale).clamp(-1.0, 1.0)
 }
 
-/// Weights of the three optical densities in the hematoxylin density: the first column of the inverse of the
-/// unit-length stain vectors of Ruifrok and Johnston 2001 (hematoxylin, eosin, DAB).
+/// Weights of the three optical densities in the hematoxylin density: the first column of the
+/// inverse of the unit-length stain vectors of Ruifrok and Johnston 2001 (hematoxylin, eosin, DAB).
 fn hematoxylin_row() -> [f64; 3] {
     let unit = |stain: [f64; 3]| {
         let length = stain.iter().map(|x| x * x).sum::<f64>().sqrt();

@@ -1,8 +1,8 @@
 //! hover_net's checkpoints as models.
 //!
-//! In: a `.tar`, `.pth` or `.pt` that torch.save wrote. Out: its tensors under hover_net's own names, and a
-//! [`ModelSpec`] inferred from their names and shapes. Published files are known by their file names; the
-//! licence of others is whatever the user says.
+//! In: a `.tar`, `.pth` or `.pt` that torch.save wrote. Out: its tensors under hover_net's own
+//! names, and a [`ModelSpec`] inferred from their names and shapes. Published files are known by
+//! their file names; the licence of others is whatever the user says.
 
 use std::path::Path;
 
@@ -47,8 +47,8 @@ const CONSEP: Names = &[
     ("spindle", [0, 114, 178]),
 ];
 
-/// What hover_net's authors published: part of the file name, data set, licence of the data (and so of the
-/// weights), types.
+/// What hover_net's authors published: part of the file name, data set, licence of the data (and so
+/// of the weights), types.
 const PUBLISHED: [(&str, &str, &str, Names); 5] = [
     ("pannuke", "PanNuke", "CC BY-NC-SA 4.0", PANNUKE),
     ("monusac", "MoNuSAC", "CC BY-NC-SA 4.0", MONUSAC),

@@ -1,7 +1,7 @@
 //! The device that runs the network.
 //!
-//! In: `auto`, `cpu` or `cuda[:i,…]`. Out: [`Device`]s, and threads set up so that a CPU's results do not
-//! depend on how many there are. Never falls back silently from a device that was asked for.
+//! In: `auto`, `cpu` or `cuda[:i,…]`. Out: [`Device`]s, and threads set up so that a CPU's results
+//! do not depend on how many there are. Never falls back silently from a device that was asked for.
 
 #[cfg(feature = "torch")]
 mod cuda;
@@ -92,16 +92,16 @@ impl Serialize for DeviceChoice {
     }
 }
 
-/// Lets the C library keep large blocks that were freed. A network frees and asks for the same sizes all
-/// the time, and each round trip to the kernel costs a page fault per 4 KiB (a ninth of the time of an
-/// inference, a sixth of a training's).
+/// Lets the C library keep large blocks that were freed. A network frees and asks for the same
+/// sizes all the time, and each round trip to the kernel costs a page fault per 4 KiB (a ninth of
+/// the time of an inference, a sixth of a training's).
 pub fn keep_freed_memory() {
     #[cfg(target_env = "gnu")]
     keep_up_to(1 << 30);
 }
 
-/// Undoes [`keep_freed_memory`] and gives back what was kept: the steps after the network need other
-/// sizes, and both together would break the memory budget.
+/// Undoes [`keep_freed_memory`] and gives back what was kept: the steps after the network need
+/// other sizes, and both together would break the memory budget.
 pub fn release_freed_memory() {
     #[cfg(target_env = "gnu")]
     {
@@ -111,11 +111,11 @@ pub fn release_freed_memory() {
     }
 }
 
-/// Sets the largest block that malloc keeps when it is freed, and the most free memory that it holds at
-/// the end of its heap.
+/// Sets the largest block that malloc keeps when it is freed, and the most free memory that it
+/// holds at the end of its heap.
 #[cfg(target_env = "gnu")]
 fn keep_up_to(bytes: libc::c_int) {
-    // SAFETY: mallopt only sets thresholds of this process's malloc; it ignores a value it cannot take.
+    // SAFETY: mallopt only sets thresholds of malloc; it ignores a value that it cannot take.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, bytes);
         libc::mallopt(libc::M_TRIM_THRESHOLD, bytes);

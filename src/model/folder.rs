@@ -1,8 +1,8 @@
 //! Model folders: model.toml beside its weights.
 //!
-//! In: a folder, or the bytes embedded in the binary. Out: a [`ModelFolder`] whose description, hash, names
-//! and shapes are checked, and from it a [`Model`] on a device. The one place that knows which code runs
-//! which architecture.
+//! In: a folder, or the bytes embedded in the binary. Out: a [`ModelFolder`] whose description,
+//! hash, names and shapes are checked, and from it a [`Model`] on a device. The one place that
+//! knows which code runs which architecture.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -38,10 +38,10 @@ enum Weights {
 }
 
 impl ModelFolder {
-    /// Reads and checks the folder at `path`: model.toml, the weights' hash, and their names and shapes.
+    /// Reads the folder at `path` and checks model.toml and the weights' hash, names and shapes.
     ///
     /// # Errors
-    /// The first of these that is missing or wrong.
+    /// The first file or value that is missing or wrong.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let spec = ModelSpec::read(path)?;
         let bytes = match &spec.weights {
@@ -132,7 +132,7 @@ impl ModelFolder {
         }
     }
 
-    /// The network on `device`, ready to give out workers. The analytic model always runs on the CPU.
+    /// The model on `device`, ready to give out workers; the analytic one always on the CPU.
     ///
     /// # Errors
     /// A TorchScript module that cannot be loaded, or too little memory on the device.

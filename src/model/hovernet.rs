@@ -1,7 +1,7 @@
 //! HoVer-Net, `fast` and `original` (Graham et al. 2019, doi:10.1016/j.media.2019.101563).
 //!
-//! In: the parameters of a hover_net checkpoint under their own names, u8 RGB. Out: the raw maps of the
-//! np, hv and tp branches. Never trains.
+//! In: the parameters of a hover_net checkpoint under their own names, u8 RGB. Out: the raw maps of
+//! the np, hv and tp branches. Never trains.
 
 #[cfg(feature = "torch")]
 mod network;

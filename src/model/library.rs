@@ -1,8 +1,8 @@
 //! Models by name.
 //!
-//! In: a name (`default`, `analytic`, a folder of `weights/`) or a path. Out: the model, or what it says
-//! about itself. Looks in `$WSI_NUCLEI_MODELS` (folders separated by `:`), in `weights/` of the working
-//! directory, and in the binary itself. Never prints and never downloads.
+//! In: a name (`default`, `analytic`, a folder of `weights/`) or a path. Out: the model, or what it
+//! says about itself. Looks in `$WSI_NUCLEI_MODELS` (folders separated by `:`), in `weights/` of
+//! the working directory, and in the binary itself. Never prints and never downloads.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -101,7 +101,7 @@ impl Library {
         }
     }
 
-    /// The folder that a name or path means: a bare name is looked up, anything with a `/` is a path.
+    /// The folder that `model` means: a bare name is looked up, anything with a `/` is a path.
     fn folder_of(&self, model: &str) -> Option<PathBuf> {
         let path = Path::new(model);
         if model.contains('/') || model == "." || model == ".." {
@@ -256,7 +256,7 @@ fn info_of(folder: &ModelFolder) -> ModelInfo {
     }
 }
 
-/// Discs in the colour of hematoxylin on the colour of eosin: any model sees nuclei or tissue in it.
+/// Discs in the colour of hematoxylin on eosin's: any model sees nuclei or tissue in it.
 fn test_pattern(side: u32) -> RgbImage {
     RgbImage::from_fn(side, side, |x, y| {
         let (dx, dy) = ((x % 40) as i32 - 20, (y % 40) as i32 - 20);

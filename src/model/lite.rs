@@ -1,9 +1,10 @@
 //! HoVer-Net-lite: an EfficientNet-Lite0 encoder (Tan and Le 2019, the "lite" variant without
 //! squeeze-and-excite) and a small top-down decoder with np, hv and tp heads.
 //!
-//! In: RGB u8 `[N, 3, H, W]`, H and W multiples of 32. Out: [`RawMaps`] of the same H and W. Every layer is
-//! a convolution with bias (batch norms are folded), so a weights file holds `<layer>.weight` and
-//! `<layer>.bias` and nothing else. About 37 kFLOP per px: 13 in the encoder, 24 in the decoder.
+//! In: RGB u8 `[N, 3, H, W]`, H and W multiples of 32. Out: [`RawMaps`] of the same H and W. Every
+//! layer is a convolution with bias (batch norms are folded), so a weights file holds
+//! `<layer>.weight` and `<layer>.bias` and nothing else. About 37 kFLOP per px: 13 in the encoder,
+//! 24 in the decoder.
 
 use std::collections::BTreeMap;
 
@@ -60,8 +61,8 @@ pub enum Activation {
     Linear,
     /// The decoder's: unbounded.
     Relu,
-    /// The encoder's, as it was trained on ImageNet: clamped to 0..=6. The decoder's larger sums would
-    /// saturate it and stop the learning.
+    /// The encoder's, as it was trained on ImageNet: clamped to 0..=6. The decoder's larger sums
+    /// would saturate it and stop the learning.
     Relu6,
 }
 
@@ -90,8 +91,8 @@ fn layer(name: &str, out: i64, input: i64, k: i64) -> Layer {
     }
 }
 
-/// All layers of the network for `types` types of nuclei (background not counted), in the order in which
-/// data flows through them.
+/// All layers of the network for `types` types of nuclei (background not counted), in the order in
+/// which data flows through them.
 pub fn layers(types: i64) -> Vec<Layer> {
     let mut all = encoder_layers();
     let lateral = |name: &str, out, input| layer(&format!("decoder.lateral{name}"), out, input, 1);
@@ -185,8 +186,8 @@ pub fn padding(layer: &Layer) -> i64 {
 
 /// One convolution of `layer` with `weight` and `bias`.
 ///
-/// On one CPU thread libtorch computes a 1 x 1 convolution as a plain matrix product. oneDNN's own kernel is
-/// faster, and is called by name where this libtorch has it.
+/// On one CPU thread libtorch computes a 1 x 1 convolution as a plain matrix product. oneDNN's own
+/// kernel is faster, and is called by name where this libtorch has it.
 pub fn convolve(layer: &Layer, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     let pad = padding(layer);
     let groups = if layer.depthwise { layer.shape[0] } else { 1 };
@@ -247,7 +248,7 @@ pub fn forward(layers: &[Layer], with: &impl Convolve, rgb: &Tensor) -> RawMaps 
     RawMaps { np, hv, tp }
 }
 
-/// The same values, stored pixel by pixel: every layer keeps that order, and a CPU convolves faster in it.
+/// The same values, stored pixel by pixel. Every layer keeps that order; a CPU is faster with it.
 fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }

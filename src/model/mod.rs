@@ -1,11 +1,10 @@
 //! Networks and their folders.
 //!
 //! In: a model folder (model.toml + model.safetensors), a device, RGB patches. Out:
-//! [`PredictionMap`](crate::prediction::PredictionMap)s. One trait, and one place where a network's raw
-//! output becomes a `PredictionMap`. Never knows where on a slide a patch lies.
+//! [`PredictionMap`](crate::prediction::PredictionMap)s. One trait, and one place where a network's
+//! raw output becomes a `PredictionMap`. Never knows where on a slide a patch lies.
 //!
-//! Without the feature `torch` there are descriptions (model.toml), checkpoints as numbers, and the
-//! analytic model.
+//! Without the feature `torch`: model.toml, checkpoints as arrays, and the analytic model.
 
 pub mod analytic;
 #[cfg(feature = "torch")]

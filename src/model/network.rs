@@ -1,7 +1,7 @@
 //! The one place where a network's raw output becomes a [`PredictionMap`].
 //!
-//! In: u8 RGB batches on the network's device, raw np, hv and tp maps. Out: probabilities, channel last, cut
-//! to the wanted centre. Never decides which patches run or what a nucleus is.
+//! In: u8 RGB batches on the network's device, raw np, hv and tp maps. Out: probabilities, channel
+//! last, cut to the wanted centre. Never decides which patches run or what a nucleus is.
 
 use tch::{Device, Kind, Tensor};
 
@@ -10,8 +10,8 @@ use crate::prediction::PredictionMap;
 
 /// A network as plain tensors: one batch in, raw maps out.
 ///
-/// `forward` only reads the network's tensors, which nobody changes after construction: workers share one
-/// network and call it from several threads at once.
+/// `forward` only reads the network's tensors, which nobody changes after construction: workers
+/// share one network and call it from several threads at once.
 pub trait Network: Send {
     /// `rgb` is u8 `[N, 3, H, W]` on the network's device, in channels-last memory.
     ///
@@ -20,7 +20,7 @@ pub trait Network: Send {
     fn forward(&self, rgb: &Tensor) -> Result<RawMaps, ModelError>;
 }
 
-/// A network's output for one batch, before any activation. The maps of one network share height and width.
+/// A network's output for one batch, before any activation. All maps have one height and width.
 pub struct RawMaps {
     /// Logits: `[N, 1, h, w]` (sigmoid) or `[N, 2, h, w]` (softmax, channel 1 is nucleus).
     pub np: Tensor,
@@ -30,8 +30,8 @@ pub struct RawMaps {
     pub tp: Option<Tensor>,
 }
 
-/// Turns raw maps into one [`PredictionMap`] per patch: the centre of `height` x `width` px, with `types`
-/// type channels.
+/// Turns raw maps into one [`PredictionMap`] per patch: the centre of `height` x `width` px, with
+/// `types` type channels.
 ///
 /// # Errors
 /// [`ModelError::Output`] for maps of other shapes, or values that are not finite.
@@ -181,7 +181,8 @@ mod tests {
         assert_eq!(maps.len(), 2);
         let map = &maps[1];
         assert_eq!((map.width, map.height, map.types), (4, 2, 3));
-        // Patch 1, row 1 of the crop is row 2 of the input, column 3 is column 4: index 48 + 2 * 6 + 4.
+        // Patch 1, row 1 of the crop is row 2 of the input, column 3 is column 4: index 48 + 2 * 6
+        // + 4.
         let at = 4 + 3;
         assert_eq!(map.h[at], 64.0);
         assert_eq!(map.v[at], 88.0);

@@ -12,7 +12,7 @@ use crate::prediction::PredictionMap;
 
 /// Something that predicts patches: a torch network or the analytic model.
 pub trait PatchModel: Send {
-    /// Predicts patches of one size. A map is smaller than its patch by the model's margin on each side.
+    /// Predicts patches of one size. A map is its patch without the model's margin on each side.
     ///
     /// # Errors
     /// Patches of different or unusable sizes, and output that does not fit model.toml.

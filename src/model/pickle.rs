@@ -1,15 +1,15 @@
 //! Python's pickle, as far as torch.save needs it, without running anything.
 //!
-//! In: bytes of one pickle. Out: a [`Value`]. Opcodes and globals are an allow-list: any other is an error
-//! that names it and its place. Nothing is imported, called or built: a "call" of an allowed global is kept
-//! as data ([`Value::Call`]). Protocols 2 to 4, as in Python's pickletools.
+//! In: bytes of one pickle. Out: a [`Value`]. Opcodes and globals are an allow-list: any other is
+//! an error that names it and its place. Nothing is imported, called or built: a "call" of an
+//! allowed global is kept as data ([`Value::Call`]). Protocols 2 to 4, as in Python's pickletools.
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// What a pickle holds. Lists and dicts are shared, because a pickle puts them into its memo before it fills
-/// them.
+/// What a pickle holds. Lists and dicts are shared, because a pickle puts them into its memo before
+/// it fills them.
 #[derive(Debug, Clone)]
 pub enum Value {
     /// Python's `None`.
@@ -44,8 +44,8 @@ pub struct Nested<T> {
     depth: usize,
 }
 
-/// A list or dict. It must be filled before it is put into another, so that its depth is known by then: a
-/// container can neither hold itself nor nest without end.
+/// A list or dict. It must be filled before it is put into another, so that its depth is known by
+/// then: a container can neither hold itself nor nest without end.
 #[derive(Debug, Default)]
 pub struct Filled<T> {
     items: RefCell<T>,
@@ -309,8 +309,8 @@ impl Machine<'_> {
             .ok_or_else(|| format!("memo {key} is empty"))
     }
 
-    /// Two's complement, little endian. Only the magic number, whose value does not matter, is longer than
-    /// 64 bits.
+    /// Two's complement, little endian. Only the magic number, whose value does not matter, is
+    /// longer than 64 bits.
     fn long(&mut self) -> Result<Value, String> {
         let n = usize::from(self.byte()?);
         let bytes = self.take(n)?;

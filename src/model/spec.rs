@@ -1,7 +1,7 @@
 //! model.toml: what a model folder says about its network.
 //!
-//! In: the text. Out: a [`ModelSpec`] whose every field is in range, or an error with file, line or field,
-//! and cure. Never opens the weights.
+//! In: the text. Out: a [`ModelSpec`] whose every field is in range, or an error with file, line or
+//! field, and cure. Never opens the weights.
 
 use std::path::{Component, Path};
 
@@ -41,8 +41,8 @@ pub struct TypeInfo {
     pub color: [u8; 3],
 }
 
-/// Colours of types where none are given: those of Okabe and Ito, which colour-blind readers can tell apart.
-/// Entry 0 means no type.
+/// Colours of types where none are given: those of Okabe and Ito, which colour-blind readers can
+/// tell apart. Entry 0 means no type.
 pub const TYPE_COLOURS: [[u8; 3]; 8] = [
     [255, 255, 0],
     [213, 94, 0],
@@ -94,7 +94,7 @@ pub struct ModelSpec {
     pub scores: toml::Table,
 }
 
-/// Most types that a model may have, background included: the store keeps one sum per type and nucleus.
+/// Most types of a model, background included: the store keeps one sum per type and nucleus.
 pub const MAX_TYPES: usize = 64;
 /// Largest side of a network input, px.
 pub const MAX_PATCH_PX: i32 = 8192;
@@ -137,7 +137,7 @@ impl ModelSpec {
         spec.checked(path)
     }
 
-    /// The same model on larger or smaller patches with the same margin; `path` is for messages only.
+    /// The same model on patches of another size with the same margin; `path` is for messages only.
     ///
     /// # Errors
     /// [`ModelError::Spec`] for a size that the architecture does not take.

@@ -1,7 +1,7 @@
 //! Files that torch.save wrote: the zip container (PyTorch 1.6 and later) and the older stream.
 //!
-//! In: bytes. Out: named arrays of f32. Executes nothing of the file (see [`super::pickle`]), and checks
-//! every size against the bytes that are there. Layout: torch/serialization.py of PyTorch 2.
+//! In: bytes. Out: named arrays of f32. Executes nothing of the file (see [`super::pickle`]), and
+//! checks every size against the bytes that are there. Layout: torch/serialization.py of PyTorch 2.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,8 +16,8 @@ pub struct Array {
     pub values: Vec<f32>,
 }
 
-/// Reads a checkpoint: a state dict, or a dict that holds one under `desc` (hover_net), `state_dict` or
-/// `model`.
+/// Reads a checkpoint: a state dict, or a dict that holds one under `desc` (hover_net),
+/// `state_dict` or `model`.
 ///
 /// # Errors
 /// Why the file cannot be used, as the end of a sentence that begins with its name.
@@ -82,7 +82,7 @@ fn le(bytes: &[u8], at: usize, n: usize) -> Result<usize, String> {
     Ok(part.iter().rev().fold(0, |v, b| v << 8 | usize::from(*b)))
 }
 
-/// Files of a zip by name (APPNOTE.TXT 6.3, 4.3.7, 4.3.12, 4.3.16); torch.save stores them uncompressed.
+/// Files of an uncompressed zip by name (APPNOTE.TXT 6.3, 4.3.7, 4.3.12, 4.3.16).
 fn stored_files(bytes: &[u8]) -> Result<BTreeMap<String, &[u8]>, String> {
     let tail = bytes.len().saturating_sub(66_000);
     let end = (tail..bytes.len().saturating_sub(21))

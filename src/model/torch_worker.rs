@@ -1,7 +1,8 @@
 //! Workers that run torch networks.
 //!
-//! In: RGB patches. Out: one [`PredictionMap`] per patch. On a CPU every patch runs alone on one thread, so
-//! neither the batch nor the number of workers can change a bit; on a GPU a batch runs at once.
+//! In: RGB patches. Out: one [`PredictionMap`] per patch. On a CPU every patch runs alone on one
+//! thread, so neither the batch nor the number of workers can change a bit; on a GPU a batch runs
+//! at once.
 
 use std::sync::Arc;
 
@@ -24,8 +25,9 @@ impl SharedNetwork {
     }
 }
 
-// SAFETY: `Network::forward` takes `&self` and, by its contract, only reads tensors that nobody changes
-// after construction. libtorch allows concurrent reads of a tensor, and reference counts are atomic.
+// SAFETY: `Network::forward` takes `&self` and, by its contract, only reads tensors that nobody
+// changes after construction. libtorch allows concurrent reads of a tensor, and reference counts
+// are atomic.
 unsafe impl Send for SharedNetwork {}
 // SAFETY: as for Send: a shared reference gives access to `forward` alone.
 unsafe impl Sync for SharedNetwork {}

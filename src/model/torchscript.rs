@@ -1,8 +1,8 @@
 //! TorchScript modules.
 //!
 //! In: the bytes of a module that maps f32 RGB `[N, 3, H, W]` in 0..=255 to the tuple (np, hv) or
-//! (np, hv, tp). Out: a [`Network`]. Runs without profiling executor and fusers, so that the first patch is
-//! computed as the last.
+//! (np, hv, tp). Out: a [`Network`]. Runs without profiling executor and fusers, so that the first
+//! patch is computed as the last.
 
 use std::io::Cursor;
 use std::path::Path;

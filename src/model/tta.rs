@@ -1,8 +1,8 @@
 //! Test-time augmentation: the mean over rotated and mirrored views of a patch.
 //!
-//! In: a [`PatchModel`], patches. Out: maps in the patch's own orientation, with h and v turned back. Sums
-//! run in f64 in one order, so a network that commutes with the symmetries gives the same bits as without
-//! averaging.
+//! In: a [`PatchModel`], patches. Out: maps in the patch's own orientation, with h and v turned
+//! back. Sums run in f64 in one order, so a network that commutes with the symmetries gives the
+//! same bits as without averaging.
 
 use std::fmt;
 use std::str::FromStr;
@@ -195,8 +195,9 @@ mod tests {
     use super::*;
     use image::Rgb;
 
-    /// np from red, h and v from the slopes of red (they turn with the image), tp from green and blue:
-    /// commutes with every symmetry. `tilt` adds a part that does not: it grows to the right and down.
+    /// np from red, h and v from the slopes of red (they turn with the image), tp from green and
+    /// blue: commutes with every symmetry. `tilt` adds a part that does not: it grows to the right
+    /// and down.
     struct Slopes {
         tilt: f32,
     }
@@ -262,7 +263,8 @@ mod tests {
 
     #[test]
     fn another_network_is_averaged_view_by_view() {
-        // np gets tilt * x in every view: over flips its mean is half the width; v gets tilt * y, which changes sign.
+        // np gets tilt * x in every view: over flips its mean is half the width; v gets tilt * y,
+        // which changes sign.
         let image = noise(5, 5);
         let plain = Slopes { tilt: 0.0 }.map(&image);
         let tilted = averaged(Tta::Flips, 1.0, &image);

@@ -1,8 +1,8 @@
 //! Weights files.
 //!
-//! In: the bytes of a safetensors file, and the parameters that an architecture wants. Out: named f32
-//! tensors on the CPU, or what is wrong by name. A hostile file gives an error: it never causes a panic or
-//! takes more memory than its size allows.
+//! In: the bytes of a safetensors file, and the parameters that an architecture wants. Out: named
+//! f32 tensors on the CPU, or what is wrong by name. A hostile file gives an error: it never causes
+//! a panic or takes more memory than its size allows.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,11 +20,11 @@ const MAX_LISTED: usize = 5;
 
 /// Reads a safetensors file into f32 tensors sorted by name.
 ///
-/// f16, bf16 and f64 storage is converted; PyTorch's `num_batches_tracked` counters are left out. `path` is
-/// for messages only.
+/// f16, bf16 and f64 storage is converted; PyTorch's `num_batches_tracked` counters are left out.
+/// `path` is for messages only.
 ///
 /// # Errors
-/// `ModelError::Format` for a damaged file, another kind of storage, or a value that is not finite.
+/// `ModelError::Format` for a damaged file, another kind of storage, or a NaN or infinity.
 pub fn read_safetensors(bytes: &[u8], path: &Path) -> Result<Vec<(String, Tensor)>, ModelError> {
     let format_error = |reason: String| ModelError::format(path, reason);
     let file = SafeTensors::deserialize(bytes).map_err(|error| format_error(error.to_string()))?;
@@ -75,7 +75,7 @@ fn all_finite(tensor: &Tensor) -> Result<bool, ModelError> {
 /// Compares names and shapes with what the architecture wants.
 ///
 /// # Errors
-/// `ModelError::Parameters` with at most `MAX_LISTED` names per kind of problem.
+/// `ModelError::Parameters` with at most five names per kind of problem.
 pub fn check_parameters(
     tensors: &Tensors,
     wanted: &[(String, Vec<i64>)],

@@ -137,8 +137,8 @@ fn pixels(pieces: &[Piece]) -> impl Iterator<Item = (usize, i32, i32)> + '_ {
 struct Silhouette {
     /// Rounded centre of mass, px from the corner of the box.
     centre: [i32; 2],
-    /// Largest distance from the centre to the left, right, top and bottom, px, at least 1.
-    reach: [f64; 4],
+    /// Largest distance from the centre to the left, right, top and bottom, px.
+    reach: [i32; 4],
     ln_axis_ratio: f64,
 }
 
@@ -161,22 +161,22 @@ impl Silhouette {
         let bottom = nucleus.bbox.h - 1 - centre[1];
         Silhouette {
             centre,
-            reach: [centre[0], right, centre[1], bottom].map(|d| f64::from(d.max(1))),
+            reach: [centre[0], right, centre[1], bottom],
             ln_axis_ratio: ln_axis_ratio(mean, squares.map(|s| s as f64 / n)),
         }
     }
+}
 
-    /// The ideal h and v at (`x`, `y`) from the corner of the box: the distance from the centre
-    /// over the reach on that side (Graham et al. 2019, HoVer-Net, section 3).
-    fn ideal_hv(&self, x: i32, y: i32) -> [f64; 2] {
-        let scaled =
-            |d: i32, before: f64, after: f64| f64::from(d) / if d > 0 { after } else { before };
-        let [left, right, top, bottom] = self.reach;
-        [
-            scaled(x - self.centre[0], left, right),
-            scaled(y - self.centre[1], top, bottom),
-        ]
-    }
+/// The ideal h and v of a nucleus at `offset` (x, y) px from its rounded centre of mass: the
+/// distance along each axis, scaled so that it runs from -1 to 1 (Graham et al. 2019, HoVer-Net,
+/// section 3). `reach`: the largest distance of its pixels from there to the left, right, top and
+/// bottom, px.
+pub fn ideal_hv([dx, dy]: [i32; 2], [left, right, top, bottom]: [i32; 4]) -> [f64; 2] {
+    let scale = |d: i32, before: i32, after: i32| {
+        let reach = if d > 0 { after } else { before };
+        f64::from(d) / f64::from(reach.max(1))
+    };
+    [scale(dx, left, right), scale(dy, top, bottom)]
 }
 
 /// ln of the ratio of the axes: half the ln of the ratio of the covariance's eigenvalues.
@@ -202,8 +202,10 @@ struct HvFit {
 impl HvFit {
     fn new(blob: &Foreground, nucleus: &Nucleus, pieces: &[Piece], shape: &Silhouette) -> HvFit {
         let (mut difference, mut sizes, mut products) = (0.0, [0.0; 2], [0.0; 3]);
+        let [centre_x, centre_y] = shape.centre;
         for (at, x, y) in pixels(pieces) {
-            let ideal = shape.ideal_hv(x - nucleus.bbox.x, y - nucleus.bbox.y);
+            let offset = [x - nucleus.bbox.x - centre_x, y - nucleus.bbox.y - centre_y];
+            let ideal = ideal_hv(offset, shape.reach);
             let found = [blob.h[at], blob.v[at]].map(|q| f64::from(q) / f64::from(HV_SCALE));
             for (f, i) in found.into_iter().zip(ideal) {
                 difference += (f - i).abs();

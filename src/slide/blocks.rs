@@ -1,10 +1,10 @@
 //! The slide at the model's µm/px.
 //!
 //! In: a reader, its [`Frames`] and level. Out: proc pixels of any box, also beyond the slide's rim
-//! (mirrored). Proc pixels exist only as fixed 512 px blocks of one grid anchored at the slide's origin.
-//! Each block is one read and one resize, so a pixel never depends on who asked for it. A block that
-//! cannot be read whole is read in parts, so that damage costs little beside itself; which parts depends
-//! on the file alone.
+//! (mirrored). Proc pixels exist only as fixed 512 px blocks of one grid anchored at the slide's
+//! origin. Each block is one read and one resize, so a pixel never depends on who asked for it. A
+//! block that cannot be read whole is read in parts, so that damage costs little beside itself;
+//! which parts depends on the file alone.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use crate::geometry::Rect;
 
 /// Side of a block, proc px.
 pub const BLOCK_PX: i32 = 512;
-/// Sides of the parts in which a damaged block is read, proc px: a damaged source tile has about 256.
+/// Sides of the parts in which a damaged block is read, proc px. A source tile has about 256.
 const PARTS_PX: [i32; 3] = [256, 128, SMALLEST_PART_PX];
 const SMALLEST_PART_PX: i32 = 64;
 
@@ -41,7 +41,7 @@ struct Damage {
 }
 
 impl ProcImage {
-    /// `level` comes from [`Frames::new`]. At most `cache_bytes` of blocks are kept (768 KiB per block).
+    /// `level` comes from [`Frames::new`]. At most `cache_bytes` of blocks are kept.
     pub fn new(
         reader: Arc<dyn SlideReader>,
         frames: Frames,
@@ -140,8 +140,9 @@ impl ProcImage {
         pixels
     }
 
-    /// RGB of any box of proc px. Beyond the slide's rim the image is mirrored without repeating the edge
-    /// pixel (OpenCV's `BORDER_REFLECT_101`), again and again where the slide is smaller than the box.
+    /// RGB of any box of proc px. Beyond the slide's rim the image is mirrored without repeating
+    /// the edge pixel (OpenCV's `BORDER_REFLECT_101`), again and again where the slide is smaller
+    /// than the box.
     ///
     /// # Errors
     /// [`SlideError::Read`] if a px of the box cannot be read.
@@ -199,8 +200,8 @@ fn copy_common(from: &RgbImage, from_rect: Rect, to: &mut RgbImage, to_rect: Rec
     }
 }
 
-/// The place in `0..size` of each of the `len` px from `start` on, where the axis is mirrored at its
-/// first and last px.
+/// The place in `0..size` of each of the `len` px from `start` on, where the axis is mirrored at
+/// its first and last px.
 fn mirrored(start: i32, len: i32, size: i32) -> Vec<i32> {
     let period = (2 * (i64::from(size) - 1)).max(1);
     (0..i64::from(len))
@@ -218,8 +219,7 @@ fn extent(px: &[i32]) -> (i32, i32) {
     (first, last - first + 1)
 }
 
-/// The image whose px (i, j) is px (`columns[i] - x`, `rows[j] - y`) of `from`. Runs of columns are
-/// copied whole.
+/// The image whose px (i, j) is px (`columns[i] - x`, `rows[j] - y`) of `from`.
 fn gather(from: &RgbImage, columns: &[i32], rows: &[i32], x: i32, y: i32) -> RgbImage {
     let mut runs: Vec<(usize, usize)> = Vec::new();
     for (i, &column) in columns.iter().enumerate() {

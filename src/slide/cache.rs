@@ -1,8 +1,8 @@
 //! Blocks that several threads want.
 //!
-//! In: a key and how to load its block. Out: the shared block. Loads a key once, however many threads ask
-//! for it at the same time. Keeps at most a stated number of bytes: the least recently used block goes
-//! first.
+//! In: a key and how to load its block. Out: the shared block. Loads a key once, however many
+//! threads ask for it at the same time. Keeps at most a stated number of bytes: the least recently
+//! used block goes first.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -111,8 +111,8 @@ impl State {
     }
 }
 
-/// The right to load one key. Dropped without success (an error, a panic), it frees the key and wakes the
-/// threads that wait for it.
+/// The right to load one key. Dropped without success (an error, a panic), it frees the key and
+/// wakes the threads that wait for it.
 struct Claim<'a> {
     cache: &'a BlockCache,
     key: Key,

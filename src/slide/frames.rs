@@ -1,7 +1,7 @@
 //! The three frames and the only place that converts between them.
 //!
-//! The frames are level-0 px (canonical, origin at level-0 (0, 0)), proc px (the model's µm/px), and µm.
-//! Pixel (i, j) covers [i, i+1) x [j, j+1) in either pixel frame (edge frame).
+//! The frames are level-0 px (canonical, origin at level-0 (0, 0)), proc px (the model's µm/px),
+//! and µm. Pixel (i, j) covers [i, i+1) x [j, j+1) in either pixel frame (edge frame).
 
 use serde::{Deserialize, Serialize};
 
@@ -31,8 +31,8 @@ impl Frames {
     /// The frames of a slide for a model of `model_mpp` µm/px, and the level its proc px come from.
     ///
     /// The level is the coarsest that is at least as fine as the model (5 % tolerance). Where it is
-    /// within 5 % of the model, proc px are that level's px and nothing is resampled; otherwise they
-    /// are resampled to the model's µm/px (enlarged if even level 0 is coarser). Sizes beyond
+    /// within 5 % of the model, proc px are that level's px and nothing is resampled; otherwise
+    /// they are resampled to the model's µm/px (enlarged if even level 0 is coarser). Sizes beyond
     /// 2^30 px per side are clamped: [`Frames::for_slide`] refuses them.
     pub fn new(
         level0_size_px: [u64; 2],
@@ -72,8 +72,9 @@ impl Frames {
     /// [`Frames::new`] for an opened slide, checked.
     ///
     /// # Errors
-    /// [`SlideError::Invalid`] if the scales are so far apart that the slide would have more than 2^30
-    /// proc px per side, or that a block's source would not fit in memory: then the µm/px is wrong.
+    /// [`SlideError::Invalid`] if the scales are so far apart that the slide would have more than
+    /// 2^30 proc px per side, or that a block's source would not fit in memory: then the µm/px is
+    /// wrong.
     pub fn for_slide(
         info: &SlideInfo,
         level0_mpp: [f64; 2],
@@ -132,8 +133,8 @@ impl Frames {
         [left, top, right, bottom]
     }
 
-    /// µm per proc px, x and y: the model's µm/px, or the level's where the two differ by less than 5 %
-    /// (then no pixel is resampled).
+    /// µm per proc px, x and y: the model's µm/px, or the level's where the two differ by less than
+    /// 5 % (then no pixel is resampled).
     pub fn proc_mpp(&self) -> [f64; 2] {
         [
             self.level0_mpp[0] / self.proc_per_level0[0],

@@ -1,7 +1,7 @@
 //! Which pyramid level to read.
 //!
-//! In: the levels and the scale wanted. Out: an index. Never picks a level that is too coarse where a
-//! finer one exists.
+//! In: the levels and the scale wanted. Out: an index. Never picks a level that is too coarse where
+//! a finer one exists.
 
 use super::Level;
 
@@ -9,8 +9,8 @@ use super::Level;
 /// pixels are used without resampling.
 pub const SCALE_TOLERANCE: f64 = 0.05;
 
-/// Level-0 px per px of `level`, x and y: exactly the ratio of the sizes (a reader's own `downsample` is
-/// the mean of both).
+/// Level-0 px per px of `level`, x and y: exactly the ratio of the sizes (a reader's own
+/// `downsample` is the mean of both).
 pub fn level0_per_level(levels: &[Level], level: usize) -> [f64; 2] {
     match (levels.first(), levels.get(level)) {
         (Some(zero), Some(l)) => [

@@ -1,11 +1,10 @@
 //! Slides and images as pixels at the model's scale.
 //!
 //! In: a path and the µm/px policy. Out: [`SlideInfo`], [`frames::Frames`] and proc pixels in fixed
-//! blocks ([`blocks::ProcImage`]). Never decides what is tissue, and never lets a pixel depend on who
-//! asked for it.
+//! blocks ([`blocks::ProcImage`]). Never decides what is tissue, and never lets a pixel depend on
+//! who asked for it.
 //!
-//! A new reader is a file of this folder (a [`SlideReader`] with its constructor) and a row of
-//! [`READERS`].
+//! A new reader is a file of this folder with a [`SlideReader`], and a row of the table `READERS`.
 
 pub mod blocks;
 mod cache;
@@ -68,9 +67,9 @@ pub struct SlideInfo {
     pub properties: BTreeMap<String, String>,
     /// Size of the file, bytes.
     pub file_bytes: u64,
-    /// What identifies the slide, never its modification time: OpenSlide's quickhash-1; without one,
-    /// the SHA-256 of the file's size and of its first and last MiB; for a plain image, the SHA-256
-    /// of the whole file.
+    /// What identifies the slide, never its modification time: OpenSlide's quickhash-1; without
+    /// one, the SHA-256 of the file's size and of its first and last MiB; for a plain image, the
+    /// SHA-256 of the whole file.
     pub quickhash: String,
 }
 
@@ -79,8 +78,9 @@ pub trait SlideReader: Send + Sync {
     /// What is known about the slide.
     fn info(&self) -> &SlideInfo;
 
-    /// RGB of the `w` x `h` px of `level` whose upper left corner is (`x_px`, `y_px`) in that level's
-    /// own px, with transparency laid over the background. The window must lie inside the level.
+    /// RGB of the `w` x `h` px of `level` whose upper left corner is (`x_px`, `y_px`) in that
+    /// level's own px, with transparency laid over the background. The window must lie inside the
+    /// level.
     ///
     /// # Errors
     /// [`SlideError::Read`] where the window cannot be read.
@@ -106,16 +106,18 @@ enum Resolution {
     Printer,
 }
 
+type Open = fn(&Path, &str) -> Result<Box<dyn SlideReader>, SlideError>;
+
 /// One way to read slide files.
 struct Reader {
-    /// [`SlideInfo::vendor`] of its slides, except for `openslide`, which names the vendor.
+    /// A slide belongs to the reader of its vendor's name, or else to `openslide`.
     name: &'static str,
     /// Lower-case extensions of the files that a folder is searched for.
     extensions: &'static [&'static str],
     /// The vendor, if this reader knows the file.
     detect: fn(&Path) -> Option<String>,
     /// Opens a file that `detect` knew, given its vendor.
-    open: fn(&Path, &str) -> Result<Box<dyn SlideReader>, SlideError>,
+    open: Open,
     resolution: Resolution,
     /// Whether the readers below may try a file that this one knows but cannot open.
     others_may_open: bool,
@@ -195,7 +197,7 @@ fn resolution_of(vendor: &str) -> Resolution {
 /// ```
 ///
 /// # Errors
-/// [`SlideError::Missing`], or [`SlideError::Unsupported`] with what the reader said and what to do.
+/// [`SlideError::Missing`], or [`SlideError::Unsupported`] with a reader's reason and the cure.
 pub fn open(path: &Path) -> Result<Box<dyn SlideReader>, SlideError> {
     check_file(path)?;
     let mut first_error = None;

@@ -1,7 +1,8 @@
 //! How many µm a level-0 pixel measures.
 //!
-//! In: what the file says and what the user says. Out: [`Mpp`] with where it came from. Never trusts a
-//! number that no microscope has, and never guesses: without any it is an error that names `--mpp`.
+//! In: what the file says and what the user says. Out: [`Mpp`] with where it came from. Never
+//! trusts a number that no microscope has, and never guesses: without any it is an error that names
+//! `--mpp`.
 
 use serde::Serialize;
 
@@ -40,8 +41,8 @@ pub struct Mpp {
 /// Settles the µm/px: the flag comes before the file, and the file before the objective power.
 ///
 /// # Errors
-/// [`SlideError::Invalid`] for a flag that cannot be a µm/px, [`SlideError::NoMpp`] where neither the
-/// flag nor the file gives one.
+/// [`SlideError::Invalid`] for a flag that cannot be a µm/px, [`SlideError::NoMpp`] where neither
+/// the flag nor the file gives one.
 pub fn resolve_mpp(info: &SlideInfo, over: Option<f64>) -> Result<Mpp, SlideError> {
     if let Some(flag) = over {
         if !SANE_UM_PER_PX.contains(&flag) {

@@ -1,8 +1,8 @@
 //! Slides that OpenSlide 4 knows (<https://openslide.org/formats/>).
 //!
-//! In: a path. Out: level pixels as RGB over the slide's background. An OpenSlide handle that met one
-//! error refuses everything afterwards, so it is replaced and the read tried again: only what is
-//! damaged stays unreadable.
+//! In: a path. Out: level pixels as RGB over the slide's background. An OpenSlide handle that met
+//! one error refuses everything afterwards, so it is replaced and the read tried again: only what
+//! is damaged stays unreadable.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::{Level, SlideError, SlideInfo, SlideReader, identity};
 
 /// OpenSlide's name for tiled TIFFs that no known scanner wrote.
 pub(super) const GENERIC_TIFF: &str = "generic-tiff";
-/// Decoded tiles that OpenSlide keeps per slide, bytes: a row of source tiles of neighbouring blocks.
+/// Decoded tiles that OpenSlide keeps per slide, bytes: a row of tiles of neighbouring blocks.
 const TILE_CACHE_BYTES: usize = 64 << 20;
 
 /// OpenSlide's name of the file's format, or `None` if it does not know it.
@@ -55,8 +55,9 @@ impl OpenSlideReader {
         Arc::clone(&shared)
     }
 
-    /// Runs `read` on the shared handle. If that fails, this read or another thread's has spoiled the
-    /// handle: runs it once more on a private handle, whose answer counts, and replaces the shared one.
+    /// Runs `read` on the shared handle. If that fails, this read or another thread's has spoiled
+    /// the handle: runs it once more on a private handle, whose answer counts, and replaces the
+    /// shared one.
     fn with_handle<T>(
         &self,
         read: impl Fn(&OpenSlide) -> Result<T, OpenSlideError>,
@@ -79,8 +80,8 @@ impl OpenSlideReader {
         again
     }
 
-    /// The level-0 address nearest to a level's own px. It depends on the px alone; OpenSlide shifts
-    /// the level by the rest, less than half a level-0 px.
+    /// The level-0 address nearest to a level's own px. It depends on the px alone; OpenSlide
+    /// shifts the level by the rest, less than half a level-0 px.
     fn address(&self, level: usize, x_px: u64, y_px: u64) -> Result<Address, String> {
         let downsample = match self.info.levels.get(level) {
             Some(l) => l.downsample,

@@ -1,8 +1,8 @@
 //! A whole slide at low magnification, without ever holding a whole level.
 //!
-//! In: a reader and the scale wanted. Out: RGB and the boxes that could not be read. Each chunk is one
-//! read of a bounded window and one anti-aliased resize. Chunks run in parallel, and none depends on
-//! another.
+//! In: a reader and the scale wanted. Out: RGB and the boxes that could not be read. Each chunk is
+//! one read of a bounded window and one anti-aliased resize. Chunks run in parallel, and none
+//! depends on another.
 
 use image::RgbImage;
 use rayon::prelude::*;
@@ -14,8 +14,8 @@ use crate::geometry::Rect;
 
 /// Side of a chunk's source window, level px (without the filter's margin).
 const CHUNK_SOURCE_PX: f64 = 2048.0;
-/// A chunk that cannot be read is quartered down to this side, level px, and then read from the next finer
-/// level, so that little is lost beside the damage.
+/// A chunk that cannot be read is quartered down to this side, level px, and then read from the
+/// next finer level, so that little is lost beside the damage.
 const SMALLEST_SOURCE_PX: f64 = 256.0;
 /// Px of the chunks that are read before they are put into the image.
 const PX_AT_ONCE: u64 = 16 << 20;
@@ -74,7 +74,7 @@ pub fn overview(
 
 type Part = (Rect, Result<RgbImage, SlideError>);
 
-/// Reads a chunk: in quarters where it cannot be read whole, from finer levels where `level` is damaged.
+/// Reads a chunk: in quarters where it is damaged, and from finer levels where `level` is.
 fn read_chunk(
     reader: &dyn SlideReader,
     level: usize,

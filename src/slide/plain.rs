@@ -1,8 +1,8 @@
 //! Plain images: PNG, JPEG and TIFF through the `image` crate, wholly in memory, one level.
 //!
-//! Out: 8-bit RGB. 16-bit channels are scaled to 8 bits, grey is repeated, transparency is laid over
-//! white. Pixels stay in the file's order (no EXIF rotation), so that coordinates are those of the
-//! stored image.
+//! Out: 8-bit RGB. 16-bit channels are scaled to 8 bits, grey is repeated, transparency is laid
+//! over white. Pixels stay in the file's order (no EXIF rotation), so that coordinates are those of
+//! the stored image.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -17,8 +17,8 @@ use crate::digest::sha256_hex;
 pub const VENDOR: &str = "image";
 /// Longest side of a plain image, px.
 const MAX_SIDE_PX: u32 = 100_000;
-/// Memory for decoding a plain image, bytes: about 700 Mpx of RGB. Larger pictures belong in a tiled,
-/// pyramidal file.
+/// Memory for decoding a plain image, bytes: about 700 Mpx of RGB. Larger pictures belong in a
+/// tiled, pyramidal file.
 const MAX_DECODED_BYTES: u64 = 2 << 30;
 
 /// One image in memory.

@@ -1,8 +1,8 @@
 //! Output pixels of any scale from one read and one resize.
 //!
 //! In: a reader, a level, a box of output px, and the level px per output px. Out: RGB. The source
-//! window and the filter's phase depend on the box and the scale alone, so the same box always gives
-//! the same bytes.
+//! window and the filter's phase depend on the box and the scale alone, so the same box always
+//! gives the same bytes.
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -11,8 +11,7 @@ use image::RgbImage;
 use super::{SlideError, SlideReader};
 use crate::geometry::Rect;
 
-/// The filter of proc px, widened by the scale when shrinking (anti-aliased). Part of a result's
-/// identity.
+/// The filter of proc px, widened by the scale when shrinking. Part of a result's identity.
 pub const FILTER_NAME: &str = "catmull-rom";
 
 /// A resampling filter and its half width in px of the coarser side.
@@ -27,14 +26,14 @@ pub const CATMULL_ROM: Filter = Filter {
     kind: FilterType::CatmullRom,
     support_px: 2.0,
 };
-/// Narrow and without ringing: for thumbnails and the tissue mask, where little should be read twice.
+/// Narrow, so that little is read twice, and without ringing: for thumbnails and the tissue mask.
 pub const HAMMING: Filter = Filter {
     kind: FilterType::Hamming,
     support_px: 1.0,
 };
 
-/// Along one axis: which level px are read, how often the last one is repeated beyond the level's end,
-/// and which part of them the output covers.
+/// Along one axis: which level px are read, how often the last one is repeated beyond the level's
+/// end, and which part of them the output covers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Span {
     first_px: u64,
@@ -58,7 +57,7 @@ impl Span {
         let last_px = level_px.saturating_sub(1);
         let first_px = ((start - margin).floor().max(0.0) as u64).min(last_px);
         let end_px = ((start + len + margin).ceil() as u64).clamp(first_px + 1, level_px.max(1));
-        // The last output px may reach beyond the level by half of itself; 1e-6 forgives float noise.
+        // The last output px may reach beyond the level by half of itself. 1e-6: float noise.
         let repeat_px = (start + len - end_px as f64 - 1e-6).ceil().max(0.0) as u32;
         let read_px = (end_px - first_px) as u32;
         let crop_start = start - first_px as f64;
@@ -75,8 +74,7 @@ impl Span {
 /// RGB of the output box `out`, whose px (i, j) covers level px [i, i+1) x [j, j+1) times
 /// `level_per_out`.
 ///
-/// Where the last output px reach beyond the level, its last px are repeated. At scale 1 nothing is
-/// resized.
+/// Beyond the level its last px are repeated. At scale 1 nothing is resized.
 pub fn window(
     reader: &dyn SlideReader,
     level: usize,

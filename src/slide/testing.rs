@@ -120,8 +120,7 @@ pub fn busy(level: usize, x: u64, y: u64) -> [u8; 3] {
     ]
 }
 
-/// A file of the `shared` folder beside the repository, or `None` (and a line on stderr) where it is
-/// absent.
+/// A file of the `shared` folder beside the repository; `None`, and a line on stderr, without it.
 pub fn shared(name: &str) -> Option<PathBuf> {
     let root = std::env::var_os("WSI_NUCLEI_SHARED").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"),

@@ -5,8 +5,8 @@ use image::RgbImage;
 use super::overview::overview;
 use super::{SlideError, SlideReader};
 
-/// The whole slide, anti-aliased, `max_side_px` px along its longer side (or level 0's size, if that is
-/// smaller). Unreadable parts have the background colour.
+/// The whole slide, anti-aliased, `max_side_px` px along its longer side (or level 0's size, if
+/// that is smaller). Unreadable parts have the background colour.
 ///
 /// # Errors
 /// [`SlideError::Read`] if nothing can be read.

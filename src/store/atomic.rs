@@ -1,7 +1,8 @@
 //! Files that are there whole or not at all.
 //!
-//! In: a path and what to write. Out: the file, safe on disk: it is written beside its place, fsynced and
-//! renamed, and the folder is fsynced. A kill leaves at most a stray `.*.partial` file, never half a result.
+//! In: a path and what to write. Out: the file, safe on disk: it is written beside its place,
+//! fsynced and renamed, and the folder is fsynced. A kill leaves at most a stray `.*.partial` file,
+//! never half a result.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -10,15 +11,15 @@ use std::path::{Path, PathBuf};
 /// End of the name of a file that is being written.
 const PARTIAL: &str = ".partial";
 
-/// A file that is being written: it lies beside its place until [`Partial::commit`], and is removed if it is
-/// dropped before.
+/// A file that is being written: it lies beside its place until [`Partial::commit`], and is removed
+/// if it is dropped before.
 pub struct Partial {
     path: PathBuf,
     writer: BufWriter<tempfile::NamedTempFile>,
 }
 
 impl Partial {
-    /// Begins `path` and makes its parent folders. A file already there stays as it is until the commit.
+    /// Begins `path` and makes its parent folders. A file already there stays until the commit.
     pub fn begin(path: &Path) -> io::Result<Self> {
         let (folder, name) = split(path)?;
         create_dir_all(folder)?;
@@ -60,8 +61,8 @@ impl Write for Partial {
     }
 }
 
-/// Writes `path` atomically through `content`, and makes its parent folders. A file already there is replaced
-/// in one step, and stays as it was if anything fails.
+/// Writes `path` atomically through `content`, and makes its parent folders. A file already there
+/// is replaced in one step, and stays as it was if anything fails.
 pub fn write(
     path: &Path,
     content: impl FnOnce(&mut dyn Write) -> io::Result<()>,

@@ -1,7 +1,7 @@
 //! zarrs' file store with atomic writes.
 //!
-//! In: keys and values from zarrs. Out: files under one folder. Reading is zarrs' own. Values are replaced
-//! whole ([`atomic`]), because zarrs itself writes in place.
+//! In: keys and values from zarrs. Out: files under one folder. Reading is zarrs' own. Values are
+//! replaced whole ([`atomic`]), because zarrs itself writes in place.
 
 use std::path::Path;
 

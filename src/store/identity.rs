@@ -1,7 +1,8 @@
 //! Which run a store belongs to.
 //!
-//! In: the identity settings of two runs (docs/decisions/0002-the-store-is-the-only-truth.md). Out: a hash
-//! that every chunk carries, or the list of settings that differ. Never decides what belongs to the identity.
+//! In: the identity settings of two runs (docs/decisions/0002-the-store-is-the-only-truth.md). Out:
+//! a hash that every chunk carries, or the list of settings that differ. Never decides what belongs
+//! to the identity.
 
 use std::collections::BTreeMap;
 use std::fmt;

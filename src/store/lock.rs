@@ -1,9 +1,9 @@
 //! Which processes work on a store.
 //!
-//! In: the store's folder. Out: a [`Lock`] that holds until it is dropped or its process dies, however it
-//! dies. One process works alone, or any number of shards together; any other is refused, after a short wait
-//! at most. Readers need no lock: `export` may read while others write, because every file is there whole or
-//! not at all.
+//! In: the store's folder. Out: a [`Lock`] that holds until it is dropped or its process dies,
+//! however it dies. One process works alone, or any number of shards together; any other is
+//! refused, after a short wait at most. Readers need no lock: `export` may read while others write,
+//! because every file is there whole or not at all.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -18,7 +18,7 @@ const NAME: &str = ".lock";
 const PATIENCE: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(20);
 
-/// The right to write into a store. On a file system without locks it is empty and promises nothing.
+/// The right to write into a store. On a file system without locks it is empty.
 #[derive(Debug)]
 pub struct Lock {
     /// Closing it unlocks.
@@ -36,8 +36,8 @@ impl Lock {
         settle(file, locked)?.ok_or_else(|| StoreError::Busy { path: store.into() })
     }
 
-    /// Locks a store for one of several shards. If the store is not there, one shard runs `make`, and the
-    /// others wait.
+    /// Locks a store for one of several shards. If the store is not there, one shard runs `make`,
+    /// and the others wait.
     ///
     /// # Errors
     /// [`StoreError::Busy`] where a process has locked it alone, and the errors of `make`.

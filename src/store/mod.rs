@@ -1,8 +1,9 @@
-//! The checkpoint and single source of truth of a slide: a Zarr v3 store of self-identifying chunks.
+//! A slide's checkpoint and single source of truth: a Zarr v3 store of self-identifying chunks.
 //!
-//! In: one [`TileResult`] per finished tile. Out: the same, checked, for stitching and outputs. Every write is
-//! atomic (temporary file, fsync, rename, fsync of the folder). Never holds anything that an interrupted run
-//! could leave half-written. See docs/decisions/0002-the-store-is-the-only-truth.md.
+//! In: one [`TileResult`] per finished tile. Out: the same, checked, for stitching and outputs.
+//! Every write is atomic (temporary file, fsync, rename, fsync of the folder). Never holds anything
+//! that an interrupted run could leave half-written. See
+//! docs/decisions/0002-the-store-is-the-only-truth.md.
 
 pub mod atomic;
 pub mod chunk;

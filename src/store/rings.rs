@@ -1,7 +1,7 @@
 //! The array `rings`: the tissue around a finished slide's nuclei, so that outputs need no slide.
 //!
-//! In: nuclei with one [`Ring`] each. Out: the same rings, for the same nuclei. A cache, not a checkpoint:
-//! where the array is absent, damaged or of other nuclei, the caller measures the slide again.
+//! In: nuclei with one [`Ring`] each. Out: the same rings, for the same nuclei. A cache, not a
+//! checkpoint: where it is absent, damaged or of other nuclei, the caller measures the slide again.
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};

@@ -1,8 +1,8 @@
 //! Numbers as bytes.
 //!
-//! In: integers, strings, bytes. Out: little-endian base-128 numbers (7 bits per byte, high bit: more follow;
-//! signed numbers in zigzag) and plain bytes, and back. Reading never panics and never allocates more than
-//! the input's own length.
+//! In: integers, strings, bytes. Out: little-endian base-128 numbers (7 bits per byte, high bit:
+//! more follow; signed numbers in zigzag) and plain bytes, and back. Reading never panics and never
+//! allocates more than the input's own length.
 
 /// Why bytes cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

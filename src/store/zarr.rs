@@ -1,7 +1,7 @@
 //! The Zarr v3 hierarchy: group attributes, `tiles`, `thumb`, `mask`.
 //!
-//! In: a folder. Out: a [`Store`] that writes and reads tiles by index. `zarr.json` of the group is written
-//! last, so a folder that has it is a complete store. Threads may write different tiles at once.
+//! In: a folder. Out: a [`Store`] that writes and reads tiles by index. `zarr.json` of the group is
+//! written last, so a folder that has it is a complete store. Threads may write tiles at once.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind::{NotADirectory, NotFound};
@@ -154,8 +154,8 @@ impl Store {
         })
     }
 
-    /// Commits one tile: after this it survives a kill. `numerics` names the hardware and libraries that
-    /// made it.
+    /// Commits one tile: after this it survives a kill. `numerics` names the hardware and libraries
+    /// that made it.
     ///
     /// # Errors
     /// [`StoreError::Write`], or [`StoreError::Tile`] for a tile that breaks its contract.
@@ -277,8 +277,8 @@ fn side(array: &Array<AtomicStore>, at: usize) -> Option<u32> {
     u32::try_from(*array.shape().get(at)?).ok()
 }
 
-/// Drops a store (`--restart`): first the file that makes it one, then its arrays. Other files in the folder
-/// stay. A folder that does not exist is fine.
+/// Drops a store (`--restart`): first the file that makes it one, then its arrays. Other files in
+/// the folder stay. A folder that does not exist is fine.
 ///
 /// # Errors
 /// [`StoreError::NotAStore`] for another folder with a `zarr.json`, which is not touched;

@@ -8,7 +8,7 @@
 use tch::Tensor;
 
 use super::TrainError;
-use crate::model::ModelFolder;
+use crate::model::{ModelFolder, ModelSpec};
 
 /// `(1 - share) * first + share * second` of every tensor, in f32.
 ///
@@ -27,11 +27,9 @@ pub fn average_models(
     if a.mpp != b.mpp {
         return Err(differs("mpp"));
     }
-    if a.types
-        .iter()
-        .map(|t| &t.name)
-        .ne(b.types.iter().map(|t| &t.name))
-    {
+    let names =
+        |spec: &ModelSpec| -> Vec<String> { spec.types.iter().map(|t| t.name.clone()).collect() };
+    if names(a) != names(b) {
         return Err(differs("types"));
     }
     let (Some(a), Some(b)) = (first.tensors(), second.tensors()) else {
@@ -49,20 +47,13 @@ pub fn average_models(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::folder::ModelFolder;
     use crate::model::lite;
 
     fn lite_model(value: f32, types: &[&str]) -> ModelFolder {
         let all = lite::parameters(types.len() as i64);
+        let options = (tch::Kind::Float, tch::Device::Cpu);
         let named = |(name, shape): (String, Vec<i64>)| {
-            (
-                name,
-                Tensor::full(
-                    &shape[..],
-                    f64::from(value),
-                    (tch::Kind::Float, tch::Device::Cpu),
-                ),
-            )
+            (name, Tensor::full(&shape[..], f64::from(value), options))
         };
         let tensors: Vec<_> = all.into_iter().map(named).collect();
         let folder = tempfile::tempdir().unwrap();

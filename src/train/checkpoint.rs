@@ -1,5 +1,4 @@
-//! The state of a training on disk: `train.safetensors`, and `train.toml`, the configuration that
-//! it belongs to.
+//! The state of a training on disk: `train.safetensors`, and its configuration `train.toml`.
 //!
 //! In: weights, optimizer, the best validation. Out: files that are complete or absent. A
 //! checkpoint of another configuration is refused, never overwritten.

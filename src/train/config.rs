@@ -1,7 +1,6 @@
 //! The training configuration: what to learn from, and how.
 //!
-//! In: a TOML file such as config/train-default.toml. Out: a [`TrainConfig`] whose values are in
-//! range.
+//! In: a TOML file such as config/train-default.toml. Out: a [`TrainConfig`] with values in range.
 
 use std::path::Path;
 
@@ -38,8 +37,7 @@ pub struct TrainConfig {
     /// Steps in which a HoVer-Net's encoder does not learn yet.
     #[serde(default)]
     pub frozen_steps: u64,
-    /// Whether crops are turned, scaled and coloured at random; if not, they are cut out as they
-    /// are.
+    /// Whether crops are turned, scaled and coloured at random; if not, they are cut out plainly.
     #[serde(default = "default_augment")]
     pub augment: bool,
     /// Share of the crops that are scaled and turned by any angle. The others are copied pixel by

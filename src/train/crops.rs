@@ -43,8 +43,7 @@ struct PoolSet<'a> {
 }
 
 impl<'a> Pool<'a> {
-    /// The images of `sets` that are not held out. `types`: number of types, the background not
-    /// counted.
+    /// The images of `sets` that are not held out. `types`: number of types, without background.
     pub fn new(sets: &'a [LoadedSet], types: usize) -> Self {
         let sets = sets
             .iter()
@@ -73,11 +72,8 @@ impl<'a> Pool<'a> {
     /// Draws one crop of `side` px. With probability `resampled` it is scaled and turned by any
     /// angle, else turned by right angles; with `None` it is cut out as it is.
     pub fn draw_crop(&self, rng: &mut Rng, side: usize, resampled: Option<f64>) -> Crop {
-        let PoolSet {
-            images,
-            centres_by_type,
-            ..
-        } = self.draw_set(rng);
+        let set = self.draw_set(rng);
+        let (images, centres_by_type) = (&set.images, &set.centres_by_type);
         let (image, centre) = if !centres_by_type.is_empty() && rng.f64() < TYPE_CENTRED_SHARE {
             let of_type = &centres_by_type[rng.usize(..centres_by_type.len())];
             let (image, x, y) = of_type[rng.usize(..of_type.len())];
@@ -95,15 +91,12 @@ impl<'a> Pool<'a> {
     fn draw_set(&self, rng: &mut Rng) -> &PoolSet<'a> {
         let total: f64 = self.sets.iter().map(|s| s.share).sum();
         let mut at = rng.f64() * total;
-        let mut chosen = self.sets.len() - 1;
-        for (i, set) in self.sets.iter().enumerate() {
-            if at < set.share {
-                chosen = i;
-                break;
-            }
+        let chosen = self.sets.iter().position(|set| {
+            let is_chosen = at < set.share;
             at -= set.share;
-        }
-        &self.sets[chosen]
+            is_chosen
+        });
+        &self.sets[chosen.unwrap_or(self.sets.len() - 1)]
     }
 }
 
@@ -216,8 +209,7 @@ fn cut_crop(image: &LabelledImage, centre: (f64, f64), pose: Pose, side: usize) 
     }
 }
 
-/// Ids, types and dots of a crop. `source`: the place in the image of a crop px; `to_crop`: the
-/// inverse.
+/// Ids, types and dots of a crop. `source`: the image place of a crop px; `to_crop`: its inverse.
 fn cut_truth(
     image: &LabelledImage,
     source: &impl Fn(f64, f64) -> (f64, f64),
@@ -244,17 +236,10 @@ fn cut_truth(
                 let (x, y) = to_crop(f64::from(d.x_px), f64::from(d.y_px));
                 let within = -DOT_MARGIN_PX..side as f64 + DOT_MARGIN_PX;
                 let ok = within.contains(&x) && within.contains(&y);
-                ok.then_some(Dot {
-                    x_px: x as f32,
-                    y_px: y as f32,
-                    ..*d
-                })
+                ok.then(|| d.moved_to(x as f32, y as f32))
             };
-            (
-                ids,
-                Vec::new(),
-                Some(dots.iter().filter_map(inside).collect()),
-            )
+            let dots = dots.iter().filter_map(inside).collect();
+            (ids, Vec::new(), Some(dots))
         }
     }
 }
@@ -268,8 +253,7 @@ fn sample_nearest(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
     )
 }
 
-/// Catmull-Rom sample (Keys 1981, a = -1/2), as slides are resampled; outside, the image is
-/// mirrored.
+/// Catmull-Rom sample (Keys 1981, a = -1/2), as on slides; outside, the image is mirrored.
 fn sample_cubic(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
     let (w, h) = (i64::from(image.width()), i64::from(image.height()));
     let (x0, y0) = (x.floor(), y.floor());

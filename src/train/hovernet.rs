@@ -178,13 +178,11 @@ impl Pass<'_> {
         let start = upsample(&bottom) + &skips[2];
         let (d0, d1) = (crop(&skips[0], crop0), crop(&skips[1], crop1));
         let branch = |name: &str| self.decoder(name, &start, &d1, &d0);
+        let typed = self.tensors.contains_key("decoder.tp.u0.conv.weight");
         RawMaps {
             np: branch("np"),
             hv: branch("hv"),
-            tp: self
-                .tensors
-                .contains_key("decoder.tp.u0.conv.weight")
-                .then(|| branch("tp")),
+            tp: typed.then(|| branch("tp")),
         }
     }
 
@@ -211,8 +209,7 @@ impl Pass<'_> {
         self.norm_relu(&format!("{name}.blk_bna.bn"), &sum)
     }
 
-    /// A 3 x 3 convolution with TensorFlow's "same" padding: an odd pixel is added at the bottom
-    /// and the right.
+    /// 3 x 3 convolution, padded as TensorFlow's "same": an odd pixel goes to the bottom and right.
     fn conv_same(&self, name: &str, x: &Tensor, stride: i64) -> Tensor {
         let size = x.size();
         let pads = |side: i64| {

@@ -7,8 +7,7 @@
 use fastrand::Rng;
 use tch::Tensor;
 
-/// Normal numbers of mean 0 and standard deviation `spread`, f32 of `shape`, by Box and Muller
-/// 1958.
+/// Normal numbers of mean 0 and deviation `spread`, f32 of `shape`, by Box and Muller 1958.
 pub fn draw_normal(shape: &[i64], spread: f64, rng: &mut Rng) -> Tensor {
     let n = shape.iter().product::<i64>() as usize;
     let mut values = Vec::with_capacity(n + 1);

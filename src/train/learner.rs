@@ -8,6 +8,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::TrainError;
+use super::config::TrainConfig;
 use super::hovernet::HoverNet;
 use super::losses::{self, Batch, Loss};
 use super::run::Start;
@@ -41,20 +42,17 @@ pub trait Learner {
     fn measure_norms(&mut self, batches: &[Tensor]);
 }
 
-/// The network of a training before its first step, and whether its batch norms have statistics
-/// already.
+/// The network of a training before its first step, and whether it has batch-norm statistics.
 ///
 /// # Errors
 /// An architecture that cannot learn, or weights that cannot be read.
 pub fn build_learner(
-    architecture: Architecture,
-    types: usize,
-    seed: u64,
-    frozen_steps: u64,
+    config: &TrainConfig,
     start: &Start,
     bf16: bool,
 ) -> Result<(Box<dyn Learner>, bool), TrainError> {
-    let mode = match architecture {
+    let (types, seed) = (config.types.len(), config.seed);
+    let mode = match config.model.architecture {
         Architecture::HovernetFast => Mode::Fast,
         Architecture::HovernetOriginal => Mode::Original,
         Architecture::HovernetLite => {
@@ -86,7 +84,7 @@ pub fn build_learner(
             &read
         }
     };
-    let network = HoverNet::new(mode, types, found, seed, frozen_steps);
+    let network = HoverNet::new(mode, types, found, seed, config.frozen_steps);
     Ok((Box::new(network), true))
 }
 

@@ -11,8 +11,7 @@ use tch::{Kind, Reduction, Tensor};
 use super::teacher::TeacherTargets;
 use crate::model::network::RawMaps;
 
-/// A batch of crops with their targets and the weight of each pixel, float `[N, 1, H, W]` where
-/// nothing else is said.
+/// A batch of crops, their targets and the weight of each pixel: float `[N, 1, H, W]` if not said.
 pub struct Batch {
     /// u8 `[N, 3, H, W]`.
     pub rgb: Tensor,
@@ -60,15 +59,11 @@ pub struct Loss {
 pub fn lite_loss(raw: &RawMaps, batch: &Batch) -> Loss {
     let np = np_loss(&raw.np, batch);
     let hv = hv_loss(&raw.hv, batch);
-    let tp = raw
-        .tp
-        .as_ref()
-        .map_or_else(|| Tensor::from(0.0f32), |tp| tp_loss(tp, batch));
-    let parts = [
-        np.double_value(&[]),
-        hv.double_value(&[]),
-        tp.double_value(&[]),
-    ];
+    let tp = match &raw.tp {
+        Some(tp) => tp_loss(tp, batch),
+        None => Tensor::from(0.0f32),
+    };
+    let parts = [&np, &hv, &tp].map(|t| t.double_value(&[]));
     Loss {
         total: np + hv + tp,
         parts,
@@ -180,8 +175,7 @@ fn hv_loss(hv: &Tensor, batch: &Batch) -> Tensor {
     let labelled = hv_error(hv, &batch.hv, batch);
     match &batch.teacher {
         None => labelled,
-        // The mean of two errors, not the error of the mean: between two ridges the mean has no
-        // ridge.
+        // Not the error of the mean: between two ridges the mean has no ridge.
         Some(teacher) => {
             let taught = hv_error(hv, &teacher.hv, batch);
             mix(&labelled, &taught, teacher.share)
@@ -217,23 +211,13 @@ fn slope(hv: &Tensor, channel: i64) -> Tensor {
 /// 5 x 5 derivative along x (channel 0, for h) or y (1, for v): weights x / (x² + y²) as in
 /// hover_net, scaled so that a slope of 1 gives 1.
 fn slope_kernel(channel: i64, device: tch::Device) -> Tensor {
-    let mut k = [0.0f32; 25];
-    for (i, w) in k.iter_mut().enumerate() {
-        let (x, y) = ((i % 5) as f32 - 2.0, (i / 5) as f32 - 2.0);
-        let along = if channel == 0 { x } else { y };
-        *w = along / (x * x + y * y + 1e-9);
-    }
-    let gain: f32 = k
-        .iter()
-        .enumerate()
-        .map(|(i, w)| {
-            w * if channel == 0 {
-                (i % 5) as f32 - 2.0
-            } else {
-                (i / 5) as f32 - 2.0
-            }
-        })
-        .sum();
+    let place = |i: usize| ((i % 5) as f32 - 2.0, (i / 5) as f32 - 2.0);
+    let along = |i: usize| if channel == 0 { place(i).0 } else { place(i).1 };
+    let k: [f32; 25] = std::array::from_fn(|i| {
+        let (x, y) = place(i);
+        along(i) / (x * x + y * y + 1e-9)
+    });
+    let gain: f32 = k.iter().enumerate().map(|(i, w)| w * along(i)).sum();
     Tensor::from_slice(&k.map(|w| w / gain))
         .view([1, 1, 5, 5])
         .to_device(device)

@@ -3,8 +3,8 @@
 //! In: a [`config::TrainConfig`] (data sets, scales, schedule), and ImageNet weights for the
 //! encoder or the weights of another model. Out: a model folder. Every crop is a pure function of
 //! (seed, step, index in the batch), so a killed training that goes on from its last checkpoint
-//! gives the same weights as one that ran through. Never learns from a held-out image: [`validate`]
-//! and the constants that [`tune`] fits are all that look at one.
+//! gives the same weights as one that ran through. Held-out images serve
+//! validation and the constants that [`tune`] fits, nothing else.
 
 mod augment;
 pub mod average;

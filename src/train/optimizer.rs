@@ -33,31 +33,23 @@ pub struct Optimizer {
 impl Optimizer {
     /// The state before the first step. `learning`: names of the tensors that learn.
     pub fn new(tensors: &BTreeMap<String, Tensor>, learning: &[String]) -> Self {
-        let zeros = || {
-            learning
-                .iter()
-                .map(|n| (n.clone(), tensors[n].zeros_like()))
-                .collect()
+        let state = |from: fn(&Tensor) -> Tensor| {
+            let named = learning.iter().map(|n| (n.clone(), from(&tensors[n])));
+            named.collect()
         };
-        let average = learning
-            .iter()
-            .map(|n| (n.clone(), tensors[n].detach().copy()))
-            .collect();
         Self {
             step: 0,
-            m: zeros(),
-            v: zeros(),
-            average,
+            m: state(Tensor::zeros_like),
+            v: state(Tensor::zeros_like),
+            average: state(|t| t.detach().copy()),
         }
     }
 
     /// The same state on `device`.
-    pub fn to_device(self, device: tch::Device) -> Self {
+    pub fn on_device(self, device: tch::Device) -> Self {
         let here = |tensors: BTreeMap<String, Tensor>| {
-            tensors
-                .into_iter()
-                .map(|(n, t)| (n, t.to_device(device)))
-                .collect()
+            let moved = tensors.into_iter().map(|(n, t)| (n, t.to_device(device)));
+            moved.collect()
         };
         Self {
             step: self.step,
@@ -90,12 +82,10 @@ impl Optimizer {
             };
             let grad = tensor.grad();
             if grad.defined() {
-                let lr = rate
-                    * if name.starts_with("encoder.") {
-                        config.encoder_lr
-                    } else {
-                        config.lr
-                    };
+                let lr = match name.starts_with("encoder.") {
+                    true => rate * config.encoder_lr,
+                    false => rate * config.lr,
+                };
                 let grad = grad * clip;
                 if name.ends_with(".weight") {
                     *tensor *= 1.0 - lr * config.weight_decay;
@@ -156,8 +146,7 @@ fn muon_step(momentum: &mut Tensor, grad: &Tensor) -> Tensor {
     orthogonalise(&matrix).reshape(&shape) * (MUON_RMS * largest.sqrt())
 }
 
-/// `matrix` with singular values near 1, by five steps of a quintic Newton-Schulz iteration (Jordan
-/// et al. 2024).
+/// `matrix` with singular values near 1, by five quintic Newton-Schulz steps (Jordan et al. 2024).
 fn orthogonalise(matrix: &Tensor) -> Tensor {
     let [rows, cols] = [matrix.size()[0], matrix.size()[1]];
     let tall = rows > cols;

@@ -58,8 +58,7 @@ pub fn write_model(
     write_folder(out, spec_of(config), tensors, kind)
 }
 
-/// Writes the mean of two models as the model folder `out`, without scores: those of either model
-/// would be wrong.
+/// Writes the mean of two models as the model folder `out`, without the scores of either.
 pub fn write_mean(
     out: &Path,
     mut spec: ModelSpec,
@@ -79,8 +78,7 @@ fn storage_kind(architecture: Architecture) -> Kind {
     }
 }
 
-/// Writes a model folder of `spec` (its `weights` and `sha256` are set here) with tensors of
-/// `kind`.
+/// Writes a model folder of `spec` (sets its `weights` and `sha256`) with tensors of `kind`.
 pub fn write_folder(
     out: &Path,
     mut spec: ModelSpec,
@@ -92,21 +90,27 @@ pub fn write_folder(
         .iter()
         .map(|(n, t)| (n.clone(), t.to_kind(kind)))
         .collect();
-    let weights = out.join(WEIGHTS);
-    write_tensors(&stored, &weights)?;
-    let bytes = std::fs::read(&weights).map_err(|e| TrainError::file(&weights, e))?;
     spec.weights = Some(WEIGHTS.into());
-    spec.sha256 = Some(sha256_hex(&bytes));
-    let path = out.join("model.toml");
-    let text = toml::to_string(&spec).map_err(|e| TrainError::file(&path, e))?;
-    atomic::write_bytes(&path, text.as_bytes()).map_err(|e| TrainError::file(&path, e))
+    spec.sha256 = Some(write_weights(&out.join(WEIGHTS), &stored)?);
+    write_spec(&out.join("model.toml"), &spec)
+}
+
+/// Writes a weights file; returns its SHA-256.
+fn write_weights(path: &Path, tensors: &[(String, Tensor)]) -> Result<String, TrainError> {
+    write_tensors(tensors, path)?;
+    let bytes = std::fs::read(path).map_err(|e| TrainError::file(path, e))?;
+    Ok(sha256_hex(&bytes))
+}
+
+fn write_spec(path: &Path, spec: &ModelSpec) -> Result<(), TrainError> {
+    let text = toml::to_string(spec).map_err(|e| TrainError::file(path, e))?;
+    atomic::write_bytes(path, text.as_bytes()).map_err(|e| TrainError::file(path, e))
 }
 
 /// Name prefix of the layer of hovernet-lite whose output the temperature divides.
 const TYPE_HEAD: &str = "head.tp.";
 
-/// Writes tuned constants into the model folder `out`, and the temperature into the weights of its
-/// type head.
+/// Writes tuned constants into the model folder `out`, and the temperature into its type head.
 pub fn apply_tuning(out: &Path, tuned: &Tuned) -> Result<(), TrainError> {
     let path = out.join("model.toml");
     let text = std::fs::read_to_string(&path).map_err(|e| TrainError::file(&path, e))?;
@@ -120,21 +124,16 @@ pub fn apply_tuning(out: &Path, tuned: &Tuned) -> Result<(), TrainError> {
             .map_err(|e| TrainError::file(&weights, e))?
             .into_iter()
             .map(|(name, tensor)| {
-                let head = name.starts_with(TYPE_HEAD);
-                let scaled = if head {
-                    (tensor.to_kind(Kind::Float) / t).to_kind(Kind::Half)
-                } else {
-                    tensor
+                let scaled = match name.starts_with(TYPE_HEAD) {
+                    true => (tensor.to_kind(Kind::Float) / t).to_kind(Kind::Half),
+                    false => tensor,
                 };
                 (name, scaled)
             })
             .collect();
-        write_tensors(&tensors, &weights)?;
-        let bytes = std::fs::read(&weights).map_err(|e| TrainError::file(&weights, e))?;
-        spec.sha256 = Some(sha256_hex(&bytes));
+        spec.sha256 = Some(write_weights(&weights, &tensors)?);
     }
-    let text = toml::to_string(&spec).map_err(|e| TrainError::file(&path, e))?;
-    atomic::write_bytes(&path, text.as_bytes()).map_err(|e| TrainError::file(&path, e))
+    write_spec(&path, &spec)
 }
 
 /// The model.toml of a training, without its weights file.

@@ -27,37 +27,22 @@ fn build_html(log: &str, panel: &[(String, RgbImage)]) -> Result<String, image::
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
-    let series = |names: &[&str]| -> Vec<Series> {
-        names
-            .iter()
-            .map(|name| Series {
+    let series = |names: &str| -> Vec<Series> {
+        let of_name = |name: &str| {
+            let point = |e: &Value| Some([e.get("step")?.as_f64()?, e.get(name)?.as_f64()?]);
+            Series {
                 name: name.to_string(),
-                points: entries
-                    .iter()
-                    .filter_map(|e| Some([e.get("step")?.as_f64()?, e.get(*name)?.as_f64()?]))
-                    .collect(),
-            })
-            .collect()
+                points: entries.iter().filter_map(point).collect(),
+            }
+        };
+        names.split(' ').map(of_name).collect()
     };
     let mut body = String::new();
-    let charts = [
-        (
-            "Loss and its parts",
-            "loss",
-            &["loss", "np", "hv", "tp"][..],
-        ),
-        (
-            "Held-out images",
-            "score",
-            &["val_pq", "val_dice", "val_f1d"][..],
-        ),
-        (
-            "Learning rate, as a part of its peak",
-            "rate",
-            &["rate"][..],
-        ),
-    ];
-    for (title, y, names) in charts {
+    for (title, y, names) in [
+        ("Loss and its parts", "loss", "loss np hv tp"),
+        ("Held-out images", "score", "val_pq val_dice val_f1d"),
+        ("Learning rate, as a part of its peak", "rate", "rate"),
+    ] {
         let chart = lines(title, "step", y, &series(names));
         let _ = writeln!(body, "<h2>{title}</h2>\n<figure>{chart}</figure>");
     }

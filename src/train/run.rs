@@ -1,5 +1,4 @@
-//! The training loop: draw a batch, predict, compute the loss, take a step, validate, write a
-//! checkpoint.
+//! The training loop: draw a batch, predict, compute the loss, take a step, validate, save.
 //!
 //! In: a [`TrainJob`]. Out: a model folder with its checkpoint and log. Batches are drawn ahead on
 //! a thread of their own.
@@ -36,8 +35,7 @@ const LOG_EVERY: u64 = 20;
 pub enum Start {
     /// An ImageNet encoder (safetensors, see scripts/imagenet_encoder.py) and a random decoder.
     Encoder(PathBuf),
-    /// The weights of a model, batch norms folded. With another number of types, the type head is
-    /// random.
+    /// The weights of a model, batch norms folded. For other types, the type head is random.
     Model(Tensors),
 }
 
@@ -99,7 +97,6 @@ pub fn run(
     checkpoint::claim(&job.out, &job.config)?;
     let sets = job.config.load_data(&job.data_root)?;
     log_sets(&sets);
-    let types = job.config.types.len();
     let (learner, optimizer, best) = begin(job, &sets)?;
     let first = optimizer.step;
     let validation = match job.validate_every {
@@ -110,7 +107,7 @@ pub fn run(
         let (send, receive) = bounded(PREFETCH);
         let (sets, config, steps) = (&sets, &job.config, job.steps);
         scope.spawn(move || {
-            let pool = Pool::new(sets, types);
+            let pool = Pool::new(sets, config.types.len());
             let parts = config.accumulate as u64;
             for index in first * parts..steps * parts {
                 // The receiver is gone: the training has ended.
@@ -136,16 +133,8 @@ fn begin(
     job: &TrainJob,
     sets: &[LoadedSet],
 ) -> Result<(Box<dyn Learner>, Optimizer, Best), TrainError> {
-    let types = job.config.types.len();
     let config = &job.config;
-    let (mut learner, has_statistics) = learner::build_learner(
-        config.model.architecture,
-        types,
-        config.seed,
-        config.frozen_steps,
-        &job.start,
-        job.bf16,
-    )?;
+    let (mut learner, has_statistics) = learner::build_learner(config, &job.start, job.bf16)?;
     // The optimizer has room from the start for every tensor that will ever learn.
     let learning = learner.learning_names(u64::MAX);
     let (optimizer, best) = if checkpoint::exists(&job.out) {
@@ -153,9 +142,9 @@ fn begin(
         checkpoint::resume(&job.out, learner.tensors_mut(), fresh)?
     } else {
         if !has_statistics {
-            let pool = Pool::new(sets, types);
+            let pool = Pool::new(sets, config.types.len());
             let batches: Vec<Tensor> = (0..RECALIBRATION_BATCHES)
-                .map(|i| batch::draw_batch(&pool, &job.config, u64::MAX - i as u64).rgb)
+                .map(|i| batch::draw_batch(&pool, config, u64::MAX - i as u64).rgb)
                 .collect();
             learner.measure_norms(&batches);
         }
@@ -163,7 +152,7 @@ fn begin(
         (fresh, Best::default())
     };
     learner::prepare_tensors(learner.as_mut(), job.device, optimizer.step);
-    Ok((learner, optimizer.to_device(job.device), best))
+    Ok((learner, optimizer.on_device(job.device), best))
 }
 
 /// A training under way.
@@ -238,8 +227,7 @@ impl Training<'_> {
         Ok(Ended::AllSteps)
     }
 
-    /// Takes one step. Returns the loss and its terms: total, np, hv, tp; `None` after the last
-    /// step.
+    /// Takes one step. Returns the loss and its terms (total, np, hv, tp); `None` after the last.
     fn take_step(&mut self, batches: &Receiver<Batch>) -> Result<Option<[f64; 4]>, TrainError> {
         let parts = self.job.config.accumulate;
         let mut sums = [0.0; 4];
@@ -262,8 +250,7 @@ impl Training<'_> {
         Ok(Some(sums))
     }
 
-    /// `batch` with the predictions of the averaged weights as targets, if the configuration asks
-    /// for them.
+    /// `batch` with the averaged weights' predictions as targets, if the configuration wants them.
     fn add_teacher(&self, batch: Batch) -> Batch {
         let config = &self.job.config;
         let Some(plain) = &batch.plain else {
@@ -281,8 +268,7 @@ impl Training<'_> {
         Batch { teacher, ..batch }
     }
 
-    /// Adds the gradients of one batch, divided by the number of batches per step. Returns the loss
-    /// and its terms.
+    /// Adds the gradients of one batch, over the batches per step. Returns the loss and its terms.
     fn add_gradients(&self, batch: &Batch) -> Result<[f64; 4], TrainError> {
         let raw = self.forward(&batch.rgb)?;
         let loss = self.learner.loss(&raw, batch);
@@ -304,8 +290,7 @@ impl Training<'_> {
         Ok([total, np, hv, tp])
     }
 
-    /// The network's raw maps. libtorch's plain calls panic when memory is short; that becomes an
-    /// error with its cure.
+    /// The raw maps. libtorch panics when memory is short; that becomes an error with its cure.
     fn forward(&self, rgb: &Tensor) -> Result<RawMaps, TrainError> {
         let guarded = AssertUnwindSafe(|| self.learner.forward(rgb, self.optimizer.step));
         catch_unwind(guarded).map_err(|panic| {
@@ -319,8 +304,7 @@ impl Training<'_> {
         self.learner.export(&self.optimizer.average)
     }
 
-    /// Scores the averaged weights, keeps the best, rewrites train.html; returns the line for the
-    /// log.
+    /// Scores the averaged weights, keeps the best, rewrites train.html; returns the log's line.
     fn validate(&mut self, step: u64) -> Result<serde_json::Value, TrainError> {
         let job = self.job;
         let folded = self.averaged();

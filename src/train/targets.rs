@@ -5,6 +5,7 @@
 
 use super::crops::Crop;
 use crate::labels::Dot;
+use crate::nuclei::ideal_hv;
 
 /// Nuclei with fewer pixels in the crop have no targets of h and v (as in hover_net).
 const MIN_HV_PX: u32 = 30;
@@ -115,17 +116,6 @@ impl Extent {
     }
 }
 
-/// h and v of a nucleus at `offset` (x, y) px from its rounded centre of mass: the distance along
-/// each axis, scaled so that it runs from -1 to 1 (Graham et al. 2019, section 3). `reach`: the
-/// largest distance of its pixels from there to the left, right, top and bottom, px.
-fn ideal_hv([dx, dy]: [i32; 2], [left, right, top, bottom]: [i32; 4]) -> [f64; 2] {
-    let scale = |d: i32, before: i32, after: i32| {
-        let reach = if d > 0 { after } else { before };
-        f64::from(d) / f64::from(reach.max(1))
-    };
-    [scale(dx, left, right), scale(dy, top, bottom)]
-}
-
 fn add_instances(crop: &Crop, side: usize, t: &mut Targets) {
     let mut extents = vec![Extent::default(); crop.types.len()];
     for (i, &id) in crop.ids.iter().enumerate().filter(|(_, id)| **id > 0) {
@@ -172,23 +162,17 @@ fn add_instances(crop: &Crop, side: usize, t: &mut Targets) {
 /// Whether two different nuclei lie within 3 px of pixel `i`, the nucleus of `i` counted.
 fn is_between_nuclei(ids: &[i32], side: usize, i: usize) -> bool {
     let (x, y) = ((i % side) as i64, (i / side) as i64);
-    let mut first = ids[i].max(0);
-    for radius in [1i64, 3] {
-        for (dx, dy) in [
-            (1, 0),
-            (0, 1),
-            (-1, 0),
-            (0, -1),
-            (1, 1),
-            (-1, 1),
-            (1, -1),
-            (-1, -1),
-        ] {
-            let (nx, ny) = (x + dx * radius, y + dy * radius);
-            if nx < 0 || ny < 0 || nx >= side as i64 || ny >= side as i64 {
+    let is_inside = |v: i64| (0..side as i64).contains(&v);
+    let mut first = 0;
+    for d in [1, 3] {
+        for (dx, dy) in [-d, 0, d]
+            .into_iter()
+            .flat_map(|dy| [-d, 0, d].map(|dx| (dx, dy)))
+        {
+            if !is_inside(x + dx) || !is_inside(y + dy) {
                 continue;
             }
-            let id = ids[ny as usize * side + nx as usize].max(0);
+            let id = ids[(y + dy) as usize * side + (x + dx) as usize].max(0);
             if id > 0 && first > 0 && id != first {
                 return true;
             }

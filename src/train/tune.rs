@@ -38,8 +38,7 @@ pub struct Tuned {
     pub pq: BTreeMap<String, [f64; 2]>,
     /// Divisor of the logits of the types; `None` if no held-out nucleus has a type.
     pub temperature: Option<f64>,
-    /// Scores on training images at each limit of the expected overlap; empty if there are too few
-    /// nuclei.
+    /// Scores on training images at each limit of the expected overlap; empty if nuclei are few.
     pub limits: Vec<LimitScores>,
     /// Mean negative logarithm of the true type's probability before and after.
     pub nll: [f64; 2],
@@ -207,38 +206,40 @@ const CONSTANTS: usize = 7;
 
 /// `from` with each value that is tried for one constant.
 fn candidates(from: &PostprocParams, constant: usize) -> Vec<PostprocParams> {
-    let with = |change: &dyn Fn(&mut PostprocParams)| {
-        let mut params = from.clone();
-        change(&mut params);
-        params
-    };
-    let floats = |values: &[f32], set: fn(&mut PostprocParams, f32)| {
-        values.iter().map(|&v| with(&|p| set(p, v))).collect()
-    };
     match constant {
-        0 => [EnergyRule::Eigen, EnergyRule::Axes]
-            .into_iter()
-            .map(|rule| with(&|p| p.energy = rule))
-            .collect(),
-        1 => [5, 7, 9, 11, 13]
-            .into_iter()
-            .map(|px| with(&|p| p.sobel_px = px))
-            .collect(),
-        2 => [0, 3, 5, 7]
-            .into_iter()
-            .map(|px| with(&|p| p.open_px = px))
-            .collect(),
-        3 => floats(&[-0.4, -0.3, -0.2, -0.15, -0.1, -0.05], |p, v| p.hv_lo = v),
-        4 => floats(&[0.0, 0.05, 0.1], |p, v| p.hv_hi = v),
-        5 => floats(&[0.2, 0.3, 0.4, 0.5, 0.6], |p, v| p.energy_threshold = v),
+        0 => vary(from, &[EnergyRule::Eigen, EnergyRule::Axes], |p, v| {
+            p.energy = v
+        }),
+        1 => vary(from, &[5, 7, 9, 11, 13], |p, v| p.sobel_px = v),
+        2 => vary(from, &[0, 3, 5, 7], |p, v| p.open_px = v),
+        3 => vary(from, &[-0.4, -0.3, -0.2, -0.15, -0.1, -0.05], |p, v| {
+            p.hv_lo = v
+        }),
+        4 => vary(from, &[0.0, 0.05, 0.1], |p, v| p.hv_hi = v),
+        5 => vary(from, &[0.2, 0.3, 0.4, 0.5, 0.6], |p, v| {
+            p.energy_threshold = v
+        }),
         _ => {
-            let mut all: Vec<_> = floats(&[0.4, 0.45, 0.5, 0.55], |p, v| p.np_threshold = v);
-            all.extend::<Vec<_>>(floats(&[2.0, 3.0, 3.75, 5.0, 7.5], |p, v| {
-                p.min_area_um2 = v
-            }));
+            let mut all = vary(from, &[0.4, 0.45, 0.5, 0.55], |p, v| p.np_threshold = v);
+            let areas_um2 = [2.0, 3.0, 3.75, 5.0, 7.5];
+            all.extend(vary(from, &areas_um2, |p, v| p.min_area_um2 = v));
             all
         }
     }
+}
+
+/// `from` with each of `values` in the place that `set` writes.
+fn vary<T: Copy>(
+    from: &PostprocParams,
+    values: &[T],
+    set: fn(&mut PostprocParams, T),
+) -> Vec<PostprocParams> {
+    let with = |&value: &T| {
+        let mut params = from.clone();
+        set(&mut params, value);
+        params
+    };
+    values.iter().map(with).collect()
 }
 
 /// A predicted nucleus whose true type is known.
@@ -250,8 +251,7 @@ struct TypedNucleus {
     type_id: usize,
 }
 
-/// Predicted nuclei with more than half of their pixels in one typed true nucleus, or with exactly
-/// one dot inside.
+/// Predicted nuclei with most of their pixels in one typed true nucleus, or with exactly one dot.
 fn find_typed_nuclei(images: &[Predicted], params: &PostprocParams) -> Vec<TypedNucleus> {
     let find = |(index, p): (usize, &Predicted)| {
         let found = p.nuclei(params).into_iter().filter_map(|nucleus| {

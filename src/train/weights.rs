@@ -42,8 +42,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// An ImageNet encoder (`encoder`: safetensors as scripts/imagenet_encoder.py writes it) with a
-    /// random decoder.
+    /// An ImageNet encoder (as scripts/imagenet_encoder.py writes it) with a random decoder.
     pub fn from_imagenet(encoder: &Path, types: i64, seed: u64) -> Result<Self, TrainError> {
         let mut found: BTreeMap<String, Tensor> = Tensor::read_safetensors(encoder)
             .map_err(|e| TrainError::file(encoder, e))?
@@ -237,8 +236,7 @@ impl Convolve for Weights {
     }
 }
 
-/// Random weights (He et al. 2015) and zero bias; heads start small, so that no type or direction
-/// is preferred.
+/// Random weights (He et al. 2015), zero bias. Heads start small, so that no type is preferred.
 fn init_layer(l: &Layer, tensors: &mut BTreeMap<String, Tensor>, rng: &mut Rng) {
     let fan_in = (l.shape[1] * l.shape[2] * l.shape[3]) as f64;
     let gain = if l.name.starts_with("head.") {

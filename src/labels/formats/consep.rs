@@ -3,20 +3,15 @@
 
 use std::path::Path;
 
-use super::{Loaded, assign_types, check_size, list_images, map_type, read_rgb};
+use super::{Loaded, assign_types, check_size, load_images, map_type};
 use crate::labels::{DataSet, LabelError, Truth};
 use crate::mat5::{self, Matrix};
 
 pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
-    Ok(list_images(&folder.join("Images"))?
-        .into_iter()
-        .map(|(stem, path)| {
-            let rgb = read_rgb(&path)?;
-            let mat = folder.join("Labels").join(format!("{stem}.mat"));
-            let truth = read_truth(set, &mat, rgb.dimensions())?;
-            Ok(set.image(&stem, rgb, truth))
-        })
-        .collect())
+    load_images(set, &folder.join("Images"), |stem, size| {
+        let mat = folder.join("Labels").join(format!("{stem}.mat"));
+        read_truth(set, &mat, size)
+    })
 }
 
 fn read_truth(set: &DataSet, path: &Path, size: (u32, u32)) -> Result<Truth, LabelError> {

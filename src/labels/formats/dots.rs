@@ -1,11 +1,11 @@
-//! images/NAME.* beside points/NAME.csv with the columns x, y (px) and type: one dot inside each
-//! nucleus.
+//! images/NAME.* beside points/NAME.csv of x, y (px) and type: one dot inside each nucleus.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Loaded, list_images, read_rgb};
+use super::{Loaded, load_images};
 use crate::labels::{DataSet, Dot, LabelError, Truth};
 
 #[derive(Deserialize)]
@@ -16,14 +16,10 @@ struct Row {
 }
 
 pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
-    Ok(list_images(&folder.join("images"))?
-        .into_iter()
-        .map(|(stem, path)| {
-            let points = folder.join("points").join(format!("{stem}.csv"));
-            let rgb = read_rgb(&path)?;
-            Ok(set.image(&stem, rgb, Truth::Dots(read_dots(set, &points)?)))
-        })
-        .collect())
+    load_images(set, &folder.join("images"), |stem, _| {
+        let points = folder.join("points").join(format!("{stem}.csv"));
+        Ok(Truth::Dots(read_dots(set, &points)?))
+    })
 }
 
 fn read_dots(set: &DataSet, path: &Path) -> Result<Vec<Dot>, LabelError> {
@@ -46,15 +42,13 @@ fn read_dots(set: &DataSet, path: &Path) -> Result<Vec<Dot>, LabelError> {
     Ok(dots)
 }
 
-/// Names of the types of all points in a folder, sorted. Skips unreadable files: [`load`] reports
-/// them.
-pub fn class_names(folder: &Path) -> Vec<String> {
+/// See [`super::class_names`].
+pub fn class_names(folder: &Path) -> BTreeSet<String> {
     let files = super::list_files(&folder.join("points"), &["csv"]).unwrap_or_default();
     let rows = files.iter().filter_map(|(_, path)| {
         let mut reader = csv::Reader::from_path(path).ok()?;
         let names = reader.deserialize::<Row>().flatten().map(|row| row.r#type);
         Some(names.collect::<Vec<_>>())
     });
-    let names: std::collections::BTreeSet<String> = rows.flatten().collect();
-    names.into_iter().collect()
+    rows.flatten().collect()
 }

@@ -34,18 +34,16 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
         .collect())
 }
 
-/// Names of the classes in all drawings of a folder, sorted. Skips unreadable files: [`load`]
-/// reports them.
-pub fn class_names(folder: &Path) -> Vec<String> {
+/// See [`super::class_names`].
+pub fn class_names(folder: &Path) -> BTreeSet<String> {
     let drawings = list_files(folder, &["geojson"]).unwrap_or_default();
     let features = drawings
         .iter()
         .filter_map(|(_, path)| read_features(path).ok())
         .flatten();
-    let names: BTreeSet<String> = features
+    features
         .filter_map(|f| class_name(&f).map(str::to_string))
-        .collect();
-    names.into_iter().collect()
+        .collect()
 }
 
 fn class_name(feature: &Feature) -> Option<&str> {
@@ -80,16 +78,15 @@ fn read_truth(set: &DataSet, path: &Path, (w, h): (u32, u32)) -> Result<Truth, L
         let Some(geometry) = &feature.geometry else {
             continue;
         };
+        let mut add_nucleus = |polygons: &[Vec<Ring>]| {
+            types.push(type_id);
+            overlapping += fill_polygons(&mut ids, (w, h), polygons, types.len() as u32 - 1);
+        };
         match &geometry.value {
-            GeometryValue::Polygon { coordinates } => {
-                types.push(type_id);
-                let polygons = [rings_of(coordinates)];
-                overlapping += fill_polygons(&mut ids, (w, h), &polygons, types.len() as u32 - 1);
-            }
+            GeometryValue::Polygon { coordinates } => add_nucleus(&[rings_of(coordinates)]),
             GeometryValue::MultiPolygon { coordinates } => {
-                types.push(type_id);
                 let polygons: Vec<_> = coordinates.iter().map(|p| rings_of(p)).collect();
-                overlapping += fill_polygons(&mut ids, (w, h), &polygons, types.len() as u32 - 1);
+                add_nucleus(&polygons);
             }
             GeometryValue::Point { coordinates } => dots.extend(dot_at(coordinates, type_id)),
             GeometryValue::MultiPoint { coordinates } => {
@@ -157,8 +154,8 @@ fn rings_of(polygon: &[Vec<Position>]) -> Vec<Ring> {
         .collect()
 }
 
-/// Writes `id` into the free pixels whose centres lie in an odd number of rings; returns how many
-/// were taken already.
+/// Writes `id` into free pixels whose centres an odd number of rings hold; returns how many of
+/// these pixels were taken.
 fn fill_polygons(ids: &mut [u32], (w, h): (u32, u32), polygons: &[Vec<Ring>], id: u32) -> usize {
     let mut taken = 0;
     for rings in polygons {
@@ -234,15 +231,8 @@ mod tests {
 
     #[test]
     fn of_two_overlapping_squares_the_first_keeps_the_overlap() {
-        let square = |x: f64| {
-            vec![vec![
-                [x, 1.0],
-                [x + 2.0, 1.0],
-                [x + 2.0, 3.0],
-                [x, 3.0],
-                [x, 1.0],
-            ]]
-        };
+        let corners = [[0.0, 1.0], [2.0, 1.0], [2.0, 3.0], [0.0, 3.0], [0.0, 1.0]];
+        let square = |left: f64| vec![corners.map(|[x, y]| [left + x, y]).to_vec()];
         let mut ids = vec![0; 36];
         assert_eq!(fill_polygons(&mut ids, (6, 6), &[square(1.0)], 1), 0);
         assert_eq!(fill_polygons(&mut ids, (6, 6), &[square(2.0)], 2), 2);

@@ -1,5 +1,4 @@
-//! hover_net's extracted patches: one NAME.npy per patch, `[H, W, 4]` (RGB, instance ids) or `[H,
-//! W, 5]` (with types).
+//! hover_net's patches: NAME.npy, `[H, W, 4]` (RGB, instance ids) or `[H, W, 5]` (with types).
 
 use std::path::Path;
 

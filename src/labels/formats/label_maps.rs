@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::npy::Npy;
-use super::{Loaded, check_size, list_images, map_type, read_picture_ids, read_rgb};
+use super::{Loaded, check_size, load_images, map_type, read_picture_ids};
 use crate::labels::ids::Ids;
 use crate::labels::{DataSet, LabelError, Truth};
 
@@ -21,20 +21,16 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
         true => read_table(&whole, None)?,
         false => Table::new(),
     };
-    Ok(list_images(&folder.join("images"))?
-        .into_iter()
-        .map(|(stem, path)| {
-            let rgb = read_rgb(&path)?;
-            let mut ids = read_ids(folder, &stem, rgb.dimensions())?;
-            let own = folder.join("types").join(format!("{stem}.csv"));
-            let (table_path, rows) = match own.exists() {
-                true => (own.clone(), read_table(&own, Some(&stem))?.remove(&stem)),
-                false => (whole.clone(), table.get(&stem).cloned()),
-            };
-            let types = apply_table(set, &mut ids, &rows.unwrap_or_default(), &table_path)?;
-            Ok(set.image(&stem, rgb, Truth::Instances { ids, types }))
-        })
-        .collect())
+    load_images(set, &folder.join("images"), |stem, size| {
+        let mut ids = read_ids(folder, stem, size)?;
+        let own = folder.join("types").join(format!("{stem}.csv"));
+        let (table_path, rows) = match own.exists() {
+            true => (&own, read_table(&own, Some(stem))?.remove(stem)),
+            false => (&whole, table.get(stem).cloned()),
+        };
+        let types = apply_table(set, &mut ids, &rows.unwrap_or_default(), table_path)?;
+        Ok(Truth::Instances { ids, types })
+    })
 }
 
 fn read_ids(folder: &Path, stem: &str, size: (u32, u32)) -> Result<Vec<u32>, LabelError> {
@@ -62,8 +58,7 @@ struct Row {
     r#type: String,
 }
 
-/// Reads a type table. `image`: the image that all rows belong to, for a file without the column
-/// `image`.
+/// Reads a type table. `image`: the image of all rows, for a file without the column `image`.
 fn read_table(path: &PathBuf, image: Option<&str>) -> Result<Table, LabelError> {
     let mut reader = csv::Reader::from_path(path).map_err(|e| LabelError::new(path, e))?;
     let mut table = Table::new();
@@ -81,8 +76,7 @@ fn read_table(path: &PathBuf, image: Option<&str>) -> Result<Table, LabelError> 
     Ok(table)
 }
 
-/// Numbers the ids of a label map without gaps; returns the type of each, from the rows of its
-/// table.
+/// Numbers the ids of a label map without gaps; returns the type of each, from its table.
 fn apply_table(
     set: &DataSet,
     ids: &mut [u32],

@@ -13,12 +13,13 @@ mod pannuke;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, RgbImage};
 
 use super::ids::Ids;
-use super::{DataSet, Format, LabelError, LabelledImage};
+use super::{DataSet, Format, LabelError, LabelledImage, Truth};
 
 /// Each image of a folder, or why it cannot be read.
 pub type Loaded = Vec<Result<LabelledImage, LabelError>>;
@@ -63,17 +64,18 @@ pub fn detect(folder: &Path) -> Result<Format, LabelError> {
     }
 }
 
-/// Names of types that the labels of a folder use, sorted; empty for formats that number them.
+/// Names of the types that the labels of a folder use, sorted; empty for formats that number them.
+/// Skips unreadable files: [`load`] reports them.
 pub fn class_names(folder: &Path, format: Format) -> Vec<String> {
-    match format {
+    let names = match format {
         Format::Dots => dots::class_names(folder),
         Format::Geojson => geojson::class_names(folder),
-        _ => Vec::new(),
-    }
+        _ => BTreeSet::new(),
+    };
+    names.into_iter().collect()
 }
 
-/// The model's type id for the type number `own` of a set; 0 where the set has no types. `path`:
-/// the file to blame.
+/// The model's type id for the type number `own` of a set; 0 where the set has no types.
 fn map_type(set: &DataSet, own: u32, path: &Path) -> Result<u8, LabelError> {
     if set.type_ids.is_empty() {
         return Ok(0);
@@ -117,6 +119,20 @@ pub(super) fn read_picture_ids(picture: DynamicImage) -> Option<Vec<u32>> {
             map.pixels().map(|p| u32::from(p.0[0])).collect()
         }
     })
+}
+
+/// Reads every image of `folder`; `read_truth` gets its file stem and size (width, height).
+fn load_images(
+    set: &DataSet,
+    folder: &Path,
+    read_truth: impl Fn(&str, (u32, u32)) -> Result<Truth, LabelError>,
+) -> Result<Loaded, LabelError> {
+    let load = |(stem, path): (String, PathBuf)| {
+        let rgb = read_rgb(&path)?;
+        let truth = read_truth(&stem, rgb.dimensions())?;
+        Ok(set.image(&stem, rgb, truth))
+    };
+    Ok(list_images(folder)?.into_iter().map(load).collect())
 }
 
 /// Images of a folder with their file stems, sorted by name.

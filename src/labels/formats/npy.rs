@@ -1,7 +1,6 @@
 //! The values of an .npy file of any number type, read as a stream.
 //!
-//! In: a path. Out: shape and values in C order. A PanNuke fold of 2 GB is never in memory as a
-//! whole.
+//! In: a path. Out: shape, and values in C order, read on demand: 2 GB of PanNuke fit any memory.
 
 use std::io;
 use std::path::{Path, PathBuf};

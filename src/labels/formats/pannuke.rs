@@ -59,8 +59,7 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
     Ok(loaded)
 }
 
-/// The truth of one image. Each channel numbers its nuclei on its own, so a nucleus is a pair of
-/// channel and number.
+/// The truth of one image. Each channel has its own ids: a nucleus is a pair of channel and id.
 fn truth_of(set: &DataSet, mask: &[f64], path: &Path) -> Result<Truth, LabelError> {
     let mut known = BTreeMap::new();
     let mut types = vec![0u8];

@@ -1,5 +1,4 @@
-//! The fixtures of tests/fixtures/make_labels.py (written by NumPy and SciPy), and folders made
-//! here.
+//! Fixtures of tests/fixtures/make_labels.py (written by NumPy and SciPy), and folders made here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -101,6 +100,12 @@ fn folder_with_image(below: &str) -> tempfile::TempDir {
     root
 }
 
+/// Why the first image of a folder cannot be read.
+fn first_error(set: &DataSet, folder: &Path) -> String {
+    let first = load(set, folder).unwrap().remove(0);
+    first.unwrap_err().to_string()
+}
+
 #[test]
 fn label_maps_take_types_by_name_and_by_number() {
     let root = folder_with_image("images");
@@ -119,11 +124,7 @@ fn label_maps_take_types_by_name_and_by_number() {
 
     let says = |content: &str, words: &str| {
         std::fs::write(&types, content).unwrap();
-        let text = load(&set, root.path())
-            .unwrap()
-            .remove(0)
-            .unwrap_err()
-            .to_string();
+        let text = first_error(&set, root.path());
         assert!(text.contains("types.csv") && text.contains(words), "{text}");
     };
     says(
@@ -137,11 +138,7 @@ fn label_maps_take_types_by_name_and_by_number() {
 
     let wrong = image::GrayImage::new(8, 5);
     wrong.save(labels.join("a.png")).unwrap();
-    let text = load(&set, root.path())
-        .unwrap()
-        .remove(0)
-        .unwrap_err()
-        .to_string();
+    let text = first_error(&set, root.path());
     assert!(
         text.contains("labels are 8 x 5 px, the image 8 x 6"),
         "{text}"
@@ -187,11 +184,7 @@ fn polygons_become_instances_and_points_become_dots() {
     assert!(matches!(&image.truth, Truth::Dots(dots) if dots[..] == [dot]));
 
     std::fs::write(&path, feature(square, &named("Tumor"))).unwrap();
-    let text = load(&set, root.path())
-        .unwrap()
-        .remove(0)
-        .unwrap_err()
-        .to_string();
+    let text = first_error(&set, root.path());
     assert!(
         text.contains("class \"Tumor\" has no id in `types` (tumour)"),
         "{text}"

@@ -98,13 +98,14 @@ pub fn driver_present() -> bool {
 fn open_library(path: &Path) -> Result<(), String> {
     let name = CString::new(path.as_os_str().as_bytes())
         .map_err(|_| "its path holds a NUL byte".to_string())?;
-    // SAFETY: `name` is a NUL-terminated path. The library's constructors only register CUDA kernels with
-    // the libtorch already loaded. It is never closed, so nothing that it registers can dangle.
+    // SAFETY: `name` is a NUL-terminated path. The library's constructors only register CUDA
+    // kernels with the libtorch already loaded. It is never closed, so nothing that it registers
+    // can dangle.
     let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
     if !handle.is_null() {
         return Ok(());
     }
-    // SAFETY: dlerror gives null or a NUL-terminated text, valid until the next dl call of this thread.
+    // SAFETY: dlerror gives null or a NUL-terminated text, valid until this thread's next dl call.
     let text = unsafe {
         let text = libc::dlerror();
         (!text.is_null()).then(|| CStr::from_ptr(text).to_string_lossy().into_owned())

@@ -1,6 +1,6 @@
 //! Threads that run a network.
 //!
-//! In: a device. Out: a thread whose results depend neither on other threads nor on how many there are.
+//! In: a device. Out: a thread whose results do not depend on the number of threads.
 
 use std::cell::Cell;
 use std::sync::Once;
@@ -9,8 +9,8 @@ use super::{Device, keep_freed_memory};
 
 /// Sets the calling thread up for inference on `device` until the guard is dropped.
 ///
-/// On a CPU: one thread inside every operation, and denormals flushed to zero. Both are set per thread
-/// because OpenMP and the processor keep them per thread.
+/// On a CPU: one thread inside every operation, and denormals flushed to zero. Both are set per
+/// thread because OpenMP and the processor keep them per thread.
 pub fn inference_guard(device: Device) -> Option<FlushDenormals> {
     if device != Device::Cpu {
         return None;
@@ -36,8 +36,8 @@ fn use_one_thread_per_operation() {
     tch::set_num_threads(1);
 }
 
-/// While it lives, its thread treats denormal floats as zero: operations on them take a hundred times as
-/// long.
+/// While it lives, its thread treats denormal floats as zero: operations on them take a hundred
+/// times as long.
 pub struct FlushDenormals {
     before: u64,
     /// The state belongs to one thread.
@@ -83,9 +83,9 @@ fn float_control() -> u64 {
 #[cfg(target_arch = "x86_64")]
 fn set_float_control(value: u64) {
     let value = value as u32;
-    // SAFETY: the value is the thread's own control word with at most the two flush bits changed. It is
-    // put back when the guard drops; until then the thread only calls libtorch and copies, without Rust
-    // arithmetic on denormals.
+    // SAFETY: the value is the thread's own control word with at most the two flush bits changed.
+    // It is put back when the guard drops; until then the thread only calls libtorch and copies,
+    // without Rust arithmetic on denormals.
     unsafe {
         std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, preserves_flags))
     };

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 use super::*;
 
-/// A thin HoVer-Net fast with 3 types, as a folder. `edit` changes the tensors, `toml` the description.
+/// A thin HoVer-Net fast with 3 types, as a folder.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -307,7 +307,8 @@ fn batch_counters_are_left_out() {
 
 #[test]
 fn a_torchscript_module_runs() {
-    // Returns np = red / 255 - 0.5, hv = (green, blue) / 255, tp = the picture / 100 (make_torchscript.py).
+    // Returns np = red / 255 - 0.5, hv = (green, blue) / 255, tp = the picture / 100
+    // (make_torchscript.py).
     let module = include_bytes!("../../../tests/fixtures/torchscript_tuple.pt");
     let scratch = tempfile::tempdir().unwrap();
     let write = |weights: &[u8]| {

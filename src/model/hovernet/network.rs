@@ -1,8 +1,8 @@
 //! HoVer-Net's layers and how data flows through them.
 //!
 //! In: checked tensors, u8 RGB. Out: raw maps. Every 3 x 3 convolution of the encoder is padded as
-//! TensorFlow's "same"; those of the decoders are valid (not padded), except u1. Widths come from the
-//! tensors.
+//! TensorFlow's "same"; those of the decoders are valid (not padded), except u1. Widths come from
+//! the tensors.
 
 use tch::{Device, Kind, Tensor};
 
@@ -40,9 +40,9 @@ impl Mode {
     }
 }
 
-/// The network, ready to run. Batch norms are not folded into the convolutions before them: folded, they
-/// round differently, and after fifty layers the output differs from the reference by 1.5e-4 of its
-/// largest value.
+/// The network, ready to run. Batch norms are not folded into the convolutions before them: folded,
+/// they round differently, and after fifty layers the output differs from the reference by 1.5e-4
+/// of its largest value.
 pub struct HoverNet {
     mode: Mode,
     conv0: NormedConv,
@@ -371,7 +371,7 @@ impl Decoder {
     }
 }
 
-/// A 3 x 3 convolution padded as TensorFlow's "same": the odd pixel goes to the bottom and the right.
+/// A 3 x 3 convolution padded as TensorFlow's "same": the odd pixel goes bottom and right.
 fn conv_same(conv: &Conv, x: &Tensor, stride: i64) -> Result<Tensor> {
     let (_, _, height, width) = x.size4()?;
     let [(top, bottom), (left, right)] = [height, width].map(|side| same_padding(side, 3, stride));

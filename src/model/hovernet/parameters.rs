@@ -1,7 +1,7 @@
 //! The names and shapes of HoVer-Net's parameters, as hover_net's checkpoints have them.
 //!
-//! In: mode, types, width; or a checkpoint's tensors. Out: the list that a checkpoint must match, its
-//! width, and its tensors under hover_net's own names.
+//! In: mode, types, width; or a checkpoint's tensors. Out: the list that a checkpoint must match,
+//! its width, and its tensors under hover_net's own names.
 
 use tch::Tensor;
 
@@ -12,8 +12,8 @@ use crate::model::weights::Tensors;
 /// Output channels of conv0 in published checkpoints; all other widths are multiples of it.
 pub const WIDTH: i64 = 64;
 
-/// Every parameter of the network and its shape, for `types` type channels (0: no tp branch) and `width`
-/// channels after conv0 ([`WIDTH`] in published checkpoints; a multiple of 8).
+/// Every parameter of the network and its shape, for `types` type channels (0: no tp branch) and
+/// `width` channels after conv0 ([`WIDTH`] in published checkpoints; a multiple of 8).
 pub fn parameters(mode: Mode, types: i64, width: i64) -> Vec<(String, Vec<i64>)> {
     let mut list = Vec::new();
     conv(&mut list, "conv0./", width, 3, 7);
@@ -131,8 +131,8 @@ pub fn width_of(tensors: &Tensors) -> i64 {
         .unwrap_or(WIDTH)
 }
 
-/// A checkpoint's tensors under hover_net's own names: without the `module.` that data-parallel training
-/// puts before them, and without the constant of the up-sampling layer.
+/// A checkpoint's tensors under hover_net's own names: without the `module.` that data-parallel
+/// training puts before them, and without the constant of the up-sampling layer.
 pub fn own_names(tensors: Vec<(String, Tensor)>) -> Tensors {
     tensors
         .into_iter()

@@ -1,5 +1,5 @@
 use super::*;
-use crate::slide::testing::{TestSlide, busy, shared};
+use crate::slide::testing::{TestSlide, busy};
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
@@ -78,7 +78,7 @@ fn odd_pyramid_has_no_seams_and_no_tiling() {
             assert_eq!(a, b);
             assert!(max_difference(&a, &resized_whole(&image(0))) <= 1);
         } else {
-            // Level 0 as a whole is too large for a test: boxes around block corners, read in two ways.
+            // All of level 0 is too much for a test: boxes around block corners, read in two ways.
             let rect = Rect::new(13_700, 400, 700, 711);
             let whole = image(64 << 20).region(rect).unwrap();
             let parts = image(1 << 20);
@@ -95,7 +95,7 @@ fn odd_pyramid_has_no_seams_and_no_tiling() {
 #[test]
 #[cfg(feature = "openslide")]
 fn real_pixels_at_both_directions() {
-    let Some(path) = shared("slides/CMU-1-Small-Region.svs") else {
+    let Some(path) = crate::slide::testing::shared("slides/CMU-1-Small-Region.svs") else {
         return;
     };
     let reader: Arc<dyn SlideReader> = Arc::from(crate::slide::open(&path).unwrap());
@@ -201,33 +201,5 @@ fn a_broken_part_spoils_little_beside_itself() {
     let whole = proc_image(Arc::new(TestSlide::new(&[[2000, 600]], busy)), 0.25, 0.25);
     for rect in [Rect::new(640, 0, 384, 600), Rect::new(512, 128, 200, 300)] {
         assert_eq!(image.region(rect).unwrap(), whole.region(rect).unwrap());
-    }
-}
-
-/// Run by hand: `cargo test --release --lib block_throughput -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, not a check"]
-fn block_throughput() {
-    let Some(path) = shared("slides/CMU-1-Small-Region.svs") else {
-        return;
-    };
-    let reader: Arc<dyn SlideReader> = Arc::from(crate::slide::open(&path).unwrap());
-    for model_mpp in [0.25, 0.499, 0.499 / 0.37] {
-        let image = proc_image(Arc::clone(&reader), 0.499, model_mpp);
-        let size = image.frames.proc_size_px;
-        let start = std::time::Instant::now();
-        for by in 0..(size[1] + BLOCK_PX - 1) / BLOCK_PX {
-            for bx in 0..(size[0] + BLOCK_PX - 1) / BLOCK_PX {
-                image.region(image.block_rect(bx, by)).unwrap();
-            }
-        }
-        let (s, px) = (
-            start.elapsed().as_secs_f64(),
-            f64::from(size[0]) * f64::from(size[1]),
-        );
-        eprintln!(
-            "{model_mpp:.3} µm/px: {:.1} proc Mpx/s, one thread",
-            px / s / 1e6
-        );
     }
 }

@@ -1,7 +1,7 @@
 //! The open fragments of a tile: runs, then one plane per channel over the pixels of all fragments.
 //!
-//! Neighbouring pixels are alike, so a plane holds differences to the pixel before: zstd then halves it. h and
-//! v are split into a plane of low and one of high bytes.
+//! Neighbouring pixels are alike, so a plane holds differences to the pixel before: zstd then
+//! halves it. h and v are split into a plane of low and one of high bytes.
 
 use super::{ChunkError, Reader, Writer};
 use crate::geometry::Rect;
@@ -164,8 +164,8 @@ fn undo_bytes(plane: &[u8]) -> Vec<u8> {
     plane.iter().map(add).collect()
 }
 
-/// Writes differences in zigzag, so that small ones of either sign have a high byte of 0: all low bytes, then
-/// all high bytes.
+/// Writes differences in zigzag, so that small ones of either sign have a high byte of 0: all low
+/// bytes, then all high bytes.
 fn words_plane(values: impl Iterator<Item = i16> + Clone, out: &mut Writer) {
     let steps = || {
         let mut before = 0i16;

@@ -1,9 +1,9 @@
 //! One tile's result as bytes.
 //!
-//! In: a [`TileResult`]. Out: a chunk that says which store, tile and format it belongs to, and back. Layout:
-//! header (magic, version, identity, tile grid, tile, numerics, pixel counts, read errors), nuclei, fragments;
-//! numbers as in `wire`. Decoding takes any bytes: it gives the tile or a reason, never panics, and
-//! allocates no more than a small multiple of what it is given.
+//! In: a [`TileResult`]. Out: a chunk that says which store, tile and format it belongs to, and
+//! back. Layout: header (magic, version, identity, tile grid, tile, numerics, pixel counts, read
+//! errors), nuclei, fragments; numbers as in `wire`. Decoding takes any bytes: it gives the tile
+//! or a reason, never panics, and allocates no more than a small multiple of what it is given.
 
 mod fragments;
 mod nuclei;

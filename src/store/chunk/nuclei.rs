@@ -100,8 +100,8 @@ fn mask_bytes(bbox: Rect) -> Option<usize> {
     Some(bits.div_ceil(8))
 }
 
-/// Checks that a nucleus lies inside its tile, that its mask has the box's size with `area_px` bits and none
-/// beyond, and that its sums have `types` values.
+/// Checks that a nucleus lies inside its tile, that its mask has the box's size with `area_px` bits
+/// and none beyond, and that its sums have `types` values.
 fn check(nucleus: &Nucleus, tile: Rect, types: usize) -> Result<(), ChunkError> {
     let bbox = check_rect(nucleus.bbox)?;
     if bbox.intersect(&tile) != bbox {

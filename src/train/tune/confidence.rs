@@ -85,8 +85,7 @@ fn choose_limit(bias: f64, weights: [f64; TRAITS], sets: &ExampleSets) -> Fitted
     };
     let limits: Vec<LimitScores> = LEAST_OVERLAPS.map(|l| score(Some(l))).into();
     let best = limits.iter().map(LimitScores::total).fold(0.0, f64::max);
-    // The highest of equal limits, because new images have more false nuclei than those of the
-    // training.
+    // The highest of equal limits: new images have more false nuclei than those of the training.
     let chosen = limits.iter().rfind(|l| l.total() > best - SCORE_TOLERANCE);
     FittedConfidence {
         confidence: limit(chosen.and_then(|l| l.least)),
@@ -102,8 +101,7 @@ impl LimitScores {
     }
 }
 
-/// Mean PQ and DICE per set of the nuclei that `confidence` keeps, over the images that have true
-/// nuclei.
+/// Mean PQ and DICE per set of the nuclei that `confidence` keeps, over images with true nuclei.
 fn score_sets(sets: &ExampleSets, confidence: &Confidence) -> BTreeMap<String, [f64; 2]> {
     let score_set = |images: &Vec<ImageExamples>| {
         let known = || images.iter().filter(|i| i.true_nuclei > 0);

@@ -7,8 +7,7 @@ use super::least_squares::fit_linear;
 use super::training_images::{TrainingImage, TrainingSets};
 use crate::nuclei::{Branch, DIVISION_TRAITS, Division, PostprocParams, divisions};
 
-/// Thresholds of the energy between which the rule chooses; seven thresholds gained no more than
-/// these four.
+/// Thresholds of the energy between which the rule chooses; seven gained no more than these.
 const THRESHOLDS: [f32; 4] = [0.8, 0.5, 0.3, 0.15];
 /// Cost of one more predicted nucleus, in units of overlap: PQ = 2 Σ overlap / (predicted + true),
 /// so at a PQ of 0.5 it is a quarter.

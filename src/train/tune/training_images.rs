@@ -111,8 +111,7 @@ impl TrainingImage<'_> {
 }
 
 /// The largest intersection over union of a predicted nucleus of `area` pixels with a true one.
-/// `counts`: how many of these pixels have each true id; `areas`: number of pixels of each true id
-/// in the image.
+/// `counts`: how many of these have each true id; `areas`: pixels of each true id in the image.
 fn largest_iou(counts: &BTreeMap<u32, usize>, area: usize, areas: &[usize]) -> f64 {
     let iou = |(&id, &n): (&u32, &usize)| n as f64 / (area + areas[id as usize] - n) as f64;
     let nuclei = counts.iter().filter(|(id, _)| **id > 0);

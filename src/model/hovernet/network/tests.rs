@@ -42,7 +42,8 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
 
 #[test]
 fn parameters_are_those_of_the_checkpoints() {
-    // Counted on hover-net 0.0.10's HoVerNet(...).state_dict(), without num_batches_tracked and unpool_mat.
+    // Counted on hover-net 0.0.10's HoVerNet(...).state_dict(), without num_batches_tracked and
+    // unpool_mat.
     let fast = parameters(Mode::Fast, 6, WIDTH);
     let names: BTreeMap<&str, &[i64]> = fast
         .iter()
@@ -154,7 +155,7 @@ fn zero_weights_give_the_last_bias() {
 
 #[test]
 fn a_shift_of_eight_px_shifts_the_output() {
-    // The receptive field reaches the padded rim from everywhere, so the agreement is close and not exact.
+    // The receptive field reaches the padded rim from everywhere: the agreement is not exact.
     let mode = Mode::Fast;
     let network = HoverNet::from_tensors(mode, &filled(mode, 0, 8), Device::Cpu).unwrap();
     let whole = noise(304, 304);
@@ -182,7 +183,7 @@ fn a_shift_of_eight_px_shifts_the_output() {
     );
 }
 
-/// One pre-activation unit and a block end, written with every padding spelt out, against the block.
+/// A block against its units and its end, written with every padding spelt out.
 #[test]
 fn a_block_matches_the_plain_form() {
     let tensors = filled(Mode::Fast, 0, 8);
@@ -271,7 +272,8 @@ fn a_prefix_is_taken_off_and_the_width_is_seen() {
     );
 }
 
-/// `hashed` of tests/parity/network.py: murmur3's finalizer of FNV-1a of the name plus the index, in -0.5..0.5.
+/// `hashed` of tests/parity/network.py: murmur3's finalizer of FNV-1a of the name plus the index,
+/// in -0.5..0.5.
 fn hashed(name: &str, count: usize) -> Vec<f32> {
     let seed = name.bytes().fold(0x811C_9DC5u32, |seed, byte| {
         (seed ^ u32::from(byte)).wrapping_mul(0x0100_0193)
@@ -307,7 +309,7 @@ fn thin(mode: Mode, types: i64, stored: &Tensors, prefix: &str) -> Tensors {
     parameters(mode, types, 8).into_iter().map(tensor).collect()
 }
 
-/// hover-net 0.0.10's own network on a patch of a slide: logits and h, v to 1e-4 of their largest value.
+/// hover-net 0.0.10's network on a patch of a slide: all maps to 1e-4 of their largest value.
 #[test]
 fn thin_networks_answer_as_hover_nets() {
     let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
