@@ -9,13 +9,18 @@ use serde::{Deserialize, Serialize};
 /// A half-open box of pixels: columns `x..x + w`, rows `y..y + h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Rect {
+    /// First column.
     pub x: i32,
+    /// First row.
     pub y: i32,
+    /// Width, px.
     pub w: i32,
+    /// Height, px.
     pub h: i32,
 }
 
 impl Rect {
+    /// The box of `w` columns and `h` rows whose upper left pixel is (`x`, `y`).
     pub const fn new(x: i32, y: i32, w: i32, h: i32) -> Self {
         Self { x, y, w, h }
     }
@@ -35,10 +40,12 @@ impl Rect {
         self.w as u64 * self.h as u64
     }
 
+    /// Whether no pixel is inside.
     pub const fn is_empty(&self) -> bool {
         self.w <= 0 || self.h <= 0
     }
 
+    /// Whether the pixel in column `x` and row `y` is inside.
     pub const fn contains(&self, x: i32, y: i32) -> bool {
         x >= self.x && y >= self.y && x < self.right() && y < self.bottom()
     }

@@ -16,7 +16,7 @@
 //! | score a segmentation | [`score_maps`] |
 //!
 //! Without the default features `torch` and `openslide` everything but networks, runs and whole-slide formats is there.
-//! docs/architecture.md explains the rooms behind this face.
+//! examples/ has three small programs; docs/architecture.md explains the rooms behind this face.
 #![warn(missing_docs)]
 // What only the program uses is idle without it.
 #![cfg_attr(not(feature = "torch"), allow(dead_code, unused_imports))]
@@ -75,7 +75,6 @@ pub use slide::{Frames, SlideError, SlideInfo, SlideReader, open as open_slide};
 
 /// What this repository's own binary, tests and benches reach into. No promise: it changes without notice.
 #[doc(hidden)]
-#[allow(missing_docs)]
 pub mod internals {
     #[cfg(feature = "torch")]
     pub use crate::cli::{main, settings::layers};

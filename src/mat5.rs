@@ -8,9 +8,13 @@ use std::io::Read;
 /// A two-dimensional numeric matrix; `values[column * rows + row]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Matrix {
+    /// Name of the variable.
     pub name: String,
+    /// Number of rows.
     pub rows: usize,
+    /// Number of columns.
     pub columns: usize,
+    /// `rows * columns` values, column by column.
     pub values: Vec<f64>,
 }
 

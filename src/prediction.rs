@@ -6,7 +6,9 @@
 /// Per-pixel predictions, `[height, width]` row by row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PredictionMap {
+    /// Number of columns.
     pub width: usize,
+    /// Number of rows.
     pub height: usize,
     /// Probability of nucleus, 0..=1, `[height, width]`.
     pub np: Vec<f32>,

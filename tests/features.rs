@@ -1,4 +1,5 @@
 //! Region properties against scikit-image 0.26 (tests/fixtures/make_regionprops.py).
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;

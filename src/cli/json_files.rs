@@ -1,7 +1,7 @@
 //! Many JSON files of nuclei, one after the other: what `features` and `export` share.
 //!
-//! In: files and folders as typed. Out: for each file a [`SlideResult`] and the folder OUT/<stem>/; one that cannot be
-//! taken is named and leaves the others.
+//! In: files and folders as typed. Out: for each file a [`SlideResult`] and the folder `OUT/<stem>/`; one that cannot
+//! be taken is named and leaves the others.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

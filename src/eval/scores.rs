@@ -20,31 +20,41 @@ const SEED: u64 = 20_260_101;
 /// All counts and scores of one image.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ImageScores {
+    /// Name of the image within its data set.
     pub name: String,
     /// Absent where the truth is dots.
     pub segmentation: Option<Segmentation>,
+    /// The counts behind PQ, all types together; absent where the truth is dots.
     pub panoptic: Option<Panoptic>,
     /// By type id, 1 upwards; empty where the truth has no types.
     pub panoptic_types: BTreeMap<usize, Panoptic>,
+    /// Pairs of true and predicted centroids, by type.
     pub detections: TypeScores,
+    /// How often the predicted types are right, by their probability.
     pub calibration: Calibration,
 }
 
 /// A score and its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Score {
+    /// The score over all images.
     pub value: f64,
+    /// Lower end of the interval.
     pub low: f64,
+    /// Upper end of the interval.
     pub high: f64,
 }
 
 /// Scores of one data set.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct SetScores {
+    /// Scores by name, as `pq`; a name with a type ends in it, as `pq_TYPE`.
     pub scores: BTreeMap<String, Score>,
     /// Counts over all images: confusion, misses, spurious detections.
     pub detections: TypeScores,
+    /// Sums over all images.
     pub calibration: Calibration,
+    /// The images that the scores come from.
     pub images: Vec<ImageScores>,
 }
 
@@ -231,7 +241,8 @@ fn group_of(name: &str) -> String {
         .to_string()
 }
 
-/// Scores of each group of images (see [`group_of`]); empty for one group, or one per image.
+/// Scores of each group of images: one patient, or names that differ only in their number. Empty if
+/// there is one group only, or one per image.
 pub fn score_groups(set: &SetScores, names: &[String]) -> BTreeMap<String, BTreeMap<String, f64>> {
     let mut groups: BTreeMap<String, Vec<&ImageScores>> = BTreeMap::new();
     for image in &set.images {

@@ -8,11 +8,17 @@ use super::assignment::assign_at_least_cost;
 /// Scores of one image: 1 where truth and prediction are both empty, 0 where one of them is.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Segmentation {
+    /// Twice the shared pixels over the sum of both areas, nuclei against background.
     pub dice: f64,
+    /// Aggregated Jaccard index: each true nucleus takes the prediction of highest IoU.
     pub aji: f64,
+    /// The same with a one-to-one assignment of predictions to true nuclei.
     pub aji_plus: f64,
+    /// Detection quality: F1 of the pairs with IoU > 0.5.
     pub dq: f64,
+    /// Segmentation quality: mean IoU of those pairs.
     pub sq: f64,
+    /// Panoptic quality: `dq * sq`.
     pub pq: f64,
 }
 
@@ -25,6 +31,20 @@ struct Overlaps {
 }
 
 /// Compares two instance maps of equal size (0 = background).
+///
+/// ```
+/// use wsi_nuclei::score_maps;
+///
+/// let truth = [1, 1, 1, 0, 2, 2, 0, 0];
+/// // Two of the three pixels of nucleus 1, and nothing of nucleus 2.
+/// let found = [1, 1, 0, 0, 0, 0, 0, 0];
+/// let scores = score_maps(&truth, &found);
+/// assert_eq!(scores.sq, 2.0 / 3.0);
+/// assert_eq!(scores.dq, 2.0 / 3.0);
+/// assert_eq!(scores.pq, scores.dq * scores.sq);
+/// assert_eq!(scores.aji, 2.0 / 5.0);
+/// assert_eq!(scores.dice, 4.0 / 7.0);
+/// ```
 pub fn score_maps(truth: &[u32], pred: &[u32]) -> Segmentation {
     let o = count_overlaps(truth, pred);
     if o.truth.is_empty() || o.pred.is_empty() {

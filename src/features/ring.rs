@@ -27,9 +27,13 @@ const STRIP_PX: i32 = 64;
 pub struct Ring {
     /// Pixels in the ring. 0 if all are in other nuclei, or if they cannot be read.
     pub area_px: u32,
+    /// Sum of hematoxylin's optical densities.
     pub hematoxylin: i64,
+    /// Sum of their squares.
     pub hematoxylin_sq: u64,
+    /// Sum of eosin's optical densities.
     pub eosin: i64,
+    /// Sum of their squares.
     pub eosin_sq: u64,
 }
 

@@ -62,6 +62,18 @@ pub struct Shape {
 
 /// Shape, in px, of the `width * height` bits of `mask` (layout of [`Nucleus::mask`]). The centroid
 /// counts from the mask's upper left corner.
+///
+/// ```
+/// use wsi_nuclei::{measure_mask, shape_in_um};
+///
+/// // Rows 110, 111 and 011; bit 0 is the upper left pixel.
+/// let mask = [0b1011_1011, 0b1];
+/// let shape = measure_mask(&mask, 3, 3);
+/// assert_eq!(shape.area, 7.0);
+/// assert_eq!(shape.bbox_area, 9.0);
+/// assert_eq!(shape.centroid, [1.5, 1.5]);
+/// assert_eq!(shape_in_um(&shape, [0.5, 0.5]).area, 7.0 * 0.25);
+/// ```
 pub fn shape(mask: &[u8], width: usize, height: usize) -> Shape {
     let image = MaskImage::from_bits(mask, width, height);
     let sums = Moments::of(&image);

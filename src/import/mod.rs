@@ -32,25 +32,38 @@ const MPP_AT_40X: f64 = 0.25;
 /// A file that cannot be taken. Messages name the file, the place and the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
+    /// The file cannot be opened or read.
     #[error("{}: cannot be read: {source}", path.display())]
     Unreadable {
+        /// The file of nuclei.
         path: PathBuf,
+        /// What the system said.
         source: std::io::Error,
     },
+    /// The file is not whole, or not JSON of the expected form.
     #[error(
         "{}: breaks at byte {byte}{}: {reason}: the file was cut off or edited: copy it again, or run the slide again",
         path.display(),
         nucleus.as_ref().map(|key| format!(" (nucleus {key})")).unwrap_or_default()
     )]
     Broken {
+        /// The file of nuclei.
         path: PathBuf,
         /// From 0.
         byte: u64,
+        /// Key of the nucleus that holds the place, where it is known.
         nucleus: Option<String>,
+        /// What is wrong there.
         reason: String,
     },
+    /// The file is whole, but holds what cannot be used, or lacks what is needed.
     #[error("{}: {reason}", path.display())]
-    Content { path: PathBuf, reason: String },
+    Content {
+        /// The file of nuclei.
+        path: PathBuf,
+        /// What is wrong, and the cure.
+        reason: String,
+    },
 }
 
 /// What the file may not say itself.
@@ -67,6 +80,23 @@ pub struct Options {
 }
 
 /// Reads a file of nuclei. Rows are in order of the file's ids, which are kept.
+///
+/// ```
+/// use wsi_nuclei::{ImportOptions, Units, read_json};
+///
+/// // hover_net's schema; an outline goes through pixel centres.
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("nuclei.json");
+/// let text = r#"{"mag": 40, "nuc": {"7": {"contour": [[2, 2], [6, 2], [6, 5], [2, 5]], "type": 1}}}"#;
+/// std::fs::write(&path, text)?;
+///
+/// let options = ImportOptions { mpp: None, units: Units::Um, types: None, stem: "field".into() };
+/// let result = read_json(&path, &options)?;
+/// assert_eq!(result.nuclei[0].area_px, 5 * 4);
+/// assert_eq!(result.frames().level0_mpp, [0.25, 0.25]);
+/// assert_eq!(result.records().next().map(|record| record.id), Some(7));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`ImportError`] for a file that cannot be read, breaks somewhere, or lacks a µm/px that it needs.

@@ -32,7 +32,9 @@ pub enum Format {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSet {
+    /// Name of the set in scores and messages.
     pub name: String,
+    /// How the set's files are laid out.
     pub format: Format,
     /// Relative to the data folder given on the command line.
     pub folder: PathBuf,

@@ -12,13 +12,21 @@ use std::rc::Rc;
 /// it fills them.
 #[derive(Debug, Clone)]
 pub enum Value {
+    /// Python's `None`.
     None,
+    /// True or false.
     Bool(bool),
+    /// A whole number.
     Int(i64),
+    /// A floating-point number.
     Float(f64),
+    /// A string.
     Text(Rc<str>),
+    /// A tuple, its items in order.
     Tuple(Rc<Nested<Vec<Value>>>),
+    /// A list, its items in order.
     List(Rc<Filled<Vec<Value>>>),
+    /// A dict, its pairs of key and value in order of insertion.
     Dict(Rc<Filled<Vec<(Value, Value)>>>),
     /// `module name` of an allowed global.
     Global(Rc<str>),
@@ -31,6 +39,7 @@ pub enum Value {
 /// A container and how deeply it is nested: a bound against pickles that would overflow the stack.
 #[derive(Debug)]
 pub struct Nested<T> {
+    /// The container's content.
     pub inner: T,
     depth: usize,
 }
@@ -46,6 +55,7 @@ pub struct Filled<T> {
 }
 
 impl<T> Filled<T> {
+    /// The items so far.
     pub fn borrow(&self) -> Ref<'_, T> {
         self.items.borrow()
     }
@@ -106,6 +116,7 @@ impl Value {
         }
     }
 
+    /// The number, if it is an `Int`.
     pub fn as_int(&self) -> Option<i64> {
         match self {
             Value::Int(i) => Some(*i),
@@ -113,6 +124,7 @@ impl Value {
         }
     }
 
+    /// The string, if it is a `Text`.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Value::Text(t) => Some(t),

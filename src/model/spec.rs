@@ -35,7 +35,9 @@ pub enum Architecture {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TypeInfo {
+    /// Name of the type, as outputs write it.
     pub name: String,
+    /// Red, green and blue of its outlines.
     pub color: [u8; 3],
 }
 
@@ -56,7 +58,9 @@ pub const TYPE_COLOURS: [[u8; 3]; 8] = [
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
+    /// Name of the model, as `--model` takes it.
     pub name: String,
+    /// Which network the weights are for.
     pub architecture: Architecture,
     /// µm per proc px: the scale at which the network was trained.
     pub mpp: f64,
@@ -67,6 +71,7 @@ pub struct ModelSpec {
     /// Type 0 is background; empty for a model without types.
     #[serde(default)]
     pub types: Vec<TypeInfo>,
+    /// The constants of post-processing, fitted to this model.
     #[serde(default)]
     pub postproc: PostprocParams,
     /// File name of the weights beside model.toml; absent for `analytic`.
@@ -78,6 +83,7 @@ pub struct ModelSpec {
     /// Licence of the weights.
     #[serde(default)]
     pub licence: String,
+    /// What to cite when the model is used.
     #[serde(default)]
     pub citation: String,
     /// The data set that it was trained on.

@@ -10,6 +10,7 @@ use super::pickle::{self, Value};
 /// A stored tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Array {
+    /// Length of each axis.
     pub shape: Vec<i64>,
     /// In C order: the last axis is the fastest.
     pub values: Vec<f32>,

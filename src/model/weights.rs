@@ -24,7 +24,7 @@ const MAX_LISTED: usize = 5;
 /// `path` is for messages only.
 ///
 /// # Errors
-/// [`ModelError::Format`] for a damaged file, another kind of storage, or a NaN or infinity.
+/// `ModelError::Format` for a damaged file, another kind of storage, or a NaN or infinity.
 pub fn read_safetensors(bytes: &[u8], path: &Path) -> Result<Vec<(String, Tensor)>, ModelError> {
     let format_error = |reason: String| ModelError::format(path, reason);
     let file = SafeTensors::deserialize(bytes).map_err(|error| format_error(error.to_string()))?;
@@ -75,7 +75,7 @@ fn all_finite(tensor: &Tensor) -> Result<bool, ModelError> {
 /// Compares names and shapes with what the architecture wants.
 ///
 /// # Errors
-/// [`ModelError::Parameters`] with at most five names per kind of problem.
+/// `ModelError::Parameters` with at most five names per kind of problem.
 pub fn check_parameters(
     tensors: &Tensors,
     wanted: &[(String, Vec<i64>)],

@@ -18,8 +18,11 @@ pub const HV_SCALE: f32 = 8192.0;
 /// Pixels `x0..x1` of row `y`, proc px.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Run {
+    /// Row.
     pub y: i32,
+    /// First column.
     pub x0: i32,
+    /// First column right of the run.
     pub x1: i32,
 }
 
@@ -29,6 +32,7 @@ impl Run {
         (self.x1 - self.x0) as usize
     }
 
+    /// Whether no pixel is inside.
     pub const fn is_empty(&self) -> bool {
         self.x1 <= self.x0
     }
@@ -41,12 +45,13 @@ impl Run {
 /// pixel), in the order of the runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Foreground {
+    /// Where the pixels are.
     pub runs: Vec<Run>,
     /// Probability of nucleus, `round(p * 255)`.
     pub np: Vec<u8>,
-    /// Horizontal distance map, scaled by [`HV_SCALE`].
+    /// Horizontal distance map, `round(h * HV_SCALE)`.
     pub h: Vec<i16>,
-    /// Vertical distance map, scaled by [`HV_SCALE`].
+    /// Vertical distance map, `round(v * HV_SCALE)`.
     pub v: Vec<i16>,
     /// Number of type channels, background (0) included; 0 for a model without types.
     pub types: usize,
@@ -111,6 +116,7 @@ impl Foreground {
         self.np.len()
     }
 
+    /// Whether there is no pixel.
     pub fn is_empty(&self) -> bool {
         self.np.is_empty()
     }

@@ -62,20 +62,23 @@ pub struct Nucleus {
     pub type_counts: Vec<u32>,
     /// Sum over the pixels of the quantised probability of nucleus.
     pub np_sum: u32,
+    /// Sums of the pixels' colours and stains.
     pub stain: StainSums,
-    /// Part of a blob that was cut (see [`CutRule`]), so its outline may follow the cut.
+    /// Part of a blob that was too large and was cut, so its outline may follow the cut.
     pub cut: bool,
 }
 
-/// Sums over a nucleus's pixels for colour and stain features. Optical densities in units of
-/// 1 / [`OD_SCALE`].
+/// Sums over a nucleus's pixels for colour and stain features. Optical densities are in units of
+/// 1 / 10,000 (`OD_SCALE`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StainSums {
     /// Red, green and blue, 0..=255 per pixel.
     pub rgb: [u64; 3],
+    /// Sum of hematoxylin's optical densities.
     pub hematoxylin: i64,
     /// Sum of squares.
     pub hematoxylin_sq: u64,
+    /// Sum of eosin's optical densities.
     pub eosin: i64,
     /// Sum of squares.
     pub eosin_sq: u64,

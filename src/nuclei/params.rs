@@ -24,6 +24,7 @@ pub enum EnergyRule {
 pub struct PostprocParams {
     /// A pixel is nucleus where np >= this (compared after quantisation to 1/255).
     pub np_threshold: f32,
+    /// How touching nuclei are separated.
     pub energy: EnergyRule,
     /// Side of the Sobel kernel at the model's µm/px, odd, px.
     pub sobel_px: u32,

@@ -203,6 +203,7 @@ impl Format {
         self.row().name
     }
 
+    /// The least that must be at hand to write it.
     pub fn needs(self) -> Needs {
         self.row().needs
     }

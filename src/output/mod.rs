@@ -44,13 +44,22 @@ use formats::Writer;
 /// A file that could not be written. Messages name the file, what happened and the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
+    /// The file cannot be written: its folder, rights or space.
     #[error("{}: cannot be written: {source}: check the folder, its rights and the free space", path.display())]
     Write {
+        /// The file to be written.
         path: PathBuf,
+        /// What the system said.
         source: std::io::Error,
     },
+    /// The file cannot hold the result, or a file that it is made from is missing or damaged.
     #[error("{}: {reason}", path.display())]
-    Content { path: PathBuf, reason: String },
+    Content {
+        /// The file concerned.
+        path: PathBuf,
+        /// What is wrong, and the cure.
+        reason: String,
+    },
 }
 
 /// The pictures that go with a result, read by someone else.
@@ -85,9 +94,11 @@ impl Pictures {
 /// What is written, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Choice<'a> {
+    /// The files to write.
     pub formats: &'a [Format],
     /// Of lengths and areas in tables.
     pub units: Units,
+    /// Where nuclei.geojson has its origin.
     pub geojson_frame: GeojsonFrame,
 }
 

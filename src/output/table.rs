@@ -153,13 +153,15 @@ fn features_of(result: &SlideResult) -> impl Iterator<Item = &'static Feature> {
 /// All rows at a glance, in order of id: what summaries and pages are made from.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measurements {
-    /// [`feature_names`].
+    /// Names of the feature columns, in the order of the table.
     pub names: Vec<String>,
-    /// A column a name; NaN where there is no value.
+    /// One column per name; NaN where there is no value.
     pub columns: Vec<Vec<f32>>,
+    /// Type of each nucleus; `None` for a model without types.
     pub types: Vec<Option<usize>>,
     /// Centroids as shares of the slide's width and height, 0 to 1.
     pub places: Vec<[f32; 2]>,
+    /// Medians of the features.
     pub medians: Medians,
 }
 

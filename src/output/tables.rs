@@ -15,6 +15,29 @@ use crate::store::atomic::Partial;
 
 /// Writes the chosen formats that need nothing but the nuclei into `folder` and returns what was measured.
 ///
+/// ```
+/// use wsi_nuclei::{Choice, Format, GeojsonFrame, ImportOptions, Units, read_json, write_nuclei};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("hovernet.json");
+/// let text = r#"{"mag": 40, "nuc": {"1": {"contour": [[2, 2], [6, 2], [6, 5], [2, 5]], "type": 1}}}"#;
+/// std::fs::write(&path, text)?;
+/// let options = ImportOptions { mpp: None, units: Units::Um, types: None, stem: "field".into() };
+/// let result = read_json(&path, &options)?;
+///
+/// let choice = Choice {
+///     formats: &[Format::Csv, Format::Geojson],
+///     units: Units::Um,
+///     geojson_frame: GeojsonFrame::Level0,
+/// };
+/// let measured = write_nuclei(&result, choice, folder.path())?;
+/// assert_eq!(measured.types, [Some(1)]);
+/// let table = std::fs::read_to_string(folder.path().join("nuclei.csv"))?;
+/// assert_eq!(table.lines().count(), 2);
+/// assert!(folder.path().join("nuclei.geojson").is_file());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// [`OutputError`] for the first file that cannot be written.
 pub fn write_nuclei(

@@ -41,52 +41,84 @@ const STOP_CHECK: Duration = Duration::from_millis(100);
 /// Why a slide could not be finished. Messages name the slide, the place and the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
+    /// The slide cannot be opened or read.
     #[error(transparent)]
     Slide(#[from] SlideError),
+    /// The tissue mask or the regions cannot be used.
     #[error(transparent)]
     Tissue(#[from] TissueError),
+    /// The model cannot be loaded, or fails.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The checkpoint cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Two nuclei share a pixel: a bug.
     #[error("internal error: {0}: please report this")]
     Overlap(#[from] Overlap),
+    /// The checkpoint was made with other settings.
     #[error(transparent)]
     Identity(#[from] IdentityMismatch),
+    /// The memory budget does not hold the least that the run needs.
     #[error("a memory budget of {} MiB is too small: at least --memory {}MiB would do", given >> 20, (least >> 20) + 1)]
-    Memory { given: u64, least: u64 },
+    Memory {
+        /// The budget, bytes.
+        given: u64,
+        /// The least budget that would do, bytes.
+        least: u64,
+    },
+    /// An image whose map is wanted whole does not fit in memory.
     #[error("{w} x {h} px are too many for one map in memory: use `run`, which works tile by tile")]
-    TooLarge { w: i32, h: i32 },
+    TooLarge {
+        /// Width of the image, proc px.
+        w: i32,
+        /// Height of the image, proc px.
+        h: i32,
+    },
+    /// The pixels done do not add up to those planned: a bug.
     #[error(
         "internal error: of {planned_px} planned proc px {done_px} are done and {unreadable_px} unreadable, and of \
          {tiles_px} px of tiles {outside_px} lie outside: that does not add up; run again with --restart, and please report this"
     )]
     Coverage {
+        /// Proc px of the planned patches, clipped to the slide.
         planned_px: u64,
+        /// Proc px whose patch was inferred.
         done_px: u64,
+        /// Proc px whose patch could not be read.
         unreadable_px: u64,
+        /// Proc px of all planned tiles, clipped to the slide.
         tiles_px: u64,
+        /// Proc px of those tiles that no planned patch covers.
         outside_px: u64,
     },
-    /// Last bits depend on the hardware: see [`crate::machine::numerics`].
+    /// The checkpoint holds tiles of other hardware or libraries, which give other last bits.
     #[error(
         "{tiles} finished tiles were made by other hardware or libraries ({theirs}; here: {ours}), whose last bits \
          differ: go on there, or take --restart, or --mix-devices to mix them and have it reported"
     )]
     Numerics {
+        /// Number of such tiles.
         tiles: usize,
+        /// Hardware and libraries that made them.
         theirs: String,
+        /// Hardware and libraries here.
         ours: String,
     },
+    /// A thread of the pipeline panicked: a bug.
     #[error("a stage broke down: {0}: please report this")]
     Panic(String),
+    /// The stop flag was raised.
     #[error(
         "stopped on request; finished tiles are in the store: run the same command again to go on"
     )]
     Stopped,
     /// No failure: this shard has done its share, and others have not done theirs.
     #[error("this share is done; {tiles_left} tiles of other shares are not")]
-    ShareDone { tiles_left: usize },
+    ShareDone {
+        /// Number of tiles that other shards still have to do.
+        tiles_left: usize,
+    },
 }
 
 /// A finished slide and how it went.

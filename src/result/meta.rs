@@ -17,10 +17,13 @@ pub struct SlideMeta {
     pub identity: BTreeMap<String, Value>,
     /// Folder name of the slide's outputs.
     pub stem: String,
+    /// The file that was read.
     pub slide: SlideSource,
     /// Where µm/px came from: `file`, `flag`, `manifest`, `objective` or `unknown`.
     pub mpp_from: String,
+    /// How level-0 px, proc px and µm relate.
     pub frames: Frames,
+    /// The model that found the nuclei.
     pub model: ModelCard,
     /// mm² of tissue in the mask and the region.
     pub tissue_mm2: f64,
@@ -33,6 +36,7 @@ pub struct SlideMeta {
 /// The file that the nuclei lie in.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SlideSource {
+    /// As it was given to the run.
     pub path: PathBuf,
     /// Power of the objective, as 40.
     pub objective_power: Option<f64>,
@@ -56,6 +60,7 @@ impl From<&SlideInfo> for SlideSource {
 /// The model that found the nuclei, as results name it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelCard {
+    /// Name of the model.
     pub name: String,
     /// µm per proc px.
     pub mpp: f64,
@@ -63,8 +68,11 @@ pub struct ModelCard {
     pub types: Vec<TypeInfo>,
     /// SHA-256 of the weights, hex.
     pub sha256: Option<String>,
+    /// Licence of the weights.
     pub licence: String,
+    /// What to cite.
     pub citation: String,
+    /// The data set that the model was trained on.
     pub training_data: String,
 }
 

@@ -18,11 +18,13 @@ use crate::slide::frames::Frames;
 /// Everything that is known about one finished slide.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlideResult {
+    /// Where the result comes from.
     pub meta: SlideMeta,
     /// Sorted by first pixel in raster order; a nucleus's id is its place, from 1.
     pub nuclei: Vec<Nucleus>,
     /// One per nucleus, in their order; `None` where the pixels around the nuclei were not at hand.
     pub rings: Option<Vec<Ring>>,
+    /// How much of the slide was examined.
     pub coverage: Coverage,
     /// Why parts could not be read, each reason once.
     pub read_errors: Vec<String>,
@@ -34,6 +36,7 @@ pub struct SlideResult {
 /// the missing tiles hold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Coverage {
+    /// Number of tiles that the run consists of.
     pub planned_tiles: usize,
     /// Pixels of the planned tiles, clipped to the slide.
     pub tiles_px: u64,
@@ -71,12 +74,16 @@ pub struct Imported {
 /// What a file states about one of its nuclei.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImportedLabel {
+    /// The file's own id of the nucleus.
     pub id: u64,
+    /// Place in the model's types; `None` where the file has no types.
     pub type_id: Option<usize>,
+    /// Probability of the type, where the file has one.
     pub type_prob: Option<f64>,
 }
 
 impl SlideResult {
+    /// How level-0 px, proc px and µm relate.
     pub fn frames(&self) -> &Frames {
         &self.meta.frames
     }

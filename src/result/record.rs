@@ -12,6 +12,7 @@ use super::{ImportedLabel, SlideResult};
 pub struct Record<'a> {
     /// Counts from 1, or is the id in the file that the nuclei were read from.
     pub id: u64,
+    /// Its mask and sums, proc px.
     pub nucleus: &'a Nucleus,
     /// Place in the model's types; `None` for a model without types.
     pub type_id: Option<usize>,

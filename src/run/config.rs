@@ -40,18 +40,23 @@ pub struct RunConfig {
     pub output: PathBuf,
     /// `default` (the embedded one), a name, or a folder.
     pub model: String,
+    /// Where the network runs.
     pub device: DeviceChoice,
+    /// The arithmetic that the network computes in.
     pub precision: Precision,
     /// Patches at once on a GPU; `None`: what suits the device.
     pub batch_size: Option<usize>,
     /// Side of the network's input, px; `None`: the model's.
     pub patch_size_px: Option<u32>,
+    /// Turned and mirrored views of each patch whose maps are averaged.
     pub tta: Tta,
+    /// How maps become nuclei.
     pub postproc: PostprocRules,
     /// µm per proc px that a HoVer-Net is shown; `None`: what its folder says.
     pub hovernet_mpp: Option<f64>,
     /// µm per level-0 px, over what the slides say.
     pub mpp: Option<f64>,
+    /// Where tissue is looked for.
     pub mask: MaskChoice,
     /// A GeoJSON file of the regions to look at.
     pub roi: Option<PathBuf>,
@@ -59,12 +64,15 @@ pub struct RunConfig {
     pub level0_box: Option<Rect>,
     /// `None`: those that suit slides, or images.
     pub formats: Option<Vec<Format>>,
+    /// Unit of lengths and areas in tables.
     pub units: Units,
+    /// Where nuclei.geojson has its origin.
     pub geojson_frame: GeojsonFrame,
     /// Add eight hex digits of the path's hash to every folder.
     pub dedupe_names: bool,
     /// Drop the checkpoint and start again.
     pub restart: bool,
+    /// This process's share of the tiles; `None`: all.
     pub shard: Option<Shard>,
     /// Go on with a checkpoint that other hardware or libraries wrote.
     pub mix_devices: bool,
@@ -72,6 +80,7 @@ pub struct RunConfig {
     pub tile_size_px: Option<u32>,
     /// Worker threads, at least 1.
     pub threads: usize,
+    /// Most memory to use, bytes; `None`: 60 % of what the machine or its cgroup allows.
     pub memory_bytes: Option<u64>,
     /// Every setting with what it is and where it came from, by its public name, for run.json.
     pub settings: BTreeMap<String, Setting>,

@@ -22,22 +22,28 @@ pub const EXIT_STOPPED: u8 = 75;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
+    /// All planned work is done and the files are written.
     Done {
+        /// Number of nuclei found.
         nuclei: usize,
     },
     /// A shard has done its share; others have not.
     Share {
+        /// Number of tiles that other shards still have to do.
         tiles_left: usize,
     },
     /// Results are there, but parts could not be read or are not done yet.
     Incomplete {
+        /// Number of nuclei found.
         nuclei: usize,
+        /// What is missing, and why.
         why: String,
     },
     /// Stopped on request; the checkpoint is written.
     Stopped,
     /// Nothing was started: the settings do not fit (another identity in the store, a wrong model folder).
     Refused(String),
+    /// Something broke: a file, the device or the disk.
     Failed(String),
 }
 

@@ -57,7 +57,7 @@ pub enum RunEvent<'a> {
 /// Who hears the events. May be called from any thread and must not block.
 pub type Watch<'a> = &'a (dyn Fn(RunEvent<'_>) + Sync);
 
-/// Runs one slide into `config.output/<stem>/`. For many slides keep a [`Models`] and call [`slide::run_slide`] on each.
+/// Runs one slide into `config.output/<stem>/`. Loads the model for this slide alone.
 ///
 /// ```no_run
 /// use wsi_nuclei::{Ending, RunConfig, run_slide};

@@ -4,26 +4,55 @@ use std::path::{Path, PathBuf};
 
 use super::SlideInfo;
 
+/// Why a slide or image cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SlideError {
+    /// There is no such file.
     #[error("{}: no such file: check the path", path.display())]
-    Missing { path: PathBuf },
-    #[error("{}: cannot be opened as a slide or image: {reason}", path.display())]
-    Unsupported { path: PathBuf, reason: String },
-    #[error("{}: level {level}, {w} x {h} px at ({x_px}, {y_px}) cannot be read: {reason}", path.display())]
-    Read {
+    Missing {
+        /// The path that was given.
         path: PathBuf,
-        level: usize,
-        x_px: i64,
-        y_px: i64,
-        w: u32,
-        h: u32,
+    },
+    /// No reader can open the file.
+    #[error("{}: cannot be opened as a slide or image: {reason}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said, and the cure.
         reason: String,
     },
+    /// A window of pixels cannot be read.
+    #[error("{}: level {level}, {w} x {h} px at ({x_px}, {y_px}) cannot be read: {reason}", path.display())]
+    Read {
+        /// The slide.
+        path: PathBuf,
+        /// The pyramid level that was read.
+        level: usize,
+        /// Left edge of the window, px of that level.
+        x_px: i64,
+        /// Top edge of the window, px of that level.
+        y_px: i64,
+        /// Width of the window, px.
+        w: u32,
+        /// Height of the window, px.
+        h: u32,
+        /// What the reader said.
+        reason: String,
+    },
+    /// Neither µm/px nor objective power is known.
     #[error("{}: has no µm/px and no objective power: give it with --mpp (0.25 for a 40x scan, 0.5 for 20x)", path.display())]
-    NoMpp { path: PathBuf },
+    NoMpp {
+        /// The slide.
+        path: PathBuf,
+    },
+    /// The slide, or what is asked of it, is wrong in some other way.
     #[error("{}: {reason}", path.display())]
-    Invalid { path: PathBuf, reason: String },
+    Invalid {
+        /// The slide.
+        path: PathBuf,
+        /// What is wrong, and the cure.
+        reason: String,
+    },
 }
 
 impl SlideError {

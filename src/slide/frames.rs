@@ -33,7 +33,7 @@ impl Frames {
     /// The level is the coarsest that is at least as fine as the model (5 % tolerance). Where it is
     /// within 5 % of the model, proc px are that level's px and nothing is resampled; otherwise
     /// they are resampled to the model's µm/px (enlarged if even level 0 is coarser). Sizes beyond
-    /// [`MAX_PROC_SIDE_PX`] are clamped: [`Frames::for_slide`] refuses them.
+    /// 2^30 px per side are clamped: [`Frames::for_slide`] refuses them.
     pub fn new(
         level0_size_px: [u64; 2],
         level0_mpp: [f64; 2],

@@ -46,13 +46,16 @@ pub struct Level {
 /// What the reader sees in a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SlideInfo {
+    /// The file that was opened.
     pub path: PathBuf,
     /// The file format: OpenSlide's vendor, or `image` for a plain image.
     pub vendor: String,
+    /// The pyramid, from level 0 (the finest) to the coarsest.
     pub levels: Vec<Level>,
-    /// µm/px of level 0 as the file states it, plausible or not: [`resolve_mpp`] decides. Always
+    /// µm/px of level 0 as the file states it, plausible or not: `mpp::resolve_mpp` decides. Always
     /// `None` for a plain image, whose resolution tags are meant for printing.
     pub mpp: Option<[f64; 2]>,
+    /// Power of the objective, as 40, where the file states it.
     pub objective_power: Option<f64>,
     /// `openslide.bounds`: x, y, width, height of the non-empty part, level-0 px.
     pub bounds_px: Option<[u64; 4]>,
@@ -60,7 +63,9 @@ pub struct SlideInfo {
     pub background: [u8; 3],
     /// Names of the associated images (label, macro, thumbnail).
     pub associated: Vec<String>,
+    /// OpenSlide's properties of the file, by name; empty for a plain image.
     pub properties: BTreeMap<String, String>,
+    /// Size of the file, bytes.
     pub file_bytes: u64,
     /// What identifies the slide, never its modification time: OpenSlide's quickhash-1; without
     /// one, the SHA-256 of the file's size and of its first and last MiB; for a plain image, the
@@ -70,6 +75,7 @@ pub struct SlideInfo {
 
 /// A source of level pixels.
 pub trait SlideReader: Send + Sync {
+    /// What is known about the slide.
     fn info(&self) -> &SlideInfo;
 
     /// RGB of the `w` x `h` px of `level` whose upper left corner is (`x_px`, `y_px`) in that
@@ -175,7 +181,20 @@ fn resolution_of(vendor: &str) -> Resolution {
     reader.map_or(Resolution::Microscope, |reader| reader.resolution)
 }
 
-/// Opens `path` with the first reader that knows it.
+/// Opens `path` with the first reader that knows it: OpenSlide for whole slides, then plain images.
+///
+/// ```
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("field.png");
+/// image::RgbImage::new(30, 20).save(&path)?;
+///
+/// let reader = wsi_nuclei::open_slide(&path)?;
+/// assert_eq!(reader.info().vendor, "image");
+/// assert_eq!(reader.info().levels[0].width_px, 30);
+/// let corner = reader.read_level(0, 20, 10, 10, 10)?;
+/// assert_eq!(corner.dimensions(), (10, 10));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`SlideError::Missing`], or [`SlideError::Unsupported`] with a reader's reason and the cure.

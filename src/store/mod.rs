@@ -37,6 +37,7 @@ use crate::tissue::Region;
 pub struct TileResult {
     /// Column and row in the tile grid.
     pub col: i32,
+    /// Row in the tile grid.
     pub row: i32,
     /// Proc px covered, clipped to the slide.
     pub rect: Rect,

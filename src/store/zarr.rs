@@ -45,11 +45,14 @@ pub struct Store {
 /// What the store holds for a tile.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TileState {
+    /// A valid result.
     Done {
+        /// The tile's result.
         tile: Box<TileResult>,
         /// Hardware and libraries that made it.
         numerics: String,
     },
+    /// No chunk: the tile was not run yet.
     Absent,
     /// There is a chunk, but it cannot be trusted, for this reason: the tile must run again.
     Damaged(String),
@@ -126,10 +129,12 @@ impl Store {
         self.lock = Some(lock);
     }
 
+    /// The store's folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// What the store says about itself.
     pub fn meta(&self) -> &StoreMeta {
         &self.meta
     }

@@ -44,7 +44,9 @@ pub enum TissueError {
 /// [i, i+1) x [j, j+1) times `cell_level0_px`; the last column and row may stick out of the slide.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TissueMask {
+    /// Number of columns.
     pub width: u32,
+    /// Number of rows.
     pub height: u32,
     /// Level-0 px per cell, x and y.
     pub cell_level0_px: [f64; 2],

@@ -1,8 +1,8 @@
 //! From a result folder to a [`Scene`].
 //!
-//! In: a result folder (OUT/<stem>) and which slide to show. Out: nuclei, their table, an index over them and tiles. With
-//! a store, the nuclei are the store's; the table is nuclei.csv beside it if its rows are of these nuclei, and else made
-//! again, as `export` does, in a file that has no name. Without a store, nuclei.csv and nuclei.json of `tile` are read.
+//! In: a result folder (`OUT/<stem>`) and which slide to show. Out: nuclei, their table, an index over them and tiles.
+//! With a store, the nuclei are the store's; the table is nuclei.csv beside it if its rows are of these nuclei, and else
+//! made again, as `export` does, in a file that has no name. Without a store, nuclei.csv and nuclei.json of `tile` are read.
 //! Never believes that a file is the slide of the results because of its name.
 
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! The layers below the flags: a TOML file, the environment, and config/default.toml.
 //!
-//! In: their text. Out: [`Settings`]. Every value goes through the parser of its flag, so one text means one thing
+//! In: their text. Out: `Settings`. Every value goes through the parser of its flag, so one text means one thing
 //! wherever it stands. A mistake is named with its file and line, or with its variable.
 
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! One file per label format. Each turns a folder into [`LabelledImage`]s.
+//! One file per label format. Each turns a folder into `LabelledImage`s.
 //!
 //! In: a folder, and what its [`DataSet`] says about it. Out: an image or an error for each file;
 //! training stops at the first error, `data check` lists them all. Never resamples.

@@ -2,10 +2,8 @@
 //!
 //! In: a [`TileResult`]. Out: a chunk that says which store, tile and format it belongs to, and
 //! back. Layout: header (magic, version, identity, tile grid, tile, numerics, pixel counts, read
-//! errors), nuclei, fragments; numbers as in [`wire`]. Decoding takes any bytes: it gives the tile
+//! errors), nuclei, fragments; numbers as in `wire`. Decoding takes any bytes: it gives the tile
 //! or a reason, never panics, and allocates no more than a small multiple of what it is given.
-//!
-//! [`wire`]: super::wire
 
 mod fragments;
 mod nuclei;
@@ -23,7 +21,7 @@ const MAX_TYPES: usize = 256;
 /// What every chunk of one store has in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkKey {
-    /// [`identity::hash`](super::identity::hash) of the run's identity.
+    /// Hash of the run's identity.
     pub identity: [u8; 32],
     /// Patches per tile side: another grid's tiles have other pixels under the same index.
     pub tile_patches: i32,
@@ -32,16 +30,22 @@ pub struct ChunkKey {
 /// Why a chunk cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
+    /// The bytes end too early, or hold a number or text that cannot be.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The bytes do not begin as a chunk does.
     #[error("is not a chunk of a nuclei store")]
     Magic,
+    /// Another version of this program wrote the chunk in another layout.
     #[error("has format {0}, this program knows {VERSION}")]
     Version(u8),
+    /// The chunk was made with other settings.
     #[error("belongs to a run with other settings")]
     Identity,
+    /// The chunk lies in the place of another tile.
     #[error("belongs to tile ({0}, {1})")]
     Tile(i32, i32),
+    /// The content contradicts itself.
     #[error("{0}")]
     Content(&'static str),
 }
