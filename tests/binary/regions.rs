@@ -11,7 +11,12 @@ fn nuclei(dir: &Dir, out: &str, stem: &str) -> BTreeMap<(String, String), String
     let mut reader = csv::Reader::from_reader(&bytes[..]);
     let rows: Vec<BTreeMap<String, String>> = reader.deserialize().map(Result::unwrap).collect();
     rows.into_iter()
-        .map(|row| ((row["x_px"].clone(), row["y_px"].clone()), row["area_um2"].clone()))
+        .map(|row| {
+            (
+                (row["x_px"].clone(), row["y_px"].clone()),
+                row["area_um2"].clone(),
+            )
+        })
         .collect()
 }
 
@@ -19,13 +24,13 @@ fn at(place: &(String, String)) -> [f64; 2] {
     [place.0.parse().unwrap(), place.1.parse().unwrap()]
 }
 
-const FLAGS: &str = "a.png --model analytic --mpp 0.5 --mask none --quiet --format csv,json";
+const FLAGS: &str = "a.png --model analytic --mpp 0.5 --quiet --format csv,json";
 
 /// A crowd and all its nuclei.
 fn whole() -> (Dir, BTreeMap<(String, String), String>) {
     let dir = Dir::new();
     crowd(1500, 1200, 5).save(dir.path("a.png")).unwrap();
-    dir.ok(&format!("run {FLAGS} -o whole"));
+    dir.ok(&format!("run {FLAGS} -o whole --mask none"));
     let all = nuclei(&dir, "whole", "a");
     assert!(all.len() > 300, "{}", all.len());
     (dir, all)
@@ -41,7 +46,11 @@ fn same_as_filtered(
     dir.ok(&format!("run {FLAGS} -o part --restart {flags}"));
     let found = nuclei(dir, "part", "a");
     let expected: BTreeMap<_, _> = all.iter().filter(|(place, _)| inside(at(place))).collect();
-    assert_eq!(found.iter().collect::<BTreeMap<_, _>>(), expected, "{flags}");
+    assert_eq!(
+        found.iter().collect::<BTreeMap<_, _>>(),
+        expected,
+        "{flags}"
+    );
     let json = dir.json("part/a/nuclei.json");
     assert_eq!(json["nuc"].as_object().unwrap().len(), found.len());
     // What the store gives is what the run wrote.
@@ -54,7 +63,12 @@ fn same_as_filtered(
 fn a_box_reports_the_centroids_inside_it_alone() {
     let (dir, all) = whole();
     let inside = |[x, y]: [f64; 2]| (401.0..701.0).contains(&x) && (333.0..533.0).contains(&y);
-    let count = same_as_filtered(&dir, &all, "--level0-box 401,333,300,200", inside);
+    let count = same_as_filtered(
+        &dir,
+        &all,
+        "--mask none --level0-box 401,333,300,200",
+        inside,
+    );
     assert!(count > 10, "{count}");
     let summary = dir.json("part/a/summary.json");
     // 300 x 200 px of 0.5 µm.
@@ -72,8 +86,10 @@ fn polygons_and_a_drawn_mask_do_the_same() {
         r#"{"type": "Polygon", "coordinates": [[[200, 200], [1000, 200], [200, 1000], [200, 200]]]}"#,
     );
     let triangle = |[x, y]: [f64; 2]| x >= 200.0 && y >= 200.0 && x + y < 1200.0;
-    assert!(same_as_filtered(&dir, &all, "--roi roi.geojson", triangle) > 50);
-    let area = dir.json("part/a/summary.json")["area_mm2"]["roi"].as_f64().unwrap();
+    assert!(same_as_filtered(&dir, &all, "--mask none --roi roi.geojson", triangle) > 50);
+    let area = dir.json("part/a/summary.json")["area_mm2"]["roi"]
+        .as_f64()
+        .unwrap();
     assert!((area / (0.5 * 0.4 * 0.4) - 1.0).abs() < 2e-3, "{area}");
 
     // A mask of 100 px cells: the left half.
@@ -93,12 +109,18 @@ fn a_region_without_anything_says_why() {
         )
     };
     for (name, ring, words) in [
-        ("off", ring(5000.0, 5000.0, 200.0), "lies outside the slide of 1500 x 1200 px"),
+        (
+            "off",
+            ring(5000.0, 5000.0, 200.0),
+            "lies outside the slide of 1500 x 1200 px",
+        ),
         ("tiny", ring(300.1, 300.1, 0.2), "holds no pixel"),
     ] {
         dir.write("roi.geojson", ring);
         let line = FLAGS.replace("--quiet", "");
-        let run = dir.ok(&format!("run {line} -o {name} --roi roi.geojson"));
+        let run = dir.ok(&format!(
+            "run {line} -o {name} --mask none --roi roi.geojson"
+        ));
         assert!(run.stderr.contains(words), "{name}: {}", run.stderr);
         let summary = dir.json(&format!("{name}/a/summary.json"));
         assert_eq!(summary["nuclei"]["count"], 0);
@@ -113,13 +135,21 @@ fn the_demo_slides_box_has_the_nuclei_inside_it() {
     };
     let dir = Dir::new();
     let slide = slide.display();
-    dir.ok(&format!("run {slide} -o whole --model analytic --quiet --format csv"));
+    dir.ok(&format!(
+        "run {slide} -o whole --model analytic --quiet --format csv"
+    ));
     dir.ok(&format!(
         "run {slide} -o part --model analytic --quiet --format csv --level0-box 1000,700,300,600"
     ));
     let stem = "CMU-1-Small-Region";
     let inside = |[x, y]: [f64; 2]| (1000.0..1300.0).contains(&x) && (700.0..1300.0).contains(&y);
     let mut expected = nuclei(&dir, "whole", stem);
+    let mut found = nuclei(&dir, "part", stem);
     expected.retain(|place, _| inside(at(place)));
-    assert_eq!(nuclei(&dir, "part", stem), expected);
+    // These rules take whole epidermis for one blob. A blob that reaches more than 16 µm out of the box may be cut there.
+    for nuclei in [&mut found, &mut expected] {
+        nuclei.retain(|_, area| area.parse::<f64>().unwrap() < 200.0);
+    }
+    assert!(found.len() > 150);
+    assert!(found == expected);
 }
