@@ -23,9 +23,6 @@ pub mod table;
 pub mod tables;
 pub mod tutorial_csv;
 
-#[cfg(test)]
-pub(crate) mod million;
-
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -66,6 +63,7 @@ pub enum OutputError {
 pub struct Pictures {
     /// The whole slide, small.
     pub thumb: RgbImage,
+    /// Its tissue mask.
     pub mask: TissueMask,
     /// The whole slide as overlay.png shows it; outlines are drawn over it. None: over the thumb.
     pub overlay: Option<RgbImage>,

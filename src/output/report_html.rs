@@ -22,10 +22,15 @@ const LAST_FEATURE: &str = "neighbours_50um";
 
 /// What the page shows.
 pub struct Results {
+    /// The document of summary.json.
     pub summary: Value,
+    /// All rows of the table.
     pub measured: Measurements,
+    /// The whole slide, small.
     pub thumb: RgbImage,
+    /// Its tissue mask.
     pub mask: TissueMask,
+    /// Fields at full resolution with their captions.
     pub crops: Vec<Crop>,
 }
 

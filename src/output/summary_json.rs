@@ -13,6 +13,7 @@ use crate::result::SlideResult;
 /// Median of each feature over all nuclei, and over those of a type, by column name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Medians {
+    /// Over all nuclei.
     pub all: Vec<(String, f64)>,
     /// By type id.
     pub by_type: Vec<(usize, Vec<(String, f64)>)>,

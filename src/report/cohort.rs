@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::boxes::{count, hex, number, strip};
 use super::maps::at_most;
 use super::page::{escape, jpeg_tag, page_with};
-use super::slide::{TypeCount, swatch, types_of};
+use super::type_counts::{TypeCount, swatch, types_of};
 
 const STYLE: &str = concat!(include_str!("slide.css"), include_str!("cohort.css"));
 const SCRIPT: &str = include_str!("sort.js");

@@ -9,8 +9,8 @@ use rayon::prelude::*;
 
 use super::boxes::{Group, boxes, count, number};
 use super::page::escape;
-use super::slide::{TypeCount, swatch};
 use super::stats::{Draws, Quantiles, cliffs_delta, interval, magnitude, quantiles};
+use super::type_counts::{TypeCount, swatch};
 
 /// Figures of hover_net users' usual tutorial, by the start of the column's name.
 const TUTORIAL: [&str; 3] = ["area", "convex_area", "equivalent_diameter"];
