@@ -1,4 +1,4 @@
-//! One writer a format.
+//! One writer per format.
 //!
 //! In: a [`SlideResult`], which the store alone can give, and pictures. Out: files, each written whole or not at all.
 //! Never reads a slide, and never writes a clock, a host or a random number into a result (run.json is no result).

@@ -1,7 +1,7 @@
 //! report.html: a slide's results as one page.
 //!
-//! In: summary.json's document, the measured table, thumb, mask and crops: of a run, or read back from a folder that has
-//! no store. Out: one file without clock, host or random number.
+//! In: summary.json's document, the measured table, thumb, mask and crops: of a run, or read back from a
+//! folder that has no store. Out: one file without clock, host or random number.
 
 use std::path::Path;
 

@@ -201,7 +201,7 @@ fn median_map(medians: &[(String, f64)]) -> Value {
     )
 }
 
-/// Nuclei a mm² of what was done; null where nothing was.
+/// Nuclei per mm² of what was done; null where nothing was.
 fn density(count: usize, done_mm2: f64) -> Value {
     if done_mm2 > 0.0 {
         number(count as f64 / done_mm2)

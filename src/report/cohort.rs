@@ -36,7 +36,7 @@ impl CohortSlide {
     }
 }
 
-/// One number a slide.
+/// One number per slide.
 struct Metric {
     name: String,
     unit: &'static str,
@@ -183,7 +183,8 @@ fn outliers_section(slides: &[CohortSlide], metrics: &[Metric]) -> String {
         html.push_str("<li>No slide.</li>\n");
     }
     html.push_str(
-        "</ul>\n<p class=\"note\">Beyond 3.5 modified z-scores (0.6745 × distance from the median over the median absolute \
+        "</ul>\n<p class=\"note\">Beyond 3.5 modified z-scores (0.6745 × distance from the median over the \
+            median absolute \
          deviation).</p></section>\n",
     );
     html

@@ -245,7 +245,8 @@ fn maps_section(report: &SlideReport<'_>) -> Result<String, ImageError> {
     }
     let _ = write!(
         html,
-        "</div>\n<p class=\"note\">Nuclei in cells of {} × {} µm; a mm² of the whole cell, tissue or not. Each map has its own scale.</p></section>\n",
+        "</div>\n<p class=\"note\">Nuclei in cells of {} × {} µm; a mm² of the whole cell, tissue or not. Each \
+            map has its own scale.</p></section>\n",
         number(cell_um[0]),
         number(cell_um[1])
     );
@@ -322,7 +323,8 @@ fn cite_section(summary: &Value) -> String {
         let _ = writeln!(html, "<p>Model: {}.</p>", escape(text("citation")));
     }
     html.push_str(
-        "<p>The maps and the first such network: Graham et al., HoVer-Net, <i>Medical Image Analysis</i> 58 (2019) 101563. \
+        "<p>The maps and the first such network: Graham et al., HoVer-Net, <i>Medical Image Analysis</i> 58 \
+            (2019) 101563. \
          Stains: Ruifrok and Johnston, <i>Analytical and Quantitative Cytology and Histology</i> 23 (2001) 291–299.</p>\n\
          <p class=\"note\">Research software, not a medical device. Look at the pictures before you count.</p></section>\n",
     );

@@ -161,7 +161,8 @@ impl Scene {
         Value::Array(parts)
     }
 
-    /// The wanted nucleus whose mask holds the point, else the one with the nearest centroid within `reach`; level-0 px.
+    /// The wanted nucleus whose mask holds the point, else the one with the nearest centroid within `reach`;
+    /// level-0 px.
     pub(super) fn at(&self, point: [f64; 2], reach: f64, filter: &Filter) -> Option<usize> {
         let [x, y] = self.result.frames().to_proc(point[0], point[1]);
         let (x, y) = (x.floor() as i32, y.floor() as i32);

@@ -1,7 +1,7 @@
 //! What the user typed, turned into what the program needs: flag over environment over file over default.
 //!
-//! In: flags ([`Settings`]), the environment, a TOML file. Out: a checked [`RunConfig`] with where each value came from,
-//! and a [`TerminalConfig`]. Nothing after this page asks whether settings go together.
+//! In: flags ([`Settings`]), the environment, a TOML file. Out: a checked [`RunConfig`] with where each value
+//! came from, and a [`TerminalConfig`]. Nothing after this page asks whether settings go together.
 
 pub mod flags;
 pub mod layers;
