@@ -10,7 +10,7 @@ BINARY = $${CARGO_TARGET_DIR:-target}/release/wsi-nuclei
 # Recipes that call cargo first read where libtorch, OpenSlide and libclang are.
 ENV := . .deps/env;
 
-.PHONY: help setup build demo test check soak fuzz budget outputs install train-default parity clean
+.PHONY: help setup build demo test check soak fuzz bench budget outputs install train-default parity clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ FUZZ_SEED := $(or $(FUZZ_SEED),$(shell date +%s))
 fuzz: setup ## damaged files for every reader, FUZZ_SECONDS each; each call draws other files
 	@echo "fuzz: again with the same files: make fuzz FUZZ_SEED=$(FUZZ_SEED)"
 	$(ENV) WSI_NUCLEI_FUZZ_SECONDS=$(FUZZ_SECONDS) WSI_NUCLEI_FUZZ_SEED=$(FUZZ_SEED) cargo test --locked --test binary -- --nocapture hostile
+
+bench: setup ## a million nuclei through every writer: docs/performance.md
+	$(ENV) cargo bench --locked --bench million
 
 BUDGET_PX ?= 100000
 budget: setup ## peak memory and scratch on a slide of BUDGET_PX x BUDGET_PX, against --memory and plan (a quarter of an hour)

@@ -72,6 +72,7 @@ pub use result::{
 #[cfg(feature = "torch")]
 pub use run::{Ending, RunConfig, RunError, read_result, run_slide};
 pub use slide::{Frames, SlideError, SlideInfo, SlideReader, open as open_slide};
+pub use tissue::Region;
 
 /// What this repository's own binary, tests and benches reach into. No promise: it changes without notice.
 #[doc(hidden)]
@@ -80,13 +81,17 @@ pub mod internals {
     pub use crate::cli::{main, settings::layers};
     pub use crate::eval::scores;
     pub use crate::labels::{Annotation, DataSet, Format as LabelFormat, folders, formats};
+    pub use crate::machine::peak_memory_bytes;
     pub use crate::mat5::{Matrix, read as read_mat5};
     pub use crate::model::{ModelSpec, pickle, torch_file};
     #[cfg(feature = "torch")]
     pub use crate::model::{Network, convert, hovernet, weights};
     pub use crate::nuclei::reference;
     pub use crate::nuclei::{Foreground, Run, StainSums};
-    pub use crate::output::raw_map;
+    pub use crate::output::table::for_each_chunk;
+    pub use crate::output::{
+        Pictures, labels_ome_zarr, nuclei_json, raw_map, report_html, summary_json, write_all,
+    };
     pub use crate::pipeline::load as load_store;
     pub use crate::store::{Store, TileResult, TileState, chunk};
     pub use crate::tissue::{Regions, TissueMask};

@@ -1,5 +1,5 @@
-//! The floors of the house: a room uses only rooms on lower floors. The list below is the map; docs/architecture.md says
-//! what each room is for.
+//! The floors of the house: a room uses only rooms on lower floors. The list below is the map;
+//! docs/architecture.md says what each room is for.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;

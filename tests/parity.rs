@@ -1,6 +1,6 @@
 //! The whole comparison with the oracles (hover-net 0.0.10, scikit-image), over cases that tests/parity/*.py write:
-//! `make parity`. Each test prints its rows of the table in docs/accuracy.md. Stored fixtures of the same comparisons run
-//! in `make test`.
+//! `make parity`. Each test prints its rows of the table in docs/accuracy.md. Stored fixtures of the same
+//! comparisons run in `make test`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;

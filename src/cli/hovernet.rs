@@ -202,6 +202,7 @@ fn run_slides(args: &HovernetArgs) -> Result<(), Failure> {
     config.device = args.device()?;
     config.postproc = PostprocRules::Default;
     config.hovernet_mpp = Some(UM_AT_1X / args.proc_mag);
+    config.mask_is_region = false;
     let endings = if slides.len() > 1 {
         run_in_children(&slides, &watch, &stop, command_for)?
     } else {

@@ -68,7 +68,7 @@ pub fn main(mut args: PlanArgs) -> Result<(), Failure> {
         expected.infer_workers,
         expected.scratch_bytes as f64 / 1e6,
         expected.seconds,
-        expected.seconds_a_patch,
+        expected.seconds_per_patch,
         match expected.sampled_tiles {
             0 => "one patch and typical figures: a tile of this model takes too long to try".into(),
             n => format!("a trial of {n} tiles, which is not kept"),

@@ -1,8 +1,8 @@
 //! Results that exist already: hover_net's JSON, and this program's nuclei.json, without slide or network.
 //!
-//! In: a file. Out: the [`SlideResult`] that every writer takes, its masks filled from the outlines. Boxes and centroids
-//! of the file are not believed: they follow from the masks. Never guesses a µm/px without saying so, and never takes
-//! a file that is not whole.
+//! In: a file. Out: the [`SlideResult`] that every writer takes, its masks filled from the outlines. Boxes
+//! and centroids of the file are not believed: they follow from the masks. Never guesses a µm/px without
+//! saying so, and never takes a file that is not whole.
 
 pub mod fill;
 pub mod hovernet_json;
@@ -69,7 +69,7 @@ pub enum ImportError {
 /// What the file may not say itself.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// µm a px of the file, over what it says.
+    /// µm per px of the file, over what it says.
     pub mpp: Option<f64>,
     /// px: µm/px may stay unknown.
     pub units: Units,

@@ -21,10 +21,10 @@ use crate::tissue::TissueMask;
 /// Side of a field, µm.
 pub const FIELD_UM: f64 = 128.0;
 /// Fields a rule chooses.
-const FIELDS_A_RULE: usize = 3;
+const FIELDS_PER_RULE: usize = 3;
 /// Below this a field's mean says little.
 const LEAST_NUCLEI: usize = 10;
-/// µm a px of the pictures, or finer: outlines of 2 px stay thin.
+/// µm per px of the pictures, or finer: outlines of 2 px stay thin.
 const PICTURE_MPP: f64 = 0.25;
 const LIST: &str = "crops.json";
 
@@ -171,7 +171,7 @@ pub fn choose(result: &SlideResult, mask: &TissueMask) -> Vec<Field> {
     ]
     .into_iter()
     .flat_map(|(rule, chosen)| {
-        let chosen = chosen.into_iter().take(FIELDS_A_RULE).enumerate();
+        let chosen = chosen.into_iter().take(FIELDS_PER_RULE).enumerate();
         chosen.map(move |one| (rule, one))
     })
     .map(|(rule, one)| field(rule, one))
@@ -267,11 +267,11 @@ pub fn read(folder: &Path) -> Result<Vec<Crop>, OutputError> {
 
 /// What an earlier run left beyond what this one writes.
 fn remove_older(folder: &Path, now: usize) {
-    if now == Rule::ALL.len() * FIELDS_A_RULE {
+    if now == Rule::ALL.len() * FIELDS_PER_RULE {
         return;
     }
     for rule in Rule::ALL {
-        for rank in 1..=FIELDS_A_RULE {
+        for rank in 1..=FIELDS_PER_RULE {
             for suffix in ["", "-pixels"] {
                 let _ = std::fs::remove_file(
                     folder.join(format!("{}-{rank}{suffix}.png", rule.name())),

@@ -1,8 +1,9 @@
 //! nuclei.geojson: detections for QuPath 0.5 and later.
 //!
-//! In: chunks of rows. Out: a FeatureCollection, one feature a line. Rings follow pixel edges and give the mask back by
-//! the even-odd rule, holes too; level-0 px, from the corner of openslide.bounds where the slide has them, as QuPath
-//! shows it. UUIDs are version 5 of the result's identity and the nucleus's id. Streamed; the same bytes every time.
+//! In: chunks of rows. Out: a FeatureCollection, one feature per line. Rings follow pixel edges and give the
+//! mask back by the even-odd rule, holes too; level-0 px, from the corner of openslide.bounds where the slide
+//! has them, as QuPath shows it. UUIDs are version 5 of the result's identity and the nucleus's id. Streamed;
+//! the same bytes every time.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};

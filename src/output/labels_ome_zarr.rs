@@ -82,7 +82,7 @@ fn sync_all(folder: &Path) -> io::Result<()> {
 
 /// One level of both pyramids.
 struct Level {
-    /// Level-0 px a px, as a power of two.
+    /// Level-0 px per px, as a power of two.
     power: u32,
     size_px: [i32; 2],
     ids: Array<FilesystemStore>,
@@ -249,7 +249,7 @@ fn write_json(folder: &Path, value: &Value) -> Result<(), String> {
         .map_err(|e| e.to_string())
 }
 
-/// A pyramid's metadata: µm a px of each level, and where its first pixel's centre lies.
+/// A pyramid's metadata: µm per px of each level, and where its first pixel's centre lies.
 fn image_attributes(name: &str, result: &SlideResult, levels: usize, label: Value) -> Value {
     let [mpp_x, mpp_y] = result.frames().proc_mpp();
     let datasets: Vec<Value> = (0..levels)

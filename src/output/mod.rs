@@ -1,4 +1,4 @@
-//! One writer a format.
+//! One writer per format.
 //!
 //! In: a [`SlideResult`], which the store alone can give, and pictures. Out: files, each written whole or not at all.
 //! Never reads a slide, and never writes a clock, a host or a random number into a result (run.json is no result).
@@ -22,9 +22,6 @@ pub mod summary_json;
 pub mod table;
 pub mod tables;
 pub mod tutorial_csv;
-
-#[cfg(test)]
-pub(crate) mod million;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -66,6 +63,7 @@ pub enum OutputError {
 pub struct Pictures {
     /// The whole slide, small.
     pub thumb: RgbImage,
+    /// Its tissue mask.
     pub mask: TissueMask,
     /// The whole slide as overlay.png shows it; outlines are drawn over it. None: over the thumb.
     pub overlay: Option<RgbImage>,

@@ -1,4 +1,4 @@
-//! nuclei.csv: one row a nucleus, the columns of [`super::table`].
+//! nuclei.csv: one row per nucleus, the columns of [`super::table`].
 //!
 //! In: chunks of rows. Out: RFC 4180 with a header, `.` decimals, empty where there is no value. Cells come rounded, so
 //! the bytes are the same on every machine.

@@ -1,8 +1,9 @@
 //! nuclei.parquet: the columns of [`super::table`], typed, compressed, with units and provenance.
 //!
-//! In: chunks of rows. Out: Parquet with zstd and statistics. Row groups of [`GROUP`] rows in order of id, which is from
-//! the top of the slide to its bottom. One group is held in memory. Floats are the CSV's rounded numbers as 32 bits,
-//! positions as 64; what is missing is null, never NaN. The metadata's key `wsi-nuclei` is a JSON object.
+//! In: chunks of rows. Out: Parquet with zstd and statistics. Row groups of [`GROUP`] rows in order of id,
+//! which is from the top of the slide to its bottom. One group is held in memory. Floats are the CSV's
+//! rounded numbers as 32 bits, positions as 64; what is missing is null, never NaN. The metadata's key
+//! `wsi-nuclei` is a JSON object.
 
 mod arrow;
 mod footer;

@@ -1,7 +1,7 @@
 //! What speaks against a result being what it seems.
 //!
-//! In: a [`SlideResult`]. Out: warnings for people. A wrong µm/px makes nuclei of impossible size and nothing else shows
-//! it. Never changes or drops a nucleus.
+//! In: a [`SlideResult`]. Out: warnings for people. A wrong µm/px makes nuclei of impossible size and nothing
+//! else shows it. Never changes or drops a nucleus.
 
 use crate::result::SlideResult;
 

@@ -1,4 +1,4 @@
-//! hover_net's QuPath table: `x y class name color`, a line a nucleus.
+//! hover_net's QuPath table: `x y class name color`, one line per nucleus.
 //!
 //! In: the [`SlideResult`] of an image. Out: tab-separated text; x and y in the image's px (pixel centres at whole
 //! numbers), the type's name twice, its colour as red * 65536 + green * 256 + blue.

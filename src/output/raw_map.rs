@@ -55,7 +55,8 @@ pub fn read(path: &Path, types: Option<usize>) -> Result<PredictionMap, OutputEr
     let shape = npy.shape().to_vec();
     let &[height, width, channels] = shape.as_slice() else {
         return Err(wrong(format!(
-            "has the shape {shape:?}: H x W x C is needed, with C = [np, h, v], [tp, np, h, v] or class probabilities, np, h, v"
+            "has the shape {shape:?}: H x W x C is needed, with C = [np, h, v], [tp, np, h, v] or class \
+                probabilities, np, h, v"
         )));
     };
     let size = height

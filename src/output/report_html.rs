@@ -1,7 +1,7 @@
 //! report.html: a slide's results as one page.
 //!
-//! In: summary.json's document, the measured table, thumb, mask and crops: of a run, or read back from a folder that has
-//! no store. Out: one file without clock, host or random number.
+//! In: summary.json's document, the measured table, thumb, mask and crops: of a run, or read back from a
+//! folder that has no store. Out: one file without clock, host or random number.
 
 use std::path::Path;
 
@@ -22,10 +22,15 @@ const LAST_FEATURE: &str = "neighbours_50um";
 
 /// What the page shows.
 pub struct Results {
+    /// The document of summary.json.
     pub summary: Value,
+    /// All rows of the table.
     pub measured: Measurements,
+    /// The whole slide, small.
     pub thumb: RgbImage,
+    /// Its tissue mask.
     pub mask: TissueMask,
+    /// Fields at full resolution with their captions.
     pub crops: Vec<Crop>,
 }
 

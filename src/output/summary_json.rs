@@ -13,6 +13,7 @@ use crate::result::SlideResult;
 /// Median of each feature over all nuclei, and over those of a type, by column name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Medians {
+    /// Over all nuclei.
     pub all: Vec<(String, f64)>,
     /// By type id.
     pub by_type: Vec<(usize, Vec<(String, f64)>)>,
@@ -209,7 +210,7 @@ fn median_map(medians: &[(String, f64)]) -> Value {
     )
 }
 
-/// Nuclei a mm² of what was done; null where nothing was.
+/// Nuclei per mm²; null where there is no area.
 fn density(count: usize, mm2: f64) -> Value {
     if mm2 > 0.0 {
         number(count as f64 / mm2)

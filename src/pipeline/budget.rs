@@ -17,11 +17,11 @@ const FOREGROUND_BYTES: u64 = 2 * 10;
 /// Share of a tile that may be nucleus before a tile takes more than planned.
 const FOREGROUND_SHARE: f64 = 0.5;
 /// What a nucleus leaves for the end: itself, its measures, its neighbourhood (measured on 933,302 nuclei).
-const RESULT_BYTES_A_NUCLEUS: f64 = 620.0;
+const RESULT_BYTES_PER_NUCLEUS: f64 = 620.0;
 /// A mm² of crowded tissue has about so many nuclei.
-const NUCLEI_A_MM2: f64 = 5625.0;
+const NUCLEI_PER_MM2: f64 = 5625.0;
 /// overlay.png is drawn at up to twice the model's scale, and held with what it is compressed to.
-const OVERLAY_BYTES_A_PX: u64 = 5;
+const OVERLAY_BYTES_PER_PX: u64 = 5;
 /// One proc block, RGB.
 const BLOCK_BYTES: u64 = 3 * 512 * 512;
 
@@ -64,7 +64,7 @@ fn activation_bytes(spec: &ModelSpec, patch_in_px: i32) -> u64 {
 
 /// Bytes that so many nuclei leave for the end of a run.
 pub fn result_bytes(nuclei: f64) -> u64 {
-    (nuclei * RESULT_BYTES_A_NUCLEUS) as u64
+    (nuclei * RESULT_BYTES_PER_NUCLEUS) as u64
 }
 
 /// What a run holds at its end: the stages are gone, all nuclei and the largest picture are there.
@@ -75,7 +75,7 @@ pub fn end_bytes(plan: &Plan, result_bytes: u64) -> u64 {
         .iter()
         .map(|&px| (2 * px.max(0) as u64).min(OVERLAY_SIDE_PX.into()))
         .product();
-    BASE_BYTES + result_bytes + overlay_px * OVERLAY_BYTES_A_PX
+    BASE_BYTES + result_bytes + overlay_px * OVERLAY_BYTES_PER_PX
 }
 
 /// What the settings and the machine give.
@@ -126,7 +126,7 @@ pub fn divide(
             + cache
     };
     let planned_mm2 = plan.planned_px() as f64 * (spec.mpp / 1000.0).powi(2);
-    let at_the_end = end_bytes(plan, result_bytes(planned_mm2 * NUCLEI_A_MM2));
+    let at_the_end = end_bytes(plan, result_bytes(planned_mm2 * NUCLEI_PER_MM2));
     // A row of blocks around one patch is the least that avoids reading everything twice.
     let least_cache = BLOCK_BYTES * (patch_in / 512 + 2).pow(2);
     let least = need(1, 1, 1, least_cache).max(at_the_end);

@@ -20,14 +20,15 @@ const TILE_SECONDS: f64 = 30.0;
 /// More tiles than this would tell little more.
 const MOST_TILES: usize = 24;
 /// Store bytes a mm² predicted where nothing was sampled (docs/performance.md).
-const STORE_BYTES_A_MM2: f64 = 1.1e6;
-/// Seconds that stitching and the default outputs take a nucleus (docs/performance.md).
-const SECONDS_A_NUCLEUS: f64 = 60e-6;
-/// A network's activations come and go in other orders, and a long run keeps more of what it freed than a sample of a few
-/// tiles: its peak was 1.21 and 1.10 times the sample's (budgets of 1 and 4 GiB, 4.9 mm²). Rules without one keep nothing.
+const STORE_BYTES_PER_MM2: f64 = 1.1e6;
+/// Seconds that stitching and the default outputs take per nucleus (docs/performance.md).
+const SECONDS_PER_NUCLEUS: f64 = 60e-6;
+/// A network's activations come and go in other orders, and a long run keeps more of what it freed than a
+/// sample of a few tiles: its peak was 1.21 and 1.10 times the sample's (budgets of 1 and 4 GiB, 4.9 mm²).
+/// Rules without one keep nothing.
 const NETWORK_GROWTH: f64 = 1.1;
 /// Bytes a block's pixel takes in the cache.
-const CACHED_BYTES_A_PX: u64 = 3;
+const CACHED_BYTES_PER_PX: u64 = 3;
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Estimate {
@@ -45,8 +46,9 @@ pub struct Estimate {
     /// The store at its end.
     pub scratch_bytes: u64,
     pub infer_workers: usize,
-    /// Seconds a patch takes one worker.
-    pub seconds_a_patch: f64,
+    /// Seconds that one worker takes per patch.
+    #[serde(rename = "seconds_a_patch")]
+    pub seconds_per_patch: f64,
     pub seconds: f64,
 }
 
@@ -67,7 +69,7 @@ pub fn estimate(prepared: Prepared, pool: &Pool) -> Result<Estimate, PipelineErr
     let patches = plan.patches();
     let planned_mm2 = frames.mm2(plan.planned_px());
     let workers = prepared.budget.infer_workers;
-    let seconds_a_patch = seconds_a_patch(&prepared, pool)?;
+    let seconds_per_patch = seconds_per_patch(&prepared, pool)?;
     // The sample's workers allocate on threads of their own: what this one keeps would come on top.
     device::release_freed_memory();
     // Typical figures, until a sample says better.
@@ -81,12 +83,12 @@ pub fn estimate(prepared: Prepared, pool: &Pool) -> Result<Estimate, PipelineErr
         tissue_mm2: prepared.tissue_mm2,
         planned_mm2,
         memory_bytes: prepared.budget.expected_bytes,
-        scratch_bytes: (planned_mm2 * STORE_BYTES_A_MM2) as u64,
+        scratch_bytes: (planned_mm2 * STORE_BYTES_PER_MM2) as u64,
         infer_workers: workers,
-        seconds_a_patch,
-        seconds: patches as f64 * seconds_a_patch / workers as f64,
+        seconds_per_patch,
+        seconds: patches as f64 * seconds_per_patch / workers as f64,
     };
-    let count = sample_size(plan, seconds_a_patch / workers as f64);
+    let count = sample_size(plan, seconds_per_patch / workers as f64);
     if count > 0 {
         let scaled = sample(prepared, count, pool)?;
         estimate.sampled_tiles = count;
@@ -135,14 +137,14 @@ fn sample(mut prepared: Prepared, count: usize, pool: &Pool) -> Result<Scaled, P
     let seconds = begun.elapsed().as_secs_f64();
     let nuclei = finished.loaded.slide.nuclei.len() as f64 / share;
 
-    let cached = |px: u64| budget.cache_bytes.min(px * CACHED_BYTES_A_PX);
+    let cached = |px: u64| budget.cache_bytes.min(px * CACHED_BYTES_PER_PX);
     let peak = peak_memory_bytes().unwrap_or(budget.expected_bytes) as f64 * growth;
     let running = peak as u64 + cached(whole_px) - cached(sampled_px);
     let at_the_end = budget::end_bytes(&whole, budget::result_bytes(nuclei));
     Ok(Scaled {
         memory_bytes: running.max(at_the_end).min(budget.memory_bytes),
         scratch_bytes: before + ((bytes_of(&path) - before) as f64 / share) as u64,
-        seconds: seconds / share + nuclei * SECONDS_A_NUCLEUS,
+        seconds: seconds / share + nuclei * SECONDS_PER_NUCLEUS,
     })
 }
 
@@ -159,7 +161,7 @@ fn bytes_of(folder: &Path) -> u64 {
 }
 
 /// The second of two patches: the first one warms caches up.
-fn seconds_a_patch(prepared: &Prepared, pool: &Pool) -> Result<f64, PipelineError> {
+fn seconds_per_patch(prepared: &Prepared, pool: &Pool) -> Result<f64, PipelineError> {
     let Some(&patch) = prepared.plan.tiles.iter().flat_map(|t| &t.patches).next() else {
         return Ok(0.0);
     };

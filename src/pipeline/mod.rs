@@ -301,8 +301,8 @@ fn check_coverage(plan: &Plan, result: &SlideResult) -> Result<(), PipelineError
 /// Number of tiles by the hardware and libraries that made them.
 type TilesByNumerics = BTreeMap<String, usize>;
 
-/// The tiles to run: those among `places` (in `plan.tiles`) whose chunk is missing or fails its check. Beside them, what
-/// hardware and libraries made the others.
+/// The tiles to run: those among `places` (in `plan.tiles`) whose chunk is missing or fails its check. Beside
+/// them, what hardware and libraries made the others.
 fn unfinished(
     plan: &Plan,
     places: &[usize],

@@ -1,7 +1,7 @@
 //! What happens to one patch, on slides and images alike: its pixels are read, and its map becomes foreground.
 //!
-//! In: proc pixels, the patch grid, a network's map. Out: the patch's [`Foreground`]. The network itself runs between the
-//! two, in whatever batches suit the device. Never knows which tile a patch belongs to.
+//! In: proc pixels, the patch grid, a network's map. Out: the patch's [`Foreground`]. The network itself runs
+//! between the two, in whatever batches suit the device. Never knows which tile a patch belongs to.
 
 use image::{RgbImage, imageops};
 

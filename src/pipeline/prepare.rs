@@ -41,6 +41,8 @@ pub struct Request {
     /// Where `mpp` came from: `manifest` or `flag`.
     pub mpp_from: Option<&'static str>,
     pub mask: MaskChoice,
+    /// Whether nuclei outside a drawn mask are left out.
+    pub mask_is_region: bool,
     /// A GeoJSON file of the regions to look at.
     pub roi: Option<PathBuf>,
     /// Where the regions have their origin.
@@ -114,7 +116,7 @@ pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineErr
         .chain(frames.scale_warning(model.spec.mpp))
         .collect();
     let (area, area_sha256) = area_of(request, reader.as_ref(), &frames)?;
-    let region = area.region(matches!(request.mask, MaskChoice::File(_)));
+    let region = area.region(request.mask_is_region && matches!(request.mask, MaskChoice::File(_)));
     let tissue_mm2 = match &region {
         Some(region) => region.tissue_mm2,
         None => area.tissue_mm2(),

@@ -114,7 +114,8 @@ pub fn strip(title: &str, x_label: &str, values: &[(&str, f64, bool)]) -> String
         };
         let _ = writeln!(
             svg,
-            "<circle cx=\"{x:.1}\" cy=\"{:.1}\" r=\"{radius}\" fill=\"{fill}\" fill-opacity=\".6\" stroke=\"currentColor\">\
+            "<circle cx=\"{x:.1}\" cy=\"{:.1}\" r=\"{radius}\" fill=\"{fill}\" fill-opacity=\".6\" \
+                stroke=\"currentColor\">\
              <title>{}: {}</title></circle>",
             middle(0),
             escape(slide),

@@ -35,7 +35,8 @@ pub fn lines(title: &str, x_label: &str, y_label: &str, series: &[Series]) -> St
     let at_x = |v: f64| LEFT + place(x, v) * (WIDTH - LEFT - RIGHT);
     let at_y = |v: f64| HEIGHT - BOTTOM - place(y, v) * (HEIGHT - BOTTOM - TOP);
     let mut svg = format!(
-        "<svg role=\"img\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" font-size=\"11\" fill=\"currentColor\"><title>{}</title>\n",
+        "<svg role=\"img\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" font-size=\"11\" \
+            fill=\"currentColor\"><title>{}</title>\n",
         escape(title)
     );
     for i in 0..=4 {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::boxes::{count, hex, number, strip};
 use super::maps::at_most;
 use super::page::{escape, jpeg_tag, page_with};
-use super::slide::{TypeCount, swatch, types_of};
+use super::type_counts::{TypeCount, swatch, types_of};
 
 const STYLE: &str = concat!(include_str!("slide.css"), include_str!("cohort.css"));
 const SCRIPT: &str = include_str!("sort.js");
@@ -36,7 +36,7 @@ impl CohortSlide {
     }
 }
 
-/// One number a slide.
+/// One number per slide.
 struct Metric {
     name: String,
     unit: &'static str,
@@ -183,7 +183,8 @@ fn outliers_section(slides: &[CohortSlide], metrics: &[Metric]) -> String {
         html.push_str("<li>No slide.</li>\n");
     }
     html.push_str(
-        "</ul>\n<p class=\"note\">Beyond 3.5 modified z-scores (0.6745 × distance from the median over the median absolute \
+        "</ul>\n<p class=\"note\">Beyond 3.5 modified z-scores (0.6745 × distance from the median over the \
+            median absolute \
          deviation).</p></section>\n",
     );
     html

@@ -9,15 +9,15 @@ use rayon::prelude::*;
 
 use super::boxes::{Group, boxes, count, number};
 use super::page::escape;
-use super::slide::{TypeCount, swatch};
 use super::stats::{Draws, Quantiles, cliffs_delta, interval, magnitude, quantiles};
+use super::type_counts::{TypeCount, swatch};
 
 /// Figures of hover_net users' usual tutorial, by the start of the column's name.
 const TUTORIAL: [&str; 3] = ["area", "convex_area", "equivalent_diameter"];
 /// Types compared with each other: the most frequent.
 const MOST_COMPARED: usize = 6;
 /// Fields an axis for the intervals: at most this many cells, about [`FIELD_UM`] wide.
-const FIELDS_A_SIDE: f64 = 40.0;
+const FIELDS_PER_SIDE: f64 = 40.0;
 const FIELD_UM: f64 = 250.0;
 
 /// All nuclei, column by column.
@@ -96,7 +96,8 @@ pub fn sections(columns: &Columns<'_>, types: &[TypeCount]) -> String {
         );
     }
     html.push_str(
-        "</div>\n<p class=\"note\">Cliff’s δ: how often a nucleus of the first type has the larger value, less how often the \
+        "</div>\n<p class=\"note\">Cliff’s δ: how often a nucleus of the first type has the larger value, less \
+            how often the \
          smaller (0: no difference; ±1: no overlap). Interval: 95 %, from 200 draws of whole fields of the slide, because \
          neighbours resemble each other. No p-values: with this many nuclei every p is tiny, and the nuclei of one slide \
          are no independent sample; compare slides or patients for that.</p></section>\n",
@@ -171,7 +172,7 @@ fn group(
 fn fields(columns: &Columns<'_>) -> (Vec<u32>, usize) {
     let cells = columns
         .slide_um
-        .map(|um| (um / FIELD_UM).ceil().clamp(1.0, FIELDS_A_SIDE));
+        .map(|um| (um / FIELD_UM).ceil().clamp(1.0, FIELDS_PER_SIDE));
     let cell_of = |place: &[f32; 2]| {
         let at = |axis: usize| {
             let cell = (f64::from(place[axis]) * cells[axis]).max(0.0).floor();
@@ -218,7 +219,8 @@ fn plot(panel: &Panel, types: &[TypeCount]) -> String {
 
 fn quantile_table(panel: &Panel, types: &[TypeCount]) -> String {
     let mut html = String::from(
-        "<table><thead><tr><th>type</th><th>nuclei</th><th>5 %</th><th>25 %</th><th>median</th><th>75 %</th><th>95 %</th></tr></thead><tbody>\n",
+        "<table><thead><tr><th>type</th><th>nuclei</th><th>5 %</th><th>25 %</th><th>median</th><th>75 \
+            %</th><th>95 %</th></tr></thead><tbody>\n",
     );
     for (kind, quantiles) in types.iter().zip(&panel.quantiles) {
         let Some(q) = quantiles else {
@@ -245,7 +247,8 @@ fn effect_table(panel: &Panel, types: &[TypeCount]) -> String {
         return String::new();
     }
     let mut html = String::from(
-        "<table><thead><tr><th>first against second</th><th>Cliff’s δ</th><th></th><th>difference of medians</th><th>95 % interval</th></tr></thead><tbody>\n",
+        "<table><thead><tr><th>first against second</th><th>Cliff’s δ</th><th></th><th>difference of \
+            medians</th><th>95 % interval</th></tr></thead><tbody>\n",
     );
     for effect in &panel.effects {
         let delta = effect

@@ -91,7 +91,7 @@ impl Density {
         }
     }
 
-    /// Nuclei a mm² of the densest cell.
+    /// Nuclei per mm² of the densest cell.
     pub fn most_per_mm2(&self) -> f64 {
         let most = self.counts.iter().copied().max().unwrap_or(0);
         f64::from(most) / (self.cell_um[0] * self.cell_um[1] / 1e6)

@@ -11,6 +11,7 @@ pub mod overlay;
 pub mod page;
 pub mod slide;
 pub mod stats;
+mod type_counts;
 
 pub use chart::{Series, lines};
 pub use page::{escape, image_tag, page};

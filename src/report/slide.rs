@@ -12,18 +12,10 @@ use super::boxes::{Group, bars, count, hex, number};
 use super::features::{self, Columns};
 use super::maps::{CARD_SIDE_PX, Density, Mask, at_most, outline_tissue};
 use super::page::{escape, jpeg_tag, page_with};
+use super::type_counts::swatch;
+pub use super::type_counts::{TypeCount, types_of};
 
 const STYLE: &str = include_str!("slide.css");
-
-/// A type with its nuclei, as summary.json counts them.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TypeCount {
-    pub name: String,
-    pub colour: [u8; 3],
-    pub count: usize,
-    pub share: Option<f64>,
-    pub density_per_mm2: Option<f64>,
-}
 
 /// A field at full resolution, nuclei outlined.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,37 +49,6 @@ pub fn html(report: &SlideReport<'_>) -> Result<String, ImageError> {
     body.push_str(&cite_section(report.summary));
     let style = format!("{STYLE}{}", features::style(&report.columns));
     Ok(page_with(stem, &style, &body))
-}
-
-/// The types of a summary.json in its order; one unnamed type for a model without any.
-pub fn types_of(summary: &Value) -> Vec<TypeCount> {
-    let entries = summary["types"].as_object();
-    let typed: Vec<TypeCount> = entries
-        .into_iter()
-        .flatten()
-        .map(|(name, entry)| TypeCount {
-            name: name.clone(),
-            colour: colour(&entry["color"]),
-            count: entry["count"].as_u64().unwrap_or(0) as usize,
-            share: entry["share"].as_f64(),
-            density_per_mm2: entry["density_per_mm2"].as_f64(),
-        })
-        .collect();
-    if !typed.is_empty() {
-        return typed;
-    }
-    let nuclei = &summary["nuclei"];
-    vec![TypeCount {
-        name: "nuclei".into(),
-        colour: colour(&Value::Null),
-        count: nuclei["count"].as_u64().unwrap_or(0) as usize,
-        share: Some(1.0),
-        density_per_mm2: nuclei["density_per_mm2"].as_f64(),
-    }]
-}
-
-fn colour(value: &Value) -> [u8; 3] {
-    serde_json::from_value(value.clone()).unwrap_or([86, 180, 233])
 }
 
 fn card(report: &SlideReport<'_>) -> Result<String, ImageError> {
@@ -284,7 +245,8 @@ fn maps_section(report: &SlideReport<'_>) -> Result<String, ImageError> {
     }
     let _ = write!(
         html,
-        "</div>\n<p class=\"note\">Nuclei in cells of {} × {} µm; a mm² of the whole cell, tissue or not. Each map has its own scale.</p></section>\n",
+        "</div>\n<p class=\"note\">Nuclei in cells of {} × {} µm; a mm² of the whole cell, tissue or not. Each \
+            map has its own scale.</p></section>\n",
         number(cell_um[0]),
         number(cell_um[1])
     );
@@ -361,17 +323,10 @@ fn cite_section(summary: &Value) -> String {
         let _ = writeln!(html, "<p>Model: {}.</p>", escape(text("citation")));
     }
     html.push_str(
-        "<p>The maps and the first such network: Graham et al., HoVer-Net, <i>Medical Image Analysis</i> 58 (2019) 101563. \
+        "<p>The maps and the first such network: Graham et al., HoVer-Net, <i>Medical Image Analysis</i> 58 \
+            (2019) 101563. \
          Stains: Ruifrok and Johnston, <i>Analytical and Quantitative Cytology and Histology</i> 23 (2001) 291–299.</p>\n\
          <p class=\"note\">Research software, not a medical device. Look at the pictures before you count.</p></section>\n",
     );
     html
-}
-
-/// A square of a type's colour beside its name.
-pub fn swatch(colour: [u8; 3]) -> String {
-    format!(
-        "<span class=\"swatch\" style=\"background:{}\"></span>",
-        hex(colour)
-    )
 }

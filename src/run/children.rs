@@ -130,7 +130,8 @@ fn ending_of_status(status: ExitStatus, stopping: bool, slide: &SlideConfig) -> 
         Some(EXIT_STOPPED) => Ending::Stopped,
         _ if stopping => Ending::Stopped,
         _ => Ending::Failed(format!(
-            "{}: the process that worked on it died ({}): what it had finished is kept, run the same command again to go \
+            "{}: the process that worked on it died ({}): what it had finished is kept, run the same command \
+                again to go \
              on; if it dies again at the same place, the file may be damaged: copy it again, or leave it out",
             slide.path.display(),
             how_it_died(status)

@@ -58,6 +58,8 @@ pub struct RunConfig {
     pub mpp: Option<f64>,
     /// Where tissue is looked for.
     pub mask: MaskChoice,
+    /// Whether nuclei outside a drawn mask are left out; hover_net keeps them.
+    pub mask_is_region: bool,
     /// A GeoJSON file of the regions to look at.
     pub roi: Option<PathBuf>,
     /// The box to look at, level-0 px.
@@ -100,6 +102,7 @@ impl Default for RunConfig {
             hovernet_mpp: None,
             mpp: None,
             mask: MaskChoice::Otsu,
+            mask_is_region: true,
             roi: None,
             level0_box: None,
             formats: None,
@@ -165,6 +168,7 @@ impl SlideConfig {
             mpp: self.mpp,
             mpp_from: self.mpp_from,
             mask: self.mask.clone(),
+            mask_is_region: run.mask_is_region,
             roi: self.roi.clone(),
             roi_frame: run.geojson_frame,
             level0_box: run.level0_box,

@@ -1,7 +1,7 @@
 //! One plain image, held whole: no tiles, no store.
 //!
-//! In: an image's [`SlideConfig`], the run's settings, models. Out: `OUT/<stem>/` as for a slide, with labels.png and, if
-//! asked for, the prediction map as raw.npy.
+//! In: an image's [`SlideConfig`], the run's settings, models. Out: `OUT/<stem>/` as for a slide, with
+//! labels.png and, if asked for, the prediction map as raw.npy.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -93,7 +93,12 @@ pub fn from_manifest(manifest: &Path, config: &RunConfig) -> Result<Vec<SlideCon
         .map_err(|e| wrong(1, e.to_string()))?
         .clone();
     if !header.iter().any(|name| name == "path") {
-        return Err(wrong(1, "no column `path`: the first line names the columns (path, and optionally id, mpp, mask, roi, model)".into()));
+        return Err(wrong(
+            1,
+            "no column `path`: the first line names the columns (path, and optionally id, mpp, \
+            mask, roi, model)"
+                .into(),
+        ));
     }
     let mut slides = Vec::new();
     let mut record = csv::StringRecord::new();

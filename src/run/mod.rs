@@ -114,8 +114,8 @@ pub fn read_result(folder: &Path) -> Result<SlideResult, PipelineError> {
     Ok(pipeline::load(&store)?.slide)
 }
 
-/// Runs `run_slide` on slide after slide, until all are done or `stop` is raised. An error of one slide leaves the others
-/// running.
+/// Runs `run_slide` on slide after slide, until all are done or `stop` is raised. An error of one slide
+/// leaves the others running.
 pub fn run_in_turn(
     slides: &[SlideConfig],
     watch: Watch<'_>,

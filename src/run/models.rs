@@ -1,7 +1,7 @@
 //! Models by name, for a run.
 //!
-//! In: a [`RunConfig`], then names or folders. Out: a [`Pool`] of workers per model; the last one is kept, so that slides
-//! of one model load it once.
+//! In: a [`RunConfig`], then names or folders. Out: a [`Pool`] of workers per model; the last one is kept, so
+//! that slides of one model load it once.
 
 use std::sync::{Arc, OnceLock};
 

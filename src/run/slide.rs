@@ -1,7 +1,7 @@
 //! One slide, from its file to its folder of results.
 //!
-//! In: a [`SlideConfig`], the run's settings, models. Out: `OUT/<stem>/` with store, tables, pictures and run.json, which
-//! is written however the slide ended. The slide is opened once.
+//! In: a [`SlideConfig`], the run's settings, models. Out: `OUT/<stem>/` with store, tables, pictures and
+//! run.json, which is written however the slide ended. The slide is opened once.
 
 use std::path::Path;
 use std::sync::Arc;

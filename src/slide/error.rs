@@ -40,7 +40,8 @@ pub enum SlideError {
         reason: String,
     },
     /// Neither µm/px nor objective power is known.
-    #[error("{}: has no µm/px and no objective power: give it with --mpp (0.25 for a 40x scan, 0.5 for 20x)", path.display())]
+    #[error("{}: has no µm/px and no objective power: give it with --mpp (0.25 for a 40x scan, 0.5 for \
+        20x)", path.display())]
     NoMpp {
         /// The slide.
         path: PathBuf,

@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_level_near_the_model_is_taken_as_it_is() {
         let info = slide_info(&[[10_001, 8003], [2500, 2000]]);
-        // Level 1 has 4.0004 x 4.0015 level-0 px a px: 0.25 µm/px -> 1.0001.
+        // Level 1 has 4.0004 x 4.0015 level-0 px per px: 0.25 µm/px -> 1.0001.
         let (frames, level) = Frames::for_slide(&info, [0.25, 0.25], 1.0).unwrap();
         assert_eq!(level, 1);
         assert_eq!(frames.proc_size_px, [2500, 2000]);

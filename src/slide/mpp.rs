@@ -75,7 +75,8 @@ pub fn resolve_mpp(info: &SlideInfo, over: Option<f64>) -> Result<Mpp, SlideErro
     };
     let mpp = UM_PER_PX_AT_1X / power;
     warnings.push(format!(
-        "the file gives no usable µm/px; {mpp} is taken from its objective power ({power}x): give --mpp if that is wrong"
+        "the file gives no usable µm/px; {mpp} is taken from its objective power ({power}x): give --mpp if that \
+            is wrong"
     ));
     Ok(Mpp {
         mpp: [mpp; 2],

@@ -9,15 +9,18 @@ use super::identity::Difference;
 /// Messages name the folder or file, what is wrong, and the cure.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("{}: is not a nuclei store (no zarr.json with its settings): give the store.zarr folder of a run", path.display())]
+    #[error("{}: is not a nuclei store (no zarr.json with its settings): give the store.zarr folder of a \
+        run", path.display())]
     NotAStore { path: PathBuf },
     #[error("{}: is there already: resume it, or start afresh with --restart", path.display())]
     Exists { path: PathBuf },
     #[error("{}: is damaged ({reason}): run again with --restart to start afresh", file.display())]
     Damaged { file: PathBuf, reason: String },
-    #[error("{}: another process works on this slide: wait for it, or give this one another --output (processes that share a slide need --shard)", path.display())]
+    #[error("{}: another process works on this slide: wait for it, or give this one another --output (processes \
+        that share a slide need --shard)", path.display())]
     Busy { path: PathBuf },
-    #[error("{}: cannot be written: {reason}: check free space and permissions, then run the same command again", path.display())]
+    #[error("{}: cannot be written: {reason}: check free space and permissions, then run the same command \
+        again", path.display())]
     Write { path: PathBuf, reason: String },
     #[error("{}: cannot be read: {reason}", path.display())]
     Read { path: PathBuf, reason: String },

@@ -49,7 +49,8 @@ pub fn stain_warning(thumb: &RgbImage, mask: &TissueMask) -> Option<String> {
     let middle = brightest.len() / 2;
     if brightest.is_empty() || *brightest.select_nth_unstable(middle).1 < DARK {
         return Some(
-            "the background is dark, as in fluorescence: this program reads bright-field H&E alone, do not trust the nuclei"
+            "the background is dark, as in fluorescence: this program reads bright-field H&E alone, do not \
+                trust the nuclei"
                 .into(),
         );
     }
@@ -66,7 +67,8 @@ pub fn stain_warning(thumb: &RgbImage, mask: &TissueMask) -> Option<String> {
         ))
     } else if blue > green || red > BLUE * green {
         Some(format!(
-            "the tissue has not the colours of H&E ({seen}; H&E absorbs green most): is it another stain? do not trust the nuclei"
+            "the tissue has not the colours of H&E ({seen}; H&E absorbs green most): is it another stain? do \
+                not trust the nuclei"
         ))
     } else {
         None

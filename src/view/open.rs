@@ -1,9 +1,10 @@
 //! From a result folder to a [`Scene`].
 //!
 //! In: a result folder (`OUT/<stem>`) and which slide to show. Out: nuclei, their table, an index over them and tiles.
-//! With a store, the nuclei are the store's; the table is nuclei.csv beside it if its rows are of these nuclei, and else
-//! made again, as `export` does, in a file that has no name. Without a store, nuclei.csv and nuclei.json of `tile` are read.
-//! Never believes that a file is the slide of the results because of its name.
+//! With a store, the nuclei are the store's; the table is nuclei.csv beside it if its rows are of these
+//! nuclei, and else made again, as `export` does, in a file that has no name. Without a store, nuclei.csv and
+//! nuclei.json of `tile` are read. Never believes that a file is the slide of the results because of its
+//! name.
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -160,7 +161,8 @@ fn from_files(folder: &Path) -> Result<Found, ViewError> {
         _ => Err(ViewError::NoResults {
             folder: folder.to_owned(),
             reason: format!(
-                "it has no store.zarr, and without that {name} is needed: give OUT/<stem> of run, or of tile --format json,csv"
+                "it has no store.zarr, and without that {name} is needed: give OUT/<stem> of run, or of tile \
+                    --format json,csv"
             ),
         }),
     };

@@ -1,7 +1,7 @@
 //! nuclei.csv as the page needs it: rows on disk, numbers in memory.
 //!
-//! In: a CSV of [`crate::output::nuclei_csv`]. Out: any row's own bytes, and the columns that hold numbers, for filters.
-//! A row costs 16 bytes of memory and 4 a number; its text stays in the file. Never writes one.
+//! In: a CSV of [`crate::output::nuclei_csv`]. Out: any row's own bytes, and the columns that hold numbers,
+//! for filters. A row costs 16 bytes of memory and 4 a number; its text stays in the file. Never writes one.
 
 use std::fs::File;
 use std::io;

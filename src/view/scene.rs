@@ -161,7 +161,8 @@ impl Scene {
         Value::Array(parts)
     }
 
-    /// The wanted nucleus whose mask holds the point, else the one with the nearest centroid within `reach`; level-0 px.
+    /// The wanted nucleus whose mask holds the point, else the one with the nearest centroid within `reach`;
+    /// level-0 px.
     pub(super) fn at(&self, point: [f64; 2], reach: f64, filter: &Filter) -> Option<usize> {
         let [x, y] = self.result.frames().to_proc(point[0], point[1]);
         let (x, y) = (x.floor() as i32, y.floor() as i32);
@@ -211,68 +212,5 @@ fn spot(record: &Record<'_>) -> Spot {
         max: corner(bbox.right(), bbox.bottom()),
         centroid: record.to_edge(record.centroid_proc_px()).map(|v| v as f32),
         type_id: record.type_id,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-    use crate::output::million;
-    use crate::view::SlideChoice;
-
-    #[test]
-    #[ignore = "minutes; cargo test --release --lib a_million_nuclei_are_looked_at -- --ignored --nocapture"]
-    fn a_million_nuclei_are_looked_at() {
-        let temporary = tempfile::tempdir().unwrap();
-        let folder = match std::env::var_os("WSI_NUCLEI_MILLION") {
-            Some(folder) => folder.into(),
-            None => temporary.path().to_owned(),
-        };
-        million::in_store(&folder);
-        let open = |what: &str| {
-            let clock = Instant::now();
-            let scene = Scene::open(&folder, &SlideChoice::Recorded).unwrap();
-            println!("{what}: {:.1} s", clock.elapsed().as_secs_f64());
-            scene
-        };
-        drop(open("opened, the table made"));
-        million::csv_beside(&folder);
-        std::fs::write("/proc/self/clear_refs", "5").unwrap();
-        let scene = open("opened with nuclei.csv beside");
-        let wanted = [("types", "1"), ("range", "area_um2:12:30")];
-        for filter in [&wanted[..0], &wanted[..]] {
-            let filter = Filter::from_query(filter.iter().copied(), scene.rows()).unwrap();
-            look_around(&scene, &filter);
-        }
-        let peak = crate::machine::peak_memory_bytes().unwrap() as f64 / 1e9;
-        println!("peak memory {peak:.2} GB");
-    }
-
-    fn look_around(scene: &Scene, filter: &Filter) {
-        let [side, _] = scene.result.frames().level0_size_px.map(|px| px as f64);
-        for share in [1.0, 0.5, 0.13, 0.05, 0.02] {
-            let seen_px = side * share;
-            let min = [side * 0.4 * (1.0 - share); 2];
-            let view = ViewBox {
-                min,
-                max: min.map(|v| v + seen_px),
-                level0_per_px: seen_px / 1400.0,
-            };
-            let clock = Instant::now();
-            let answer = scene.look(&view, filter).to_string();
-            let ms = clock.elapsed().as_secs_f64() * 1e3;
-            let head = &answer[..40];
-            println!(
-                "{share} of the side: {ms:.0} ms, {} bytes, {head}",
-                answer.len()
-            );
-            assert!(answer.len() < 4_000_000 && ms < 2000.0);
-        }
-        let clock = Instant::now();
-        let count = scene.counts(filter)["count"].clone();
-        let ms = clock.elapsed().as_secs_f64() * 1e3;
-        println!("counts {count}: {ms:.0} ms");
     }
 }

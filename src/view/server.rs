@@ -1,9 +1,9 @@
 //! HTTP on 127.0.0.1: the page, tiles, and what the page asks about nuclei.
 //!
 //! In: a [`Scene`]. Out: answers to GET. A request names a tile by numbers, nuclei by place or filter, and pages by the
-//! few names below: no part of it ever becomes a path. A Host other than this machine's own names is refused, so that no
-//! foreign page can reach the results through a name that resolves to 127.0.0.1. Nothing may be framed or fetched by
-//! other sites.
+//! few names below: no part of it ever becomes a path. A Host other than this machine's own names is refused,
+//! so that no foreign page can reach the results through a name that resolves to 127.0.0.1. Nothing may be
+//! framed or fetched by other sites.
 
 use std::io::{self, Cursor, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

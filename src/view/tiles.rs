@@ -22,7 +22,7 @@ pub struct Tiles {
     size_px: [u64; 2],
     slide: Option<Box<dyn SlideReader>>,
     thumb: PlainReader,
-    /// Level-0 px a px of the thumb.
+    /// Level-0 px per px of the thumb.
     level0_per_thumb: [f64; 2],
 }
 
@@ -72,7 +72,7 @@ impl Tiles {
         }
     }
 
-    /// A tile's box in px of its level, and level-0 px a px of it.
+    /// A tile's box in px of its level, and level-0 px per px of it.
     fn place(&self, level: u32, column: u32, row: u32) -> Option<(Rect, f64)> {
         let scale = 1u64 << self.max_level().checked_sub(level)?;
         let [w, h] = self.size_px.map(|px| px.div_ceil(scale).max(1));

@@ -16,7 +16,7 @@ const MPP: f64 = 0.25;
 const MIB: u64 = 1 << 20;
 const FIELD_PX: u32 = 2048;
 /// The promise: bytes of the store a mm² of tissue.
-const SCRATCH_A_MM2: f64 = 5e6;
+const SCRATCH_BYTES_PER_MM2: f64 = 5e6;
 
 /// 2048 px of tissue, scanned at 0.25 µm/px: parts of sixteen CoNSeP images.
 fn field() -> Option<RgbImage> {
@@ -134,7 +134,7 @@ fn hold(
             peak.max(plan_peak) <= budget * MIB,
             "{peak} and {plan_peak} bytes"
         );
-        assert!(scratch <= SCRATCH_A_MM2 * tissue, "{scratch} bytes");
+        assert!(scratch <= SCRATCH_BYTES_PER_MM2 * tissue, "{scratch} bytes");
         for (name, truth) in [("memory_bytes", peak as f64), ("scratch_bytes", scratch)] {
             let ratio = planned(name) / truth;
             assert!(

@@ -5,8 +5,8 @@ use image::{Rgb, RgbImage};
 /// Side of the smallest tile: one patch of `analytic`.
 pub const SEAM_PX: u32 = 256;
 
-/// A picture of 0.5 µm/px: nuclei at random, chains longer than several tiles, a ring around each crossing of four tiles
-/// with a nucleus upon it, nuclei at the rim, and a sheet that percolates.
+/// A picture of 0.5 µm/px: nuclei at random, chains longer than several tiles, a ring around each crossing of
+/// four tiles with a nucleus upon it, nuclei at the rim, and a sheet that percolates.
 pub fn crowd(width: u32, height: u32, seed: u64) -> RgbImage {
     let mut image = RgbImage::from_pixel(width, height, Rgb([232, 184, 212]));
     let mut random = fastrand::Rng::with_seed(seed);

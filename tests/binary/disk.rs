@@ -44,7 +44,8 @@ impl Disk {
         mount(&self.at, libc::MS_REMOUNT, bytes).unwrap();
     }
 
-    /// Takes the right to write away, though files may be open for writing: by a read-only view that lies over the disk.
+    /// Takes the right to write away, though files may be open for writing: by a read-only view that lies
+    /// over the disk.
     fn forbid(&self) -> Forbidden<'_> {
         bind(&self.at, 0).unwrap();
         let view = Forbidden(self);

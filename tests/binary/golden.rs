@@ -1,6 +1,6 @@
-//! The golden record in short: every file that a small slide and a small image give, by its hash. scripts/golden.sh makes
-//! the long one. After a change of output that is meant: `WSI_NUCLEI_RECORD=1 cargo test --test binary golden`, and the
-//! commit says why.
+//! The golden record in short: every file that a small slide and a small image give, by its hash.
+//! scripts/golden.sh makes the long one. After a change of output that is meant: `WSI_NUCLEI_RECORD=1 cargo
+//! test --test binary golden`, and the commit says why.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -56,8 +56,8 @@ fn every_output_byte_is_as_recorded() {
     );
 }
 
-/// SHA-256 of each file below `folder`, by its path from `root`. Stores and run.json are left out: they hold the machine's
-/// instruction set, paths and times.
+/// SHA-256 of each file below `folder`, by its path from `root`. Stores and run.json are left out: they hold
+/// the machine's instruction set, paths and times.
 fn hash_files(root: &Path, folder: &Path, found: &mut BTreeMap<String, String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

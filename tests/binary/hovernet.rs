@@ -81,7 +81,8 @@ fn wsi_counts_in_px_of_proc_mag() {
         .save(dir.path("masks/a.png"))
         .unwrap();
     // b has no mask: tissue is searched for.
-    dir.ok("hovernet --model_path=analytic wsi --input_dir=in --output_dir=out --mask_dir=masks --mpp=0.5 --proc_mag=40 \
+    dir.ok("hovernet --model_path=analytic wsi --input_dir=in --output_dir=out --mask_dir=masks --mpp=0.5 \
+        --proc_mag=40 \
             --save_thumb --save_mask --tile_shape=2048 --cache_path=cache");
     let json = dir.json("out/json/a.json");
     assert_eq!(json["mag"], 40);
@@ -103,7 +104,8 @@ fn wsi_counts_in_px_of_proc_mag() {
     assert!(dir.path("out/json/b.json").exists());
     // A flag that stands twice counts as the last says: scripts end with "$@".
     // Without thumbs and masks JSON lies at the top, and the checkpoint is used again.
-    dir.ok("hovernet --model_path=analytic wsi --input_dir=in --output_dir=out --input_mask_dir=masks --mpp=0.3 --mpp=0.5");
+    dir.ok("hovernet --model_path=analytic wsi --input_dir=in --output_dir=out --input_mask_dir=masks --mpp=0.3 \
+        --mpp=0.5");
     assert_eq!(dir.json("out/a.json")["nuc"], json["nuc"]);
 }
 

@@ -403,7 +403,8 @@ pub fn child_of(parent: &Child) -> i32 {
 fn a_process_that_dies_costs_its_slide_alone() {
     let dir = undisturbed();
     std::fs::copy(dir.path("a.png"), dir.path("b.png")).unwrap();
-    let line = "run a.png b.png --mpp 0.5 --mask none --tile-size 256 -o out --model analytic:80 --log log.txt --progress json";
+    let line = "run a.png b.png --mpp 0.5 --mask none --tile-size 256 -o out --model analytic:80 --log log.txt \
+        --progress json";
     let (mut child, last) = start(&dir, line);
     while !["planned", "progress"].contains(&last.lock().unwrap().as_str()) {
         std::thread::sleep(Duration::from_millis(5));

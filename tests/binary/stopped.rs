@@ -1,5 +1,5 @@
-//! A stop request at any moment ends a command with 75 (or, too late, with its usual code): never a crash, never a panic.
-//! With the default model, whose workers are inside libtorch when the request comes.
+//! A stop request at any moment ends a command with 75 (or, too late, with its usual code): never a crash,
+//! never a panic. With the default model, whose workers are inside libtorch when the request comes.
 
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;

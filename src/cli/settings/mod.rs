@@ -1,7 +1,7 @@
 //! What the user typed, turned into what the program needs: flag over environment over file over default.
 //!
-//! In: flags ([`Settings`]), the environment, a TOML file. Out: a checked [`RunConfig`] with where each value came from,
-//! and a [`TerminalConfig`]. Nothing after this page asks whether settings go together.
+//! In: flags ([`Settings`]), the environment, a TOML file. Out: a checked [`RunConfig`] with where each value
+//! came from, and a [`TerminalConfig`]. Nothing after this page asks whether settings go together.
 
 pub mod flags;
 pub mod layers;
@@ -132,6 +132,7 @@ fn run_config(
         hovernet_mpp: None,
         mpp: needed(merged.mpp, "mpp")?.given().map(|mpp| mpp.0),
         mask: needed(merged.mask, "mask")?,
+        mask_is_region: usual.mask_is_region,
         roi: merged.roi,
         level0_box: merged.level0_box.map(|b| b.0),
         formats: asked_formats.map(|formats| formats.0),

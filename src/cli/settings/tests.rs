@@ -153,7 +153,8 @@ fn mistakes_in_a_file_are_named_with_their_line() {
     assert!(wrong("\n\nhoverboard = 1").starts_with("my.toml, line 3: unknown key `hoverboard`"));
     assert_eq!(
         wrong("memory = \"lots\""),
-        "my.toml, line 1: `memory` = lots: `lots` is no size: write 8GiB, 512MiB or a number of bytes (a number, or auto)"
+        "my.toml, line 1: `memory` = lots: `lots` is no size: write 8GiB, 512MiB or a number of bytes (a \
+            number, or auto)"
     );
     assert!(wrong("threads = 0").contains("must be at least 1"));
     assert!(wrong("units = \"miles\"").contains("possible values: um, px"));

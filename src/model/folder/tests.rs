@@ -209,7 +209,8 @@ fn fields_out_of_range_are_named() {
         ("sha256 = \"", "sha256 = \"x", "64 hex digits"),
         (
             "[[types]]\nname = \"a\"",
-            "[postproc]\nnp_threshold = 0.5\nenergy = \"eigen\"\nsobel_px = 4\nhv_lo = 0.0\nhv_hi = 0.1\nenergy_threshold = 0.4\nopen_px = 5\nmin_area_um2 = 1.0\n[[types]]\nname = \"a\"",
+            "[postproc]\nnp_threshold = 0.5\nenergy = \"eigen\"\nsobel_px = 4\nhv_lo = 0.0\nhv_hi = \
+                0.1\nenergy_threshold = 0.4\nopen_px = 5\nmin_area_um2 = 1.0\n[[types]]\nname = \"a\"",
             "sobel_px: is 4",
         ),
     ] {

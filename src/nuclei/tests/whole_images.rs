@@ -121,7 +121,8 @@ fn milliseconds_per_megapixel() {
         let mpx = clip.area() as f64 / 1e6;
         let ms = best.map(|s| s * 1e3 / mpx);
         eprintln!(
-            "{name}: {:.1} % foreground, {count} nuclei, {split} blobs split; ms/Mpx: patch {:.1}, blobs {:.1}, segment {:.1}",
+            "{name}: {:.1} % foreground, {count} nuclei, {split} blobs split; ms/Mpx: patch {:.1}, blobs {:.1}, \
+                segment {:.1}",
             covered as f64 / mpx / 1e4,
             ms[0],
             ms[1],

@@ -1,8 +1,9 @@
 //! The Arrow schema that travels with a Parquet file under `ARROW:schema`: readers built on Arrow take types from it
 //! that Parquet itself cannot say. Here: texts are `Dictionary(Int32, Utf8)`, so pandas and polars read categoricals.
 //!
-//! In: columns. Out: an encapsulated IPC message `Schema` in base64. The message is a FlatBuffer of four kinds of table;
-//! they are written here, because the crate that knows them brings all of Arrow's arrays into the build.
+//! In: columns. Out: an encapsulated IPC message `Schema` in base64. The message is a FlatBuffer of four
+//! kinds of table; they are written here, because the crate that knows them brings all of Arrow's arrays into
+//! the build.
 
 use base64::Engine;
 
