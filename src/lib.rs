@@ -28,6 +28,7 @@ mod digest;
 mod doctor;
 mod eval;
 mod features;
+mod geojson_file;
 mod geometry;
 mod import;
 mod labels;

@@ -7,34 +7,35 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. Each is a folder or file of src/.
-const FLOORS: [&str; 27] = [
-    "machine",    // CPU, memory limit, libraries
-    "digest",     // SHA-256 as text
-    "npy",        // NumPy files
-    "mat5",       // MATLAB files
-    "geometry",   // boxes of pixels
-    "slide",      // readers, µm/px, proc blocks
-    "prediction", // the map that networks give and post-processing reads
-    "nuclei",     // blob -> instances
-    "tissue",     // mask, regions of interest
-    "features",   // shape, stain, neighbourhood
-    "model",      // model folders, architectures, devices
-    "plan",       // patch grid, tiles
-    "result",     // what a finished slide is
-    "store",      // the checkpoint
-    "stitch",     // tiles -> slide
-    "report",     // HTML
-    "output",     // one writer per format
-    "import",     // results of other programs
-    "pipeline",   // the stages and their channels
-    "labels",     // labelled images and their formats
-    "eval",       // metrics
-    "train",      // learning
-    "run",        // the front door: settings + slide -> results
-    "doctor",     // what this machine has
-    "view",       // the viewer's server and page
-    "cli",        // flags -> settings -> one call
-    "main",       // exit code
+const FLOORS: [&str; 28] = [
+    "machine",      // CPU, memory limit, libraries
+    "digest",       // SHA-256 as text
+    "npy",          // NumPy files
+    "mat5",         // MATLAB files
+    "geojson_file", // GeoJSON as drawing programs write it
+    "geometry",     // boxes of pixels
+    "slide",        // readers, µm/px, proc blocks
+    "prediction",   // the map that networks give and post-processing reads
+    "nuclei",       // blob -> instances
+    "tissue",       // mask, regions of interest
+    "features",     // shape, stain, neighbourhood
+    "model",        // model folders, architectures, devices
+    "plan",         // patch grid, tiles
+    "result",       // what a finished slide is
+    "store",        // the checkpoint
+    "stitch",       // tiles -> slide
+    "report",       // HTML
+    "output",       // one writer per format
+    "import",       // results of other programs
+    "pipeline",     // the stages and their channels
+    "labels",       // labelled images and their formats
+    "eval",         // metrics
+    "train",        // learning
+    "run",          // the front door: settings + slide -> results
+    "doctor",       // what this machine has
+    "view",         // the viewer's server and page
+    "cli",          // flags -> settings -> one call
+    "main",         // exit code
 ];
 
 #[test]

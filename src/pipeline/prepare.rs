@@ -115,7 +115,7 @@ pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineErr
         .into_iter()
         .chain(frames.scale_warning(model.spec.mpp))
         .collect();
-    let (area, area_sha256) = area_of(request, reader.as_ref(), &frames)?;
+    let (area, area_sha256) = area_of(request, reader.as_ref(), &frames, &mut warnings)?;
     let region = area.region(request.mask_is_region && matches!(request.mask, MaskChoice::File(_)));
     let tissue_mm2 = match &region {
         Some(region) => region.tissue_mm2,
@@ -269,6 +269,7 @@ fn area_of(
     request: &Request,
     reader: &dyn SlideReader,
     frames: &Frames,
+    warnings: &mut Vec<String>,
 ) -> Result<(Area, String), PipelineError> {
     let (size, mpp) = (frames.level0_size_px, frames.level0_mpp);
     let mask = match &request.mask {
@@ -282,6 +283,13 @@ fn area_of(
     let mut area = Area::new(mask, size, mpp);
     if let Some(path) = &request.roi {
         let mut regions = Regions::from_geojson(path)?;
+        if regions.skipped() > 0 {
+            warnings.push(format!(
+                "{}: {} parts that are no polygons (points, lines, empty ones) were skipped",
+                path.display(),
+                regions.skipped()
+            ));
+        }
         if let (GeojsonFrame::Qupath, Some([x, y, ..])) =
             (request.roi_frame, reader.info().bounds_px)
         {
@@ -301,7 +309,7 @@ fn area_of(
     Ok((area, hex(&hash.finalize())))
 }
 
-/// Every setting that a result depends on, by name (DESIGN.md).
+/// Every setting that a result depends on, by name (docs/architecture.md, "Identity of a run").
 fn identity(
     info: &slide::SlideInfo,
     model: &Model,

@@ -3,16 +3,17 @@
 //! In: GeoJSON polygons in level-0 px. Out: whether a box or a point is inside, exactly. The rings
 //! of a polygon follow the even-odd rule, so inner rings are holes; several polygons are united. An
 //! R-tree over the edges makes this fast for outlines of any length. Coordinates are raw level-0
-//! px: QuPath puts its origin at the corner of a slide's bounds, so move such regions first. Never
+//! px; regions in QuPath's frame are moved by [`Regions::moved`] first. Never
 //! clips or simplifies a polygon.
 
 use std::path::Path;
 
-use geojson::{Feature, GeoJson, Geometry, GeometryValue, Position};
 use rstar::primitives::{GeomWithData, Line};
 use rstar::{AABB, RTree};
+use serde_json::Value;
 
 use super::TissueError;
+use crate::geojson_file::read_features;
 
 /// Larger coordinates are refused.
 const MAX_COORDINATE: f64 = 1e9;
@@ -30,6 +31,8 @@ pub struct Regions {
     /// The largest x.
     right: f64,
     polygons: Polygons,
+    /// Parts of a file that are no polygons.
+    skipped: usize,
 }
 
 /// How much of a box the regions cover.
@@ -42,7 +45,8 @@ pub enum Coverage {
 }
 
 impl Regions {
-    /// Reads a FeatureCollection, a Feature or a bare geometry of Polygons and MultiPolygons.
+    /// Reads the polygons of a GeoJSON file, whatever wraps them ([`crate::geojson_file`]). Points, lines and empty
+    /// polygons beside them are skipped and counted.
     ///
     /// # Errors
     /// [`TissueError::Region`] naming the file, the feature and what is wrong with it.
@@ -52,40 +56,24 @@ impl Regions {
             place: place.to_owned(),
             reason,
         };
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| failed("the file", format!("{e}: check the path")))?;
-        Self::parse(&text).map_err(|(place, reason)| failed(&place, reason))
+        let features = read_features(path).map_err(|reason| failed("the file", reason))?;
+        let mut found = Found::default();
+        for (i, feature) in features.iter().enumerate() {
+            found
+                .add(&feature["geometry"])
+                .map_err(|reason| failed(&name_feature(feature, i), reason))?;
+        }
+        if found.polygons.is_empty() {
+            return Err(failed("the file", "holds no polygon: draw one".into()));
+        }
+        let mut regions = Self::from_polygons(&found.polygons);
+        regions.skipped = found.skipped;
+        Ok(regions)
     }
 
-    /// [`Regions::from_geojson`] from text; errors are (place, reason).
-    fn parse(text: &str) -> Result<Self, (String, String)> {
-        let json: GeoJson = text.parse().map_err(|e: geojson::Error| {
-            let reason = format!("{e}: export the regions as GeoJSON polygons");
-            ("not GeoJSON".to_owned(), reason)
-        })?;
-        let mut polygons = Vec::new();
-        match &json {
-            GeoJson::Geometry(geometry) => {
-                add_geometry(geometry, &mut polygons)
-                    .map_err(|r| ("the geometry".to_owned(), r))?;
-            }
-            GeoJson::Feature(feature) => {
-                add_feature(feature, &mut polygons).map_err(|r| (name_feature(feature, 0), r))?;
-            }
-            GeoJson::FeatureCollection(collection) => {
-                for (i, feature) in collection.features.iter().enumerate() {
-                    add_feature(feature, &mut polygons)
-                        .map_err(|r| (name_feature(feature, i), r))?;
-                }
-            }
-        }
-        if polygons.is_empty() {
-            return Err((
-                "the file".to_owned(),
-                "holds no polygon: draw one".to_owned(),
-            ));
-        }
-        Ok(Self::from_polygons(&polygons))
+    /// Parts of the file without an inside: points, lines, empty polygons, features without geometry.
+    pub fn skipped(&self) -> usize {
+        self.skipped
     }
 
     /// From polygons, each a list of rings (closed or not), level-0 px.
@@ -109,6 +97,7 @@ impl Regions {
             edges: RTree::bulk_load(edges),
             right,
             polygons: polygons.to_vec(),
+            skipped: 0,
         }
     }
 
@@ -192,65 +181,68 @@ fn crosses(line: &Line<[f64; 2]>, [left, top, right, bottom]: [f64; 4]) -> bool 
 }
 
 /// A feature's name in error messages.
-fn name_feature(feature: &Feature, index: usize) -> String {
-    let id = feature.id.as_ref().map(|id| match id {
-        geojson::feature::Id::String(text) => text.clone(),
-        geojson::feature::Id::Number(number) => number.to_string(),
-    });
-    match id {
-        Some(id) => format!("feature {} (id {id})", index + 1),
-        None => format!("feature {}", index + 1),
+fn name_feature(feature: &Value, index: usize) -> String {
+    match &feature["id"] {
+        Value::String(id) => format!("feature {} (id {id})", index + 1),
+        Value::Number(id) => format!("feature {} (id {id})", index + 1),
+        _ => format!("feature {}", index + 1),
     }
 }
 
-fn add_feature(feature: &Feature, polygons: &mut Polygons) -> Result<(), String> {
-    match &feature.geometry {
-        Some(geometry) => add_geometry(geometry, polygons),
-        None => Err("has no geometry: remove it".to_owned()),
-    }
+/// What has been found in a file.
+#[derive(Default)]
+struct Found {
+    polygons: Polygons,
+    skipped: usize,
 }
 
-fn add_geometry(geometry: &Geometry, polygons: &mut Polygons) -> Result<(), String> {
-    match &geometry.value {
-        GeometryValue::Polygon { coordinates } => polygons.push(rings(coordinates)?),
-        GeometryValue::MultiPolygon { coordinates } => {
-            for polygon in coordinates {
-                polygons.push(rings(polygon)?);
+impl Found {
+    fn add(&mut self, geometry: &Value) -> Result<(), String> {
+        let parts = |name: &str| geometry[name].as_array().map(Vec::as_slice);
+        let coordinates = || parts("coordinates").ok_or("has no coordinates: draw it again");
+        match geometry["type"].as_str() {
+            Some("Polygon") => self.add_polygon(coordinates()?)?,
+            Some("MultiPolygon") => {
+                for polygon in coordinates()? {
+                    self.add_polygon(polygon.as_array().ok_or("has a polygon that is no list")?)?;
+                }
             }
-        }
-        GeometryValue::GeometryCollection { geometries } => {
-            for part in geometries {
-                add_geometry(part, polygons)?;
+            Some("GeometryCollection") => {
+                for part in parts("geometries").unwrap_or_default() {
+                    self.add(part)?;
+                }
             }
+            _ => self.skipped += 1,
         }
-        other => {
-            return Err(format!(
-                "is a {}: only Polygon and MultiPolygon have an inside",
-                other.type_name()
-            ));
-        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn rings(polygon: &[Vec<Position>]) -> Result<Vec<Vec<[f64; 2]>>, String> {
-    if polygon.is_empty() {
-        return Err("is a polygon without a ring: remove it".to_owned());
+    fn add_polygon(&mut self, rings: &[Value]) -> Result<(), String> {
+        if rings
+            .iter()
+            .all(|ring| ring.as_array().is_none_or(Vec::is_empty))
+        {
+            self.skipped += 1;
+            return Ok(());
+        }
+        let rings: Result<Vec<_>, _> = rings.iter().map(read_ring).collect();
+        self.polygons.push(rings?);
+        Ok(())
     }
-    polygon.iter().map(|ring| points(ring)).collect()
 }
 
 /// A ring's corners, without the repeated last one.
-fn points(ring: &[Position]) -> Result<Vec<[f64; 2]>, String> {
-    let mut points = Vec::with_capacity(ring.len());
-    for position in ring {
-        match *position.as_slice() {
-            [x, y, ..] if x.abs() <= MAX_COORDINATE && y.abs() <= MAX_COORDINATE => {
+fn read_ring(ring: &Value) -> Result<Vec<[f64; 2]>, String> {
+    let positions = ring.as_array().ok_or("has a ring that is no list")?;
+    let mut points = Vec::with_capacity(positions.len());
+    for position in positions {
+        match [position[0].as_f64(), position[1].as_f64()] {
+            [Some(x), Some(y)] if x.abs() <= MAX_COORDINATE && y.abs() <= MAX_COORDINATE => {
                 points.push([x, y]);
             }
-            ref other => {
+            _ => {
                 return Err(format!(
-                    "has the point {other:?}, which is no level-0 pixel"
+                    "has the point {position}, which is no level-0 pixel"
                 ));
             }
         }

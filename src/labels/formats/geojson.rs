@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use geojson::{Feature, GeoJson, GeometryValue, Position};
+use geojson::{Feature, GeometryValue, Position};
 
 use super::{Loaded, list_files, list_images, read_rgb};
+use crate::geojson_file;
 use crate::labels::{DataSet, Dot, LabelError, Truth};
 
 type Ring = Vec<[f64; 2]>;
@@ -52,21 +53,9 @@ fn class_name(feature: &Feature) -> Option<&str> {
 }
 
 fn read_features(path: &Path) -> Result<Vec<Feature>, LabelError> {
-    let text = std::fs::read_to_string(path).map_err(|e| LabelError::new(path, e))?;
-    // QuPath also exports a bare list of features.
-    let text = match text.trim_start().starts_with('[') {
-        true => format!("{{\"type\":\"FeatureCollection\",\"features\":{text}}}"),
-        false => text,
-    };
-    let parsed: GeoJson = text.parse().map_err(|e| LabelError::new(path, e))?;
-    match parsed {
-        GeoJson::FeatureCollection(collection) => Ok(collection.features),
-        GeoJson::Feature(feature) => Ok(vec![feature]),
-        GeoJson::Geometry(_) => Err(LabelError::new(
-            path,
-            "is a bare geometry: features are wanted",
-        )),
-    }
+    let values = geojson_file::read_features(path).map_err(|e| LabelError::new(path, e))?;
+    let feature = |value| serde_json::from_value(value).map_err(|e| LabelError::new(path, e));
+    values.into_iter().map(feature).collect()
 }
 
 fn read_truth(set: &DataSet, path: &Path, (w, h): (u32, u32)) -> Result<Truth, LabelError> {

@@ -86,8 +86,11 @@ fn geojson_of_every_kind() {
     let collection = format!(
         r#"{{"type":"FeatureCollection","features":[{feature},{{"type":"Feature","properties":{{}},"geometry":{polygon}}}]}}"#
     );
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("roi.geojson");
     for text in [polygon, multi, &feature, &collection] {
-        let regions = Regions::parse(text).unwrap();
+        std::fs::write(&path, text).unwrap();
+        let regions = Regions::from_geojson(&path).unwrap();
         assert!(!regions.meets([4.0, 4.0, 5.0, 5.0]));
         assert_eq!(
             regions.meets([1.0, 1.0, 2.0, 2.0]),
@@ -112,6 +115,7 @@ fn bad_geojson_names_the_file_and_the_feature() {
     let thin = r#"{"type":"Feature","properties":null,"geometry":{"type":"Polygon","coordinates":[[[0,0],[1,1],[0,0]]]}}"#;
     let far = r#"{"type":"Polygon","coordinates":[[[0,0],[1e300,0],[1,1],[0,0]]]}"#;
     let none = r#"{"type":"Feature","properties":null,"geometry":null}"#;
+    let far_feature = format!(r#"{{"type":"Feature","id":"7f","geometry":{far}}}"#);
     let collection =
         |features: &str| format!(r#"{{"type":"FeatureCollection","features":[{features}]}}"#);
     for (text, said) in [
@@ -121,9 +125,13 @@ fn bad_geojson_names_the_file_and_the_feature() {
             &collection(&format!("{thin},{point}")),
             "feature 1: has a ring of 2",
         ),
-        (&collection(point), "feature 1 (id 7f): is a Point"),
-        (&collection(none), "no geometry"),
+        (&collection(point), "no polygon"),
+        (&collection(none), "no polygon"),
         (&collection(""), "no polygon"),
+        (
+            &collection(&far_feature),
+            "feature 1 (id 7f): has the point",
+        ),
         (far, "no level-0 pixel"),
     ] {
         std::fs::write(&path, text).unwrap();
@@ -140,4 +148,27 @@ fn bad_geojson_names_the_file_and_the_feature() {
         message.contains("gone") && message.contains("check the path"),
         "{message}"
     );
+}
+
+#[test]
+fn what_has_no_inside_is_skipped_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("roi.geojson");
+    let square = r#"{"type":"Polygon","coordinates":[[[0,0],[10,0],[10,10],[0,10],[0,0]]]}"#;
+    let feature = |geometry: &str| format!(r#"{{"type":"Feature","geometry":{geometry}}}"#);
+    let features = [
+        feature(r#"{"type":"MultiPoint","coordinates":[[1,2],[3,4]]}"#),
+        feature(r#"{"type":"LineString","coordinates":[[1,2],[3,4]]}"#),
+        feature(r#"{"type":"Polygon","coordinates":[]}"#),
+        feature("null"),
+        feature(&format!(
+            r#"{{"type":"GeometryCollection","geometries":[{{"type":"Point","coordinates":[1,2]}},{square}]}}"#
+        )),
+    ];
+    std::fs::write(&path, format!("[{}]", features.join(","))).unwrap();
+    let regions = Regions::from_geojson(&path).unwrap();
+    assert_eq!((regions.polygons().len(), regions.skipped()), (1, 5));
+    assert!(regions.contains([5.0, 5.0]) && !regions.contains([11.0, 5.0]));
+    let moved = regions.moved([100.0, 50.0]);
+    assert!(moved.contains([105.0, 55.0]) && !moved.contains([5.0, 5.0]));
 }
