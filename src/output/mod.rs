@@ -67,7 +67,7 @@ pub struct Pictures {
     pub mask: TissueMask,
     /// The whole slide as overlay.png shows it; outlines are drawn over it. None: over the thumb.
     pub overlay: Option<RgbImage>,
-    /// Fields that [`crops::choose`] named, with their level-0 pixels; none: no crops are written.
+    /// Fields that `crops::choose` named, with their level-0 pixels; none: no crops are written.
     pub crops: Vec<(crops::Field, RgbImage)>,
     /// Whether a strip below overlay.png names the types; without it the picture keeps its size.
     pub legend: bool,
