@@ -159,7 +159,7 @@ static READERS: &[Reader] = &[
         extensions: &["tif", "tiff"],
         detect: |path| {
             openslide::detect(path).filter(|vendor| {
-                vendor == openslide::GENERIC_TIFF && !tiff_image::has_other_channels(path)
+                vendor == openslide::GENERIC_TIFF && !tiff_image::is_not_for_openslide(path)
             })
         },
         open: openslide::open,

@@ -93,10 +93,11 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
     Ok(picture)
 }
 
-/// Whether OpenSlide would show the file's first page otherwise than its tags say: extra channels as
-/// transparency, or one of several channels as the picture.
+/// Whether OpenSlide would fail at the file's first page or show it otherwise than its tags say:
+/// samples that are no unsigned integers of 8 or 16 bits, extra channels as transparency, or one of
+/// several channels as the picture.
 #[cfg_attr(not(feature = "openslide"), expect(dead_code))]
-pub fn has_other_channels(path: &Path) -> bool {
+pub fn is_not_for_openslide(path: &Path) -> bool {
     let Ok(file) = std::fs::File::open(path) else {
         return false;
     };
@@ -107,7 +108,9 @@ pub fn has_other_channels(path: &Path) -> bool {
     let has_alpha = alpha_kind(&mut decoder).is_some();
     let is_grey = GREY.contains(&tag(&mut decoder, Tag::PhotometricInterpretation, 1));
     let colours = if is_grey { 1 } else { 3 };
-    if samples > colours + u16::from(has_alpha) || (samples > colours && !has_alpha) {
+    let has_wide_samples = tag(&mut decoder, Tag::SampleFormat, 1) != 1
+        || tag(&mut decoder, Tag::BitsPerSample, 1) > 16;
+    if has_wide_samples || samples > colours + u16::from(has_alpha) {
         return true;
     }
     let size = decoder.dimensions().ok();
@@ -154,8 +157,10 @@ fn list_pages<R: Read + Seek>(decoder: &mut Decoder<R>) -> Vec<Page> {
 }
 
 fn tag<R: Read + Seek>(decoder: &mut Decoder<R>, tag: Tag, missing: u16) -> u16 {
-    let found = decoder.find_tag_unsigned(tag).ok().flatten();
-    found.unwrap_or(missing)
+    let found = decoder.find_tag_unsigned_vec(tag).ok().flatten();
+    found
+        .and_then(|values| values.first().copied())
+        .unwrap_or(missing)
 }
 
 /// What the first extra channel is, where it is alpha.
@@ -431,3 +436,6 @@ fn ycbcr_to_rgb(px: &mut [u8]) {
         *c = (y + 1.772 * cb).round() as u8;
     }
 }
+
+#[cfg(test)]
+mod tests;
