@@ -44,7 +44,12 @@ fn list_flat(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LabelError> {
     let entries = std::fs::read_dir(folder).map_err(|e| LabelError::new(folder, e))?;
     let mut found = BTreeMap::new();
     for entry in entries {
-        let path = entry.map_err(|e| LabelError::new(folder, e))?.path();
+        let entry = entry.map_err(|e| LabelError::new(folder, e))?;
+        let path = entry.path();
+        // macOS puts a hidden ._NAME beside each NAME.
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
         let usable = match extension {
             "mat" | "npy" | "png" | "json" | "csv" => path.is_file(),
@@ -55,8 +60,8 @@ fn list_flat(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LabelError> {
         } else {
             path.file_stem()
         };
-        if let (true, Some(stem)) = (usable, name.and_then(|s| s.to_str())) {
-            found.insert(stem.to_string(), path.clone());
+        if let (true, Some(stem)) = (usable, name) {
+            found.insert(stem.to_string_lossy().into_owned(), path.clone());
         }
     }
     Ok(found)

@@ -12,14 +12,18 @@ mod error;
 pub mod frames;
 #[cfg(feature = "openslide")]
 mod identity;
+mod jpeg;
 pub mod level;
 pub mod mpp;
+mod ome;
 #[cfg(feature = "openslide")]
 mod openslide;
 mod overview;
+pub mod picture;
 pub mod plain;
 pub(crate) mod resample;
 pub mod thumb;
+mod tiff_image;
 
 pub use error::SlideError;
 pub use frames::Frames;
@@ -47,6 +51,7 @@ pub struct Level {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SlideInfo {
     /// The file that was opened.
+    #[serde(serialize_with = "serialize_path")]
     pub path: PathBuf,
     /// The file format: OpenSlide's vendor, or `image` for a plain image.
     pub vendor: String,
@@ -55,6 +60,9 @@ pub struct SlideInfo {
     /// µm/px of level 0 as the file states it, plausible or not: `mpp::resolve_mpp` decides. Always
     /// `None` for a plain image, whose resolution tags are meant for printing.
     pub mpp: Option<[f64; 2]>,
+    /// µm/px of level 0 in x and y as OME-XML states it: it counts where `mpp` says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub physical_mpp: Option<[f64; 2]>,
     /// Power of the objective, as 40, where the file states it.
     pub objective_power: Option<f64>,
     /// `openslide.bounds`: x, y, width, height of the non-empty part, level-0 px.
@@ -65,12 +73,20 @@ pub struct SlideInfo {
     pub associated: Vec<String>,
     /// OpenSlide's properties of the file, by name; empty for a plain image.
     pub properties: BTreeMap<String, String>,
+    /// What the user should know about how the file is read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Size of the file, bytes.
     pub file_bytes: u64,
     /// What identifies the slide, never its modification time: OpenSlide's quickhash-1; without
     /// one, the SHA-256 of the file's size and of its first and last MiB; for a plain image, the
     /// SHA-256 of the whole file.
     pub quickhash: String,
+}
+
+/// A path as text: a name of other bytes than UTF-8 is told as nearly as text can.
+fn serialize_path<S: serde::Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&path.to_string_lossy())
 }
 
 /// A source of level pixels.
@@ -141,7 +157,11 @@ static READERS: &[Reader] = &[
     Reader {
         name: openslide::GENERIC_TIFF,
         extensions: &["tif", "tiff"],
-        detect: |path| openslide::detect(path).filter(|vendor| vendor == openslide::GENERIC_TIFF),
+        detect: |path| {
+            openslide::detect(path).filter(|vendor| {
+                vendor == openslide::GENERIC_TIFF && !tiff_image::is_not_for_openslide(path)
+            })
+        },
         open: openslide::open,
         // Printers have 72 to 600 dpi: 353 to 42 µm/px.
         resolution: Resolution::MicroscopeUpTo(20.0),

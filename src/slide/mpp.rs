@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use super::{Resolution, SlideError, SlideInfo, resolution_of};
 
-/// Smallest and largest µm/px that are believed.
+/// µm/px that light microscopes give; a file's other values are errors of units.
+const LIGHT_MICROSCOPE_UM_PER_PX: std::ops::RangeInclusive<f64> = 0.05..=20.0;
+/// Smallest and largest µm/px that are believed of a user.
 const SANE_UM_PER_PX: std::ops::RangeInclusive<f64> = 0.01..=1000.0;
 /// Objective powers that are believed.
 const SANE_POWER: std::ops::RangeInclusive<f64> = 0.5..=400.0;
@@ -34,7 +36,7 @@ pub struct Mpp {
     pub mpp: [f64; 2],
     /// `flag`, `file` or `objective`.
     pub from: &'static str,
-    /// What the user should know about it.
+    /// What the user should know about it and about how the file is read.
     pub warning: Option<String>,
 }
 
@@ -53,11 +55,12 @@ pub fn resolve_mpp(info: &SlideInfo, over: Option<f64>) -> Result<Mpp, SlideErro
         return Ok(Mpp {
             mpp: [flag; 2],
             from: "flag",
-            warning: None,
+            warning: join(info.notes.clone()),
         });
     }
     let resolution = resolution_of(&info.vendor);
     let (from_file, mut warnings) = file_mpp(info, resolution);
+    warnings.extend(info.notes.iter().cloned());
     if let Some(mpp) = from_file {
         return Ok(Mpp {
             mpp,
@@ -69,9 +72,7 @@ pub fn resolve_mpp(info: &SlideInfo, over: Option<f64>) -> Result<Mpp, SlideErro
         .objective_power
         .filter(|power| SANE_POWER.contains(power));
     let Some(power) = power.filter(|_| resolution != Resolution::Printer) else {
-        return Err(SlideError::NoMpp {
-            path: info.path.clone(),
-        });
+        return Err(no_mpp(info, resolution));
     };
     let mpp = UM_PER_PX_AT_1X / power;
     warnings.push(format!(
@@ -85,6 +86,32 @@ pub fn resolve_mpp(info: &SlideInfo, over: Option<f64>) -> Result<Mpp, SlideErro
     })
 }
 
+/// Why there is no scale: the file states none, or one that no light microscope gives.
+fn no_mpp(info: &SlideInfo, resolution: Resolution) -> SlideError {
+    let stated = match resolution {
+        Resolution::Printer => None,
+        _ => info.mpp,
+    };
+    let stated = stated.or(info.physical_mpp);
+    // A printer's resolution is no error.
+    let is_printers =
+        |um: f64| matches!(resolution, Resolution::MicroscopeUpTo(up_to) if um > up_to);
+    match stated {
+        Some([x, y]) if x.is_finite() && y.is_finite() && !is_printers(x) => SlideError::invalid(
+            &info.path,
+            format!(
+                "the file says {x} x {y} µm/px, but light microscopes give {} to {}: give the right value with --mpp \
+                 (0.25 for a 40x scan, 0.5 for 20x)",
+                LIGHT_MICROSCOPE_UM_PER_PX.start(),
+                LIGHT_MICROSCOPE_UM_PER_PX.end()
+            ),
+        ),
+        _ => SlideError::NoMpp {
+            path: info.path.clone(),
+        },
+    }
+}
+
 fn join(warnings: Vec<String>) -> Option<String> {
     (!warnings.is_empty()).then(|| warnings.join("; "))
 }
@@ -94,7 +121,7 @@ fn file_mpp(info: &SlideInfo, resolution: Resolution) -> (Option<[f64; 2]>, Vec<
     let coarsest = match resolution {
         Resolution::Microscope => f64::INFINITY,
         Resolution::MicroscopeUpTo(um_per_px) => um_per_px,
-        Resolution::Printer => return (None, Vec::new()),
+        Resolution::Printer => return (physical_mpp(info), Vec::new()),
     };
     let stated = |axis: usize, name: &str| {
         info.mpp
@@ -105,7 +132,7 @@ fn file_mpp(info: &SlideInfo, resolution: Resolution) -> (Option<[f64; 2]>, Vec<
     let stated = [stated(0, "openslide.mpp-x"), stated(1, "openslide.mpp-y")];
     let believed = stated.clone().map(|text| {
         let value = text?.trim().parse::<f64>().ok()?;
-        (SANE_UM_PER_PX.contains(&value) && value <= coarsest).then_some(value)
+        (LIGHT_MICROSCOPE_UM_PER_PX.contains(&value) && value <= coarsest).then_some(value)
     });
     let mut warnings = Vec::new();
     for (axis, (text, value)) in ["x", "y"].iter().zip(stated.iter().zip(&believed)) {
@@ -121,9 +148,15 @@ fn file_mpp(info: &SlideInfo, resolution: Resolution) -> (Option<[f64; 2]>, Vec<
             warnings.push(format!("{one} µm/px of the other axis is used for both"));
             Some([one; 2])
         }
-        [None, None] => None,
+        [None, None] => physical_mpp(info),
     };
     (mpp, warnings)
+}
+
+/// OME-XML's µm/px if they can be believed.
+fn physical_mpp(info: &SlideInfo) -> Option<[f64; 2]> {
+    let believed = |mpp: &[f64; 2]| mpp.iter().all(|v| LIGHT_MICROSCOPE_UM_PER_PX.contains(v));
+    info.physical_mpp.filter(believed)
 }
 
 #[cfg(test)]
@@ -179,6 +212,38 @@ mod tests {
                 .unwrap()
                 .contains("n/a")
         );
+    }
+
+    #[test]
+    fn an_error_of_units_is_refused_and_ome_xml_counts_without_another_scale() {
+        for bad in [0.025, 0.049, 20.1, 500.0] {
+            let error = resolve_mpp(&info(Some([bad; 2]), None), None)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains("--mpp") && error.contains(&bad.to_string()),
+                "{error}"
+            );
+            assert_eq!(
+                resolve_mpp(&info(Some([bad; 2]), None), Some(0.25))
+                    .unwrap()
+                    .from,
+                "flag"
+            );
+        }
+        let ome = |mpp, physical_mpp| SlideInfo {
+            physical_mpp,
+            ..info(mpp, None)
+        };
+        let got = |mpp, physical| resolve_mpp(&ome(mpp, physical), None).map(|m| (m.mpp, m.from));
+        assert_eq!(got(None, Some([0.25, 0.5])), Ok(([0.25, 0.5], "file")));
+        assert_eq!(got(Some([0.3; 2]), Some([0.25; 2])), Ok(([0.3; 2], "file")));
+        assert!(got(None, Some([0.00025; 2])).is_err());
+        let plain = SlideInfo {
+            vendor: "image".to_owned(),
+            ..ome(None, Some([0.25; 2]))
+        };
+        assert_eq!(resolve_mpp(&plain, None).unwrap().mpp, [0.25; 2]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use image::RgbImage;
 use openslide_rs::errors::OpenSlideError;
 use openslide_rs::{Address, OpenSlide, Region, Size};
 
-use super::{Level, SlideError, SlideInfo, SlideReader, identity};
+use super::{Level, SlideError, SlideInfo, SlideReader, identity, ome};
 
 /// OpenSlide's name for tiled TIFFs that no known scanner wrote.
 pub(super) const GENERIC_TIFF: &str = "generic-tiff";
@@ -175,6 +175,10 @@ fn read_info(path: &Path, vendor: &str, slide: &OpenSlide) -> Result<SlideInfo, 
         path: PathBuf::from(path),
         vendor: vendor.to_owned(),
         mpp: mpp(),
+        physical_mpp: properties
+            .get("tiff.ImageDescription")
+            .and_then(|text| ome::physical_mpp(text)),
+        notes: Vec::new(),
         objective_power: number("openslide.objective-power"),
         bounds_px: bounds_px(),
         background: properties

@@ -1,26 +1,17 @@
-//! Plain images: PNG, JPEG and TIFF through the `image` crate, wholly in memory, one level.
+//! Plain images as slides: PNG, JPEG and TIFF, wholly in memory, one level.
 //!
-//! Out: 8-bit RGB. 16-bit channels are scaled to 8 bits, grey is repeated, transparency is laid
-//! over white. Pixels stay in the file's order (no EXIF rotation), so that coordinates are those of
-//! the stored image.
+//! Out: 8-bit RGB, as [`super::picture`] reads it.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageReader, Limits, RgbImage};
+use image::RgbImage;
 
-use super::{Level, SlideError, SlideInfo, SlideReader};
+use super::{Level, SlideError, SlideInfo, SlideReader, picture};
 use crate::digest::sha256_hex;
 
 /// [`SlideInfo::vendor`] of a plain image.
 pub const VENDOR: &str = "image";
-/// Longest side of a plain image, px.
-const MAX_SIDE_PX: u32 = 100_000;
-/// Memory for decoding a plain image, bytes: about 700 Mpx of RGB. Larger pictures belong in a
-/// tiled, pyramidal file.
-const MAX_DECODED_BYTES: u64 = 2 << 30;
-
 /// One image in memory.
 pub struct PlainReader {
     info: SlideInfo,
@@ -34,27 +25,17 @@ impl PlainReader {
     /// [`SlideError::Unsupported`] for a format that is not known, damage, or too many pixels.
     pub fn open(path: &Path) -> Result<Self, SlideError> {
         let unsupported = |reason: String| SlideError::unsupported(path, reason);
-        let bytes =
-            read_image_file(path).map_err(|e| unsupported(format!("{e}: check the file")))?;
-        let mut reader = ImageReader::new(Cursor::new(&bytes))
-            .with_guessed_format()
-            .map_err(|e| unsupported(e.to_string()))?;
-        if reader.format().is_none() {
-            return Err(unsupported(
-                "neither OpenSlide nor the image reader knows its format: give a slide that OpenSlide \
-                 reads (svs, ndpi, mrxs, scn, bif, tiled tiff, DICOM, …) or a PNG, JPEG or TIFF"
-                    .to_owned(),
-            ));
-        }
-        reader.limits(limits());
-        let pixels = reader
-            .decode()
-            .map_err(|e| unsupported(decode_reason(&e)))?;
-        let pixels = to_rgb_over_white(pixels);
+        let bytes = picture::read_file(path).map_err(unsupported)?;
+        let picture = picture::decode(&bytes).map_err(unsupported)?;
+        let physical_mpp = picture.physical_mpp;
+        let (pixels, notes) = picture.into_rgb();
         if pixels.width() == 0 || pixels.height() == 0 {
             return Err(unsupported("it has no pixels".to_owned()));
         }
-        Ok(Self::from_parts(path, pixels, &bytes))
+        let mut reader = Self::from_parts(path, pixels, &bytes);
+        reader.info.physical_mpp = physical_mpp;
+        reader.info.notes = notes;
+        Ok(reader)
     }
 
     /// An image that is in memory already; `name` stands for its path in messages.
@@ -73,11 +54,13 @@ impl PlainReader {
                 downsample: 1.0,
             }],
             mpp: None,
+            physical_mpp: None,
             objective_power: None,
             bounds_px: None,
             background: [255; 3],
             associated: Vec::new(),
             properties: BTreeMap::new(),
+            notes: Vec::new(),
             file_bytes: bytes.len() as u64,
             quickhash: sha256_hex(bytes),
         };
@@ -122,79 +105,10 @@ fn copy_window(image: &RgbImage, x_px: u64, y_px: u64, w: u32, h: u32) -> Option
     RgbImage::from_raw(w, h, out)
 }
 
-/// The file's bytes, refused above the limit before they are read.
-fn read_image_file(path: &Path) -> Result<Vec<u8>, String> {
-    let bytes = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
-    if bytes > MAX_DECODED_BYTES {
-        return Err(format!(
-            "{bytes} bytes are more than a plain image may have ({MAX_DECODED_BYTES})"
-        ));
-    }
-    std::fs::read(path).map_err(|e| e.to_string())
-}
-
-fn limits() -> Limits {
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE_PX);
-    limits.max_image_height = Some(MAX_SIDE_PX);
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
-    limits
-}
-
-/// Why decoding failed, with the cure.
-fn decode_reason(error: &image::ImageError) -> String {
-    match error {
-        image::ImageError::Limits(_) => format!(
-            "{error}: a plain image may have {MAX_SIDE_PX} px a side and {} GiB decoded: convert it to \
-             a tiled, pyramidal TIFF",
-            MAX_DECODED_BYTES >> 30
-        ),
-        image::ImageError::Unsupported(_) => {
-            format!("{error}: save it as 8-bit RGB PNG, JPEG or TIFF")
-        }
-        _ => format!("{error}: the file is damaged or cut short: copy it again"),
-    }
-}
-
-/// 8-bit RGB; an image with alpha is laid over white in its own bit depth and rounded once.
-fn to_rgb_over_white(image: DynamicImage) -> RgbImage {
-    match image {
-        DynamicImage::ImageLumaA8(_) | DynamicImage::ImageRgba8(_) => {
-            let rgba = image.into_rgba8();
-            map_rgba(rgba.width(), rgba.height(), rgba.as_raw(), 255)
-        }
-        DynamicImage::ImageLumaA16(_)
-        | DynamicImage::ImageRgba16(_)
-        | DynamicImage::ImageRgba32F(_) => {
-            let rgba = image.into_rgba16();
-            map_rgba(rgba.width(), rgba.height(), rgba.as_raw(), 65_535)
-        }
-        // Without alpha `image` scales 16 bit by round(c / 257).
-        opaque => opaque.into_rgb8(),
-    }
-}
-
-/// Straight (not premultiplied) RGBA with channels 0..=`full` over white, as 8 bit:
-/// round(255 (c a + full (full - a)) / full²).
-fn map_rgba<T: Copy + Into<u64>>(width: u32, height: u32, rgba: &[T], full: u64) -> RgbImage {
-    let over_white = |c: T, a: u64| {
-        let scaled = 255 * (c.into() * a + full * (full - a));
-        ((scaled + full * full / 2) / (full * full)) as u8
-    };
-    let mut rgb = Vec::with_capacity(rgba.len() / 4 * 3);
-    for px in rgba.chunks_exact(4) {
-        if let &[r, g, b, a] = px {
-            let a = a.into();
-            rgb.extend([over_white(r, a), over_white(g, a), over_white(b, a)]);
-        }
-    }
-    RgbImage::from_raw(width, height, rgb).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{ImageBuffer, Luma, Rgb, Rgba};
+    use image::{DynamicImage, ImageBuffer, Luma, Rgb, Rgba};
 
     fn open_saved(image: &DynamicImage, name: &str) -> PlainReader {
         let dir = tempfile::tempdir().unwrap();

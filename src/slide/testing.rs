@@ -33,6 +33,8 @@ pub fn slide_info(sizes: &[[u64; 2]]) -> SlideInfo {
             })
             .collect(),
         mpp: Some([0.25, 0.25]),
+        physical_mpp: None,
+        notes: Vec::new(),
         objective_power: None,
         bounds_px: None,
         background: [255; 3],

@@ -285,3 +285,61 @@ fn thumbs_show_the_whole_slide_and_never_enlarge() {
     let tiny = TestSlide::new(&[[7, 3]], busy);
     assert_eq!(thumb(&tiny, 1024).unwrap(), tiny.level(0));
 }
+
+#[test]
+fn a_picture_is_known_by_its_content_and_its_orientation_is_told_not_applied() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = RgbImage::from_fn(30, 20, |x, y| image::Rgb([x as u8 * 8, y as u8 * 12, 90]));
+    let mut jpeg = std::io::Cursor::new(Vec::new());
+    picture
+        .write_to(&mut jpeg, image::ImageFormat::Jpeg)
+        .unwrap();
+    let jpeg = jpeg.into_inner();
+    // An Exif segment (Exif 2.3, 4.7.2) whose orientation, tag 0x112, is 6.
+    let exif =
+        b"\xff\xe1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let turned = [&jpeg[..2], exif, &jpeg[2..]].concat();
+    let open_as = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        open(&path).unwrap()
+    };
+    let plain = open_as("a.jpg", &jpeg);
+    let want = plain.read_level(0, 0, 0, 30, 20).unwrap();
+    assert!(plain.info().notes.is_empty());
+    for (name, bytes, told) in [
+        ("a.png", &jpeg, false),
+        ("a.TIF", &jpeg, false),
+        ("b.jpg", &turned, true),
+    ] {
+        let slide = open_as(name, bytes);
+        assert_eq!(slide.read_level(0, 0, 0, 30, 20).unwrap(), want, "{name}");
+        assert_eq!(
+            slide
+                .info()
+                .notes
+                .iter()
+                .any(|n| n.contains("orientation tag (6)")),
+            told
+        );
+    }
+    std::fs::write(dir.path().join("cut.jpg"), &jpeg[..jpeg.len() / 2]).unwrap();
+    assert!(message(&dir.path().join("cut.jpg")).contains("copy it again"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_name_of_any_bytes_is_told_as_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(std::ffi::OsStr::from_bytes(b"l\xe9.png"));
+    RgbImage::new(3, 2)
+        .save_with_format(&path, image::ImageFormat::Png)
+        .unwrap();
+    let slide = open(&path).unwrap();
+    assert!(
+        serde_json::to_string(slide.info())
+            .unwrap()
+            .contains("l\u{fffd}.png")
+    );
+}

@@ -29,6 +29,8 @@ pub(crate) fn meta(planned_tiles: Vec<[i32; 2]>, tiles_xy: [i32; 2]) -> StoreMet
             vendor: "aperio".into(),
             levels: vec![],
             mpp: Some([0.2521, 0.2519]),
+            physical_mpp: None,
+            notes: Vec::new(),
             objective_power: Some(40.0),
             bounds_px: None,
             background: [255; 3],

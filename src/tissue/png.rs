@@ -6,14 +6,10 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, GrayImage, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, GrayImage, ImageFormat};
 
 use super::{TissueError, TissueMask};
-
-/// Longest side of a mask picture, px.
-const MAX_SIDE_PX: u32 = 65_535;
-/// Memory for decoding a mask, bytes.
-const MAX_DECODED_BYTES: u64 = 1 << 30;
+use crate::slide::picture;
 
 impl TissueMask {
     /// Reads a mask picture of any size, which covers the whole slide. A px is tissue if a colour
@@ -28,15 +24,7 @@ impl TissueMask {
                 "cannot be read as a mask: {reason}: give a PNG in which tissue is above 0"
             ),
         };
-        let mut reader = ImageReader::open(path)
-            .and_then(ImageReader::with_guessed_format)
-            .map_err(|e| failed(e.to_string()))?;
-        let mut limits = Limits::default();
-        limits.max_image_width = Some(MAX_SIDE_PX);
-        limits.max_image_height = Some(MAX_SIDE_PX);
-        limits.max_alloc = Some(MAX_DECODED_BYTES);
-        reader.limits(limits);
-        let image = reader.decode().map_err(|e| failed(e.to_string()))?;
+        let image = picture::read(path).map_err(failed)?.pixels;
         let (width, height) = (image.width(), image.height());
         if width == 0 || height == 0 {
             return Err(failed("it has no pixels".to_owned()));

@@ -14,12 +14,14 @@ mod pannuke;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, RgbImage};
 
 use super::ids::Ids;
 use super::{DataSet, Format, LabelError, LabelledImage, Truth};
+use crate::slide::picture;
 
 /// Each image of a folder, or why it cannot be read.
 pub type Loaded = Vec<Result<LabelledImage, LabelError>>;
@@ -140,20 +142,24 @@ fn list_images(folder: &Path) -> Result<Vec<(String, PathBuf)>, LabelError> {
     list_files(folder, &["png", "jpg", "jpeg", "tif", "tiff"])
 }
 
-/// Files of a folder with one of these extensions (lower case), with their stems, sorted by name.
+/// Files of a folder with one of these extensions (lower case), with their stems, sorted by name;
+/// hidden files, such as macOS's `._NAME`, are passed over.
 fn list_files(folder: &Path, extensions: &[&str]) -> Result<Vec<(String, PathBuf)>, LabelError> {
     let entries = std::fs::read_dir(folder).map_err(|e| LabelError::new(folder, e))?;
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(|e| LabelError::new(folder, e))?.path();
-        let extension = path
-            .extension()
-            .and_then(|e| e.to_str())
-            .unwrap_or("")
+        let text = |part: Option<&OsStr>| part.map(|s| s.to_string_lossy().into_owned());
+        let is_hidden = text(path.file_name()).is_none_or(|name| name.starts_with('.'));
+        let extension = text(path.extension())
+            .unwrap_or_default()
             .to_ascii_lowercase();
-        let stem = path.file_stem().and_then(|s| s.to_str());
-        if let (true, Some(stem)) = (extensions.contains(&extension.as_str()), stem) {
-            found.push((stem.to_string(), path.clone()));
+        if let (false, true, Some(stem)) = (
+            is_hidden,
+            extensions.contains(&extension.as_str()),
+            text(path.file_stem()),
+        ) {
+            found.push((stem, path.clone()));
         }
     }
     found.sort();
@@ -161,9 +167,8 @@ fn list_files(folder: &Path, extensions: &[&str]) -> Result<Vec<(String, PathBuf
 }
 
 fn read_rgb(path: &Path) -> Result<RgbImage, LabelError> {
-    Ok(image::open(path)
-        .map_err(|e| LabelError::new(path, e))?
-        .to_rgb8())
+    let picture = picture::read(path).map_err(|reason| LabelError::new(path, reason))?;
+    Ok(picture.into_rgb().0)
 }
 
 /// Refuses labels that are not as large (width, height) as their image.
