@@ -84,7 +84,7 @@ fn tiff_of(pages: &[TestPage]) -> Vec<u8> {
         file[link..link + 4].copy_from_slice(&start.to_le_bytes());
         file.extend((entries.len() as u16).to_le_bytes());
         for (tag, kind, count, value) in entries {
-            file.extend((tag as u16).to_le_bytes());
+            file.extend(tag.to_le_bytes());
             file.extend((kind as u16).to_le_bytes());
             file.extend(count.to_le_bytes());
             file.extend(value.to_le_bytes());
