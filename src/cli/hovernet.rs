@@ -168,7 +168,7 @@ fn run_images(args: &HovernetArgs) -> Result<(), Failure> {
             folder: args.output_dir.clone(),
             ..image.clone()
         };
-        run_tile(&image, &config, &mut models, &types, &files, &stop)
+        run_tile(&image, &config, &mut models, &types, &files, &watch, &stop)
     });
     outcome(&endings)
 }

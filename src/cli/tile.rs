@@ -65,7 +65,7 @@ pub fn main(args: TileArgs) -> Result<(), Failure> {
     let mut models = Models::new(&config)?;
     let watch = |event: run::RunEvent<'_>| progress.show(event);
     let endings = run::run_in_turn(&images, &watch, &stop, |image| {
-        run::image::run_image(image, &config, &mut models, args.save_raw, &stop)
+        run::image::run_image(image, &config, &mut models, args.save_raw, &watch, &stop)
     });
     outcome(&endings)
 }

@@ -20,9 +20,9 @@ use crate::tissue::TissueMask;
 
 /// Side of a field, µm.
 pub const FIELD_UM: f64 = 128.0;
-/// Fields a rule chooses.
+/// Fields that each rule chooses.
 const FIELDS_PER_RULE: usize = 3;
-/// Below this a field's mean says little.
+/// With fewer nuclei a field's mean says little.
 const LEAST_NUCLEI: usize = 10;
 /// µm per px of the pictures, or finer: outlines of 2 px stay thin.
 const PICTURE_MPP: f64 = 0.25;

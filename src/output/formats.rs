@@ -57,7 +57,7 @@ struct FormatRow {
     /// As `--format` has it; a table is nuclei.NAME.
     name: &'static str,
     needs: Needs,
-    /// For whom it is written where nobody asked for formats.
+    /// Whether it is written where nobody asked for formats.
     default: Default,
     writer: Writer,
 }
@@ -65,7 +65,7 @@ struct FormatRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Default {
     No,
-    /// Of a slide. A page for each of a thousand small images is nothing that anybody asked for.
+    /// Of slides only: nobody wants a page for each of a thousand small images.
     OfSlides,
     Always,
 }

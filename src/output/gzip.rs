@@ -14,18 +14,18 @@ use rayon::prelude::*;
 const BLOCK: usize = 1 << 20;
 /// Blocks held until they are compressed together.
 const BLOCKS: usize = 16;
-/// Of 9. The default, 6, takes three times as long for a file a tenth smaller.
+/// Level of compression, 0 to 9. The default, 6, takes three times as long for a file a tenth smaller.
 const LEVEL: u32 = 3;
-/// Deflate, no flags, no time, no word of the compression, unknown system.
+/// Header: deflate, no flags, no time, unknown level, unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
-/// A last block, of nothing.
+/// The last block: empty.
 const LAST: [u8; 2] = [3, 0];
 
 /// A gzip file on its way into `W`.
 pub struct Writer<W: Write> {
     out: W,
     held: Vec<u8>,
-    /// Of all bytes that have been compressed.
+    /// Checksum of all bytes that have been compressed.
     crc: Crc,
 }
 

@@ -1,7 +1,7 @@
 //! hover_net's .mat: `inst_map`, `inst_uid`, `inst_type` (of typed models), `inst_centroid` and, asked, `raw_map`.
 //!
 //! In: the [`SlideResult`] of an image, its prediction map. Out: a MATLAB 5 file, compressed, as "MAT-File Format" by
-//! MathWorks describes it; scipy.io.loadmat and MATLAB read it. Nothing is read here: src/train/formats does that.
+//! MathWorks describes it; scipy.io.loadmat and MATLAB read it. Nothing is read here: src/mat5.rs does that.
 
 use std::io::{self, Write};
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! One writer per format.
 //!
-//! In: a [`SlideResult`], which the store alone can give, and pictures. Out: files, each written whole or not at all.
+//! In: a [`SlideResult`] and pictures. Out: files, each written whole or not at all.
 //! Never reads a slide, and never writes a clock, a host or a random number into a result (run.json is no result).
 
 pub mod crops;
@@ -171,7 +171,8 @@ pub fn significant(value: f64) -> Option<f64> {
     })
 }
 
-/// [`significant`] where no error of arithmetic can show: a table of a million nuclei has 50 million numbers.
+/// [`significant`] by arithmetic, where its error cannot change a digit; text is too slow for the 50 million numbers of a
+/// million nuclei.
 fn by_arithmetic(value: f64) -> Option<f64> {
     /// Whole powers of ten, all exact.
     const POWERS: [f64; 15] = [
@@ -187,7 +188,7 @@ fn by_arithmetic(value: f64) -> Option<f64> {
         true => size * power,
         false => size / power,
     };
-    // The logarithm may err beside a power of ten, and the product by 1e-10: near a tie that decides.
+    // The logarithm may be wrong next to a power of ten, and the product by 1e-10, which decides near a tie.
     let near_a_tie = (scaled.fract() - 0.5).abs() < 1e-6;
     if near_a_tie || !(1e5..1e6).contains(&scaled) {
         return None;

@@ -44,7 +44,7 @@ pub(super) fn write_overlay(
     write_png(&picture.into(), &folder.join("overlay.png"))
 }
 
-/// The mask as a picture: one px a cell, 255 is tissue.
+/// The mask as a picture: one px per cell, 255 is tissue.
 pub fn mask_picture(mask: &TissueMask) -> GrayImage {
     GrayImage::from_fn(mask.width, mask.height, |x, y| {
         let cell = y as usize * mask.width as usize + x as usize;
@@ -85,7 +85,7 @@ pub fn colour_of(result: &SlideResult, type_id: Option<usize>) -> Rgb<u8> {
     type_id.map_or(UNTYPED, |id| type_colour(result, id))
 }
 
-/// One nucleus's outline over a picture of `scale` px a proc px whose upper left corner is at `origin_px`.
+/// Draws one nucleus's outline over a picture of `scale` px per proc px whose upper left corner is at `origin_px`.
 pub(super) fn draw_ring(
     picture: &mut RgbImage,
     record: &Record<'_>,

@@ -1,4 +1,4 @@
-//! What speaks against a result being what it seems.
+//! Signs that a result is wrong.
 //!
 //! In: a [`SlideResult`]. Out: warnings for people. A wrong µm/px makes nuclei of impossible size and nothing
 //! else shows it. Never changes or drops a nucleus.

@@ -1,4 +1,4 @@
-//! summary.json: a slide in one page of numbers.
+//! summary.json: the figures of a slide on one page.
 //!
 //! In: a [`SlideResult`] and the medians of the features. Out: counts and densities, what was done of what was
 //! planned in mm², warnings. No clock and no host: the same result gives the same bytes.
@@ -38,8 +38,7 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
         None => area.done_mm2,
     };
     let mut warnings = meta.warnings.clone();
-    warnings.extend(area.warnings(result));
-    warnings.extend(plausible::warnings(result));
+    warnings.extend(result_warnings(result));
     let mut summary = json!({
         "slide": meta.stem,
         "version": env!("CARGO_PKG_VERSION"),
@@ -93,6 +92,13 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
         summary["area_mm2"]["roi"] = number(region.mm2);
     }
     summary
+}
+
+/// The warnings that follow from the result itself; those about the input are in its meta.
+pub fn result_warnings(result: &SlideResult) -> Vec<String> {
+    let mut warnings = Area::of(result).warnings(result);
+    warnings.extend(plausible::warnings(result));
+    warnings
 }
 
 /// What became of the planned tiles' area. Done, unreadable and outside (no planned patch there) are counted by the

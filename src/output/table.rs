@@ -26,11 +26,11 @@ struct Measured<'a> {
     stain: &'a Stain,
     ring: Ring,
     around: &'a Neighbourhood,
-    /// µm a unit of length.
+    /// µm per unit of length.
     um_a_unit: f64,
 }
 
-/// What a feature cannot be without.
+/// What must be known to compute a feature.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Needs {
     Mask,

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use image::imageops::FilterType;
 
-use super::image::{AnalysedImage, analyse_image};
+use super::image::{AnalysedImage, analyse_image, tell_warnings};
 use super::run_json::RunReport;
 use super::slide::{AnalysedSlide, analyse_slide};
 use super::{Ending, Models, RunConfig, SlideConfig, SlideFailure, Watch};
@@ -49,6 +49,7 @@ pub fn run_tile(
     models: &mut Models,
     types: &[TypeInfo],
     files: &TileFiles,
+    watch: Watch<'_>,
     stop: &AtomicBool,
 ) -> Result<Ending, SlideFailure> {
     let pool = models.get(&image.model)?;
@@ -77,6 +78,7 @@ pub fn run_tile(
         pictures::draw_dots(&mut picture, &result);
     }
     pictures::write_png(&picture.into(), &file("overlay", "png")?)?;
+    tell_warnings(&result, watch);
     Ok(Ending::Done {
         nuclei: result.nuclei.len(),
     })

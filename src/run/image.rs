@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::pictures::read_crops;
-use super::{Ending, Models, RunConfig, SlideConfig, SlideFailure};
+use super::{Ending, Models, RunConfig, RunEvent, SlideConfig, SlideFailure, Watch};
 use crate::model::Pool;
 use crate::nuclei::PostprocRules;
 use crate::output::{self, Pictures, labels, raw_map};
+use crate::pipeline::events::Event;
 use crate::pipeline::image::ImageOptions;
 use crate::pipeline::{self, PipelineError};
 use crate::prediction::PredictionMap;
@@ -43,6 +44,7 @@ pub fn run_image(
     config: &RunConfig,
     models: &mut Models,
     save_raw: bool,
+    watch: Watch<'_>,
     stop: &AtomicBool,
 ) -> Result<Ending, SlideFailure> {
     let pool = models.get(&image.model)?;
@@ -56,9 +58,18 @@ pub fn run_image(
         config,
         &image.folder,
     )?;
+    tell_warnings(&analysed.result, watch);
     Ok(Ending::Done {
         nuclei: analysed.result.nuclei.len(),
     })
+}
+
+/// Tells every warning of an image's summary.json.
+pub(super) fn tell_warnings(result: &SlideResult, watch: Watch<'_>) {
+    let late = output::summary_json::result_warnings(result);
+    for warning in result.meta.warnings.iter().chain(&late) {
+        watch(RunEvent::Slide(Event::Warning(warning.clone())));
+    }
 }
 
 /// Predicts an image and finds its nuclei, by hover_net's per-map rules where the settings say so.

@@ -153,7 +153,7 @@ fn write_results(
         ..Pictures::new(thumb, mask)
     };
     output::write_all(&result, pictures, config.choice(&formats), &slide.folder)?;
-    for warning in output::plausible::warnings(&result) {
+    for warning in output::summary_json::result_warnings(&result) {
         watch(RunEvent::Slide(Event::Warning(warning)));
     }
     Ok(Ending::of_result(&result))

@@ -153,3 +153,28 @@ fn the_demo_slides_box_has_the_nuclei_inside_it() {
     assert!(found.len() > 150);
     assert!(found == expected);
 }
+
+/// Every warning of summary.json is told on standard error, once, by `tile` and `hovernet tile` as by `run`.
+#[test]
+fn warnings_of_images_are_told() {
+    let dir = Dir::new();
+    image::RgbImage::from_pixel(80, 60, image::Rgb([250; 3]))
+        .save(dir.path("blank.png"))
+        .unwrap();
+    let run = dir.ok("tile blank.png -o out --model analytic --mpp 0.25");
+    let summary = dir.json("out/blank/summary.json");
+    let warnings = summary["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|w| w == "no nucleus was found"));
+    for warning in warnings {
+        let told = run.stderr.matches(warning.as_str().unwrap()).count();
+        assert_eq!(told, 1, "{warning}: {}", run.stderr);
+    }
+    std::fs::create_dir(dir.path("in")).unwrap();
+    std::fs::rename(dir.path("blank.png"), dir.path("in/blank.png")).unwrap();
+    let run = dir.ok("hovernet tile --input_dir in --output_dir hv --model_path analytic");
+    assert!(
+        run.stderr.contains("no nucleus was found"),
+        "{}",
+        run.stderr
+    );
+}

@@ -43,7 +43,9 @@ macro_rules! settings {
             /// The value of `field` as run.json shows it.
             pub fn value(&self, field: &str) -> serde_json::Value {
                 match field {
-                    $( stringify!($name) => serde_json::json!(self.$name), )*
+                    // A path that is no UTF-8 has no JSON; the error says so in its place.
+                    $( stringify!($name) => serde_json::to_value(&self.$name)
+                        .unwrap_or_else(|error| error.to_string().into()), )*
                     _ => serde_json::Value::Null,
                 }
             }
