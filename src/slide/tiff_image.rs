@@ -55,7 +55,7 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
     let description = decoder
         .get_tag_ascii_string(Tag::ImageDescription)
         .unwrap_or_default();
-    let pages = list_pages(&mut decoder);
+    let pages = list_pages(&mut decoder)?;
     let largest = pages.iter().map(Page::area).max().unwrap_or(0);
     let shown: Vec<&Page> = pages.iter().filter(|page| page.area() == largest).collect();
     let mut picture = match shown[..] {
@@ -115,7 +115,7 @@ pub fn is_not_for_openslide(path: &Path) -> bool {
     }
     let size = decoder.dimensions().ok();
     is_grey && {
-        let pages = list_pages(&mut decoder);
+        let pages = list_pages(&mut decoder).unwrap_or_default();
         let same = |page: &&Page| page.is_grey && Some((page.size[0], page.size[1])) == size;
         pages.iter().filter(same).count() == 3
     }
@@ -134,12 +134,14 @@ impl Page {
     }
 }
 
-/// The pages whose tags can be read.
-fn list_pages<R: Read + Seek>(decoder: &mut Decoder<R>) -> Vec<Page> {
+/// The pages whose size can be read.
+///
+/// # Errors
+/// A directory that cannot be followed: the file is cut off, or its directories go in a circle.
+fn list_pages<R: Read + Seek>(decoder: &mut Decoder<R>) -> Result<Vec<Page>, String> {
     let mut pages = Vec::new();
-    let mut readable = true;
     for index in 0..MAX_PAGES {
-        if let (true, Ok((w, h))) = (readable, decoder.dimensions()) {
+        if let Ok((w, h)) = decoder.dimensions() {
             let samples = tag(decoder, Tag::SamplesPerPixel, 1);
             let photometric = tag(decoder, Tag::PhotometricInterpretation, 1);
             pages.push(Page {
@@ -151,9 +153,11 @@ fn list_pages<R: Read + Seek>(decoder: &mut Decoder<R>) -> Vec<Page> {
         if !decoder.more_images() {
             break;
         }
-        readable = decoder.next_image().is_ok();
+        decoder
+            .next_image()
+            .map_err(|error| format!("its directory {}: {}", index + 2, reason(error)))?;
     }
-    pages
+    Ok(pages)
 }
 
 fn tag<R: Read + Seek>(decoder: &mut Decoder<R>, tag: Tag, missing: u16) -> u16 {
