@@ -95,12 +95,12 @@ fn score_folders(args: &EvalArgs, pred: &Path, truth: &Path) -> Result<(), Failu
     for stem in both {
         let [t, p] = [&truths[stem], &preds[stem]].map(|path| folders::read(path));
         let (t, p) = (t.map_err(Failure::slides)?, p.map_err(Failure::slides)?);
-        let sizes = [&t, &p].map(|a| a.ids.as_ref().map(Vec::len));
-        if let [Some(a), Some(b)] = sizes
+        if let [Some(a), Some(b)] = [t.size_px(), p.size_px()]
             && a != b
         {
             return Err(Failure::slides(format!(
-                "{stem}: truth has {a} px, the prediction {b}: they must be of one size"
+                "{stem}: the truth is {} x {} px, the prediction {} x {}: they must be of one size",
+                a[0], a[1], b[0], b[1]
             )));
         }
         pairs.push((stem.clone(), t, p));

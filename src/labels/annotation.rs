@@ -21,6 +21,8 @@ pub struct Detections {
 pub struct Annotation {
     /// Instance id of each pixel, row by row; `None` where only points are known.
     pub ids: Option<Vec<u32>>,
+    /// Length of a row of `ids`, px; 0 where only points are known.
+    pub width: usize,
     /// Type of each id, 0 where unknown; entry 0 is unused.
     pub id_types: Vec<u8>,
     /// One centroid per nucleus.
@@ -68,6 +70,7 @@ impl Annotation {
         }
         Self {
             ids: Some(ids),
+            width,
             id_types,
             detections,
             type_probs: None,
@@ -83,6 +86,12 @@ impl Annotation {
             type_probs: probs,
             ..Self::of_map(ids, id_types, width)
         }
+    }
+
+    /// Width and height of the instance map, px.
+    pub fn size_px(&self) -> Option<[usize; 2]> {
+        let pixels = self.ids.as_ref()?.len();
+        Some([self.width, pixels / self.width.max(1)])
     }
 
     /// The instance map with the nuclei of one type only.

@@ -148,7 +148,7 @@ fn find_faults(image: &LabelledImage) -> Vec<String> {
 }
 
 /// Number of 8-connected components of each id.
-fn count_components(ids: &[u32], width: usize) -> BTreeMap<u32, usize> {
+pub(super) fn count_components(ids: &[u32], width: usize) -> BTreeMap<u32, usize> {
     let height = ids.len() / width.max(1);
     let mut visited = vec![false; ids.len()];
     let mut components = BTreeMap::new();

@@ -16,7 +16,7 @@ use crate::digest::sha256_hex;
 pub enum Format {
     /// Images/*.png beside Labels/*.mat (inst_map, type_map).
     Consep,
-    /// images/* beside labels/*.png or .npy of instance ids, with or without a table of types.
+    /// images/* beside labels/*.png, .tif or .npy of instance ids, with or without a table of types.
     Labels,
     /// images/* beside points/*.csv of x,y,type.
     Dots,
@@ -24,6 +24,8 @@ pub enum Format {
     HovernetNpy,
     /// PanNuke's images.npy and masks.npy.
     Pannuke,
+    /// CoNIC's images.npy and labels.npy.
+    Conic,
     /// NAME.geojson, drawn in QuPath, beside its image.
     Geojson,
 }

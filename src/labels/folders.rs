@@ -1,20 +1,21 @@
 //! Folders of annotations: truth or predictions, one image per file stem.
 //!
 //! In: a folder. For a stem it may hold `STEM/` (what `tile` writes: labels.png or labels.npy with
-//! nuclei.json), `STEM.mat` (hover_net's, CoNSeP's: inst_map with type_map, or with inst_type),
-//! `STEM.png` (8 or 16 bit ids), `STEM.npy` (ids `[H, W]`, or ids and types `[H, W, 2]`),
-//! `STEM.json` (points, from hover_net or from here) or `STEM.csv` (x, y and optionally type, a
-//! number). hover_net's `mat/` and CoNSeP's `Labels/` below the folder are found too. Out:
+//! nuclei.json), `STEM.mat` (hover_net's, CoNSeP's, Lizard's), `STEM.png` or `.tif` (ids),
+//! `STEM.npy` (ids `[H, W]`, or ids and types `[H, W, 2]`), `STEM.json` (points, from hover_net or
+//! from here) or `STEM.csv` (x, y and optionally type, a number). hover_net's `mat/` and CoNSeP's
+//! `Labels/` below the folder are found too. Out:
 //! [`Annotation`]s by stem. Never pairs or scores them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::formats::assign_types;
 use super::formats::npy::Npy;
-use super::formats::{assign_types, read_picture_ids};
 use super::ids::Ids;
-use super::{Annotation, Detections, LabelError};
-use crate::mat5;
+use super::label_map::{self, LabelMap};
+use super::points_table::{PointsTable, TYPE, type_number};
+use super::{Annotation, Detections, LabelError, mat_file};
 
 /// The annotation files of `folder` by stem.
 ///
@@ -36,7 +37,7 @@ pub fn list(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LabelError> {
     }
     Err(LabelError::new(
         folder,
-        "holds no annotations: .mat, .npy, label .png, .json, .csv, or folders that `tile` has written",
+        "holds no annotations: .mat, .npy, label .png or .tif, .json, .csv, or folders that `tile` has written",
     ))
 }
 
@@ -50,9 +51,8 @@ fn list_flat(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LabelError> {
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("");
-        let usable = match extension {
-            "mat" | "npy" | "png" | "json" | "csv" => path.is_file(),
+        let usable = match lower_extension(&path).as_str() {
+            "mat" | "npy" | "png" | "tif" | "tiff" | "json" | "csv" => path.is_file(),
             _ => path.join("nuclei.json").is_file(),
         };
         let name = if path.is_dir() {
@@ -67,19 +67,24 @@ fn list_flat(folder: &Path) -> Result<BTreeMap<String, PathBuf>, LabelError> {
     Ok(found)
 }
 
+fn lower_extension(path: &Path) -> String {
+    let extension = path.extension().unwrap_or_default();
+    extension.to_string_lossy().to_ascii_lowercase()
+}
+
 /// Reads one of the annotations that [`list`] found.
 pub fn read(path: &Path) -> Result<Annotation, LabelError> {
     if path.is_dir() {
         return read_tile(path);
     }
-    match path.extension().and_then(|e| e.to_str()) {
-        Some("mat") => read_mat(path),
-        Some("npy") => read_npy(path),
-        Some("json") => Ok(read_json(path)?.0),
-        Some("csv") => read_csv(path),
+    match lower_extension(path).as_str() {
+        "mat" => read_mat(path),
+        "npy" => read_npy(path),
+        "json" => Ok(read_json(path)?.0),
+        "csv" => read_csv(path),
         _ => {
-            let (ids, width) = read_png(path)?;
-            Ok(Annotation::of_map(ids, Vec::new(), width))
+            let map = label_map::read(path)?;
+            Ok(Annotation::of_map(map.ids, Vec::new(), map.width))
         }
     }
 }
@@ -88,15 +93,13 @@ pub fn read(path: &Path) -> Result<Annotation, LabelError> {
 fn read_tile(folder: &Path) -> Result<Annotation, LabelError> {
     let (points, types) = read_json(&folder.join("nuclei.json"))?;
     let [png, npy] = ["labels.png", "labels.npy"].map(|n| folder.join(n));
-    let (mut map, width) = if png.is_file() {
-        read_png(&png)?
-    } else if npy.is_file() {
-        let mut map = Npy::open(&npy)?;
-        let columns = map.shape.get(1).copied().unwrap_or(1) as usize;
-        (map.take_ids()?, columns)
-    } else {
+    let Some(map_path) = [png, npy].into_iter().find(|path| path.is_file()) else {
         return Ok(points);
     };
+    let LabelMap {
+        ids: mut map,
+        width,
+    } = label_map::read(&map_path)?;
     let ids = Ids::renumber(&mut map);
     let (mut id_types, mut probs) = (ids.table(0u8), ids.table(None));
     for (id, type_id, prob) in types {
@@ -129,8 +132,7 @@ fn read_json(path: &Path) -> Result<(Annotation, JsonTypes), LabelError> {
         let (Some(x), Some(y)) = (number(0), number(1)) else {
             return Err(wrong("`centroid` is not [x, y]"));
         };
-        let type_id = value.get("type").and_then(|t| t.as_u64()).unwrap_or(0);
-        let type_id = u8::try_from(type_id).map_err(|_| wrong("`type` is above 255"))?;
+        let type_id = type_of_json(value.get("type")).map_err(|reason| wrong(&reason))?;
         annotation.detections.points.push([x + 0.5, y + 0.5]);
         annotation.detections.types.push(type_id);
         types.push((id, type_id, value.get("type_prob").and_then(|p| p.as_f64())));
@@ -139,29 +141,26 @@ fn read_json(path: &Path) -> Result<(Annotation, JsonTypes), LabelError> {
     Ok((annotation, types))
 }
 
+/// A type as programs write it: 1, 1.0, "1", or nothing.
+fn type_of_json(value: Option<&serde_json::Value>) -> Result<u8, String> {
+    let number = match value {
+        None | Some(serde_json::Value::Null) => return Ok(0),
+        Some(serde_json::Value::String(text)) => type_number(text),
+        Some(value) => type_number(&value.to_string()),
+    };
+    number
+        .and_then(|number| u8::try_from(number).ok())
+        .ok_or_else(|| {
+            let shown = value.map(ToString::to_string).unwrap_or_default();
+            format!("`type` is {shown}, not a number from 0 to 255")
+        })
+}
+
 fn read_mat(path: &Path) -> Result<Annotation, LabelError> {
-    let bytes = std::fs::read(path).map_err(|e| LabelError::new(path, e))?;
-    let matrices = mat5::read(&bytes).map_err(|e| LabelError::new(path, e))?;
-    let get = |name: &str| matrices.iter().find(|m| m.name == name);
-    let map =
-        get("inst_map").ok_or_else(|| LabelError::new(path, "has no numeric matrix inst_map"))?;
-    let width = map.columns;
-    let mut map = map.ids_by_row();
-    let ids = Ids::renumber(&mut map);
-    let mut id_types = ids.table(0u8);
-    if let Some(types) = get("type_map").filter(|t| t.values.len() == map.len()) {
-        id_types = assign_types(&mut map, types.ids_by_row().into_iter(), clamp_type)?;
-    } else if let Some(types) = get("inst_type") {
-        // inst_uid holds the id of each row; in older files without it, the row's number is the id.
-        let uid = get("inst_uid").filter(|u| u.values.len() == types.values.len());
-        for (i, &kind) in types.values.iter().enumerate() {
-            let id = uid.map_or(i + 1, |u| u.values[i].max(0.0) as usize);
-            if let Some(new) = u32::try_from(id).ok().and_then(|id| ids.new_of(id)) {
-                id_types[new] = kind.clamp(0.0, 255.0) as u8;
-            }
-        }
-    }
-    Ok(Annotation::of_map(map, id_types, width))
+    let file = mat_file::read(path)?;
+    let types = file.types.unwrap_or_default().into_iter();
+    let types = types.map(clamp_type).collect::<Result<_, _>>()?;
+    Ok(Annotation::of_map(file.map.ids, types, file.map.width))
 }
 
 /// A type number of a file as a type id.
@@ -171,53 +170,37 @@ fn clamp_type(kind: u32) -> Result<u8, LabelError> {
 
 fn read_npy(path: &Path) -> Result<Annotation, LabelError> {
     let mut npy = Npy::open(path)?;
-    let (width, typed) = match npy.shape[..] {
-        [_, w] => (w as usize, false),
-        [_, w, 2] => (w as usize, true),
-        _ => {
-            return Err(LabelError::new(
-                path,
-                format!(
-                    "shape {:?}: [H, W] ids or [H, W, 2] ids and types are wanted",
-                    npy.shape
-                ),
-            ));
-        }
+    let [_, width, 2] = npy.shape[..] else {
+        let mut map = label_map::read(path)?;
+        Ids::renumber(&mut map.ids);
+        return Ok(Annotation::of_map(map.ids, Vec::new(), map.width));
     };
-    let mut values = npy.take_ids()?;
-    if !typed {
-        Ids::renumber(&mut values);
-        return Ok(Annotation::of_map(values, Vec::new(), width));
-    }
+    let (values, width) = (npy.take_ids()?, width as usize);
     let mut map: Vec<u32> = values.iter().step_by(2).copied().collect();
     let kinds = values.iter().skip(1).step_by(2).copied();
     let id_types = assign_types(&mut map, kinds, clamp_type)?;
     Ok(Annotation::of_map(map, id_types, width))
 }
 
-fn read_png(path: &Path) -> Result<(Vec<u32>, usize), LabelError> {
-    let label = image::open(path).map_err(|e| LabelError::new(path, e))?;
-    let width = label.width() as usize;
-    let reason = "is a colour picture, not a label map of 8 or 16 bit";
-    let ids = read_picture_ids(label).ok_or_else(|| LabelError::new(path, reason))?;
-    Ok((ids, width))
-}
-
-#[derive(serde::Deserialize)]
-struct Row {
-    x: f64,
-    y: f64,
-    #[serde(default)]
-    r#type: Option<u8>,
-}
-
 fn read_csv(path: &Path) -> Result<Annotation, LabelError> {
-    let mut reader = csv::Reader::from_path(path).map_err(|e| LabelError::new(path, e))?;
+    let table = PointsTable::read(path)?;
+    let (x, y) = (table.need(&["x", "x_px"])?, table.need(&["y", "y_px"])?);
+    let kind = table.find(TYPE);
     let mut detections = Detections::default();
-    for row in reader.deserialize() {
-        let row: Row = row.map_err(|e| LabelError::new(path, e))?;
-        detections.points.push([row.x, row.y]);
-        detections.types.push(row.r#type.unwrap_or(0));
+    for (line, row) in table.rows() {
+        let place = [table.number(line, row, x)?, table.number(line, row, y)?];
+        let text = kind.and_then(|column| row.get(column)).unwrap_or_default();
+        let type_id = match text {
+            "" => Some(0),
+            text => type_number(text).and_then(|number| u8::try_from(number).ok()),
+        };
+        let type_id = type_id.ok_or_else(|| {
+            table.error(format!(
+                "row {line}: type {text:?} is not a number from 0 to 255"
+            ))
+        })?;
+        detections.points.push(place);
+        detections.types.push(type_id);
     }
     Ok(Annotation {
         detections,

@@ -38,6 +38,11 @@ impl Ids {
         self.old.binary_search(&old).ok()
     }
 
+    /// The largest id that a pixel had; `None` for a map of background alone.
+    pub fn largest(&self) -> Option<u32> {
+        self.old.last().copied().filter(|id| *id > 0)
+    }
+
     /// A table with `value` for each new id, the background included.
     pub fn table<T: Clone>(&self, value: T) -> Vec<T> {
         vec![value; self.old.len()]
@@ -58,6 +63,7 @@ mod tests {
             [1, 2, 4].map(Some)
         );
         assert_eq!(ids.new_of(8), None);
+        assert_eq!(ids.largest(), Some(u32::MAX));
         assert_eq!(ids.table(0u8).len(), 5);
         let mut full = [2, 2, 1];
         Ids::renumber(&mut full);

@@ -11,7 +11,10 @@ pub mod data_set;
 pub mod folders;
 pub mod formats;
 mod ids;
+mod label_map;
 mod labelled_image;
+mod mat_file;
+mod points_table;
 
 use std::path::PathBuf;
 

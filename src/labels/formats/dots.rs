@@ -3,17 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde::Deserialize;
-
-use super::{Loaded, load_images};
+use super::{Loaded, load_images, type_of_text};
+use crate::labels::points_table::{PointsTable, TYPE};
 use crate::labels::{DataSet, Dot, LabelError, Truth};
-
-#[derive(Deserialize)]
-struct Row {
-    x: f32,
-    y: f32,
-    r#type: String,
-}
 
 pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
     load_images(set, &folder.join("images"), |stem, _| {
@@ -23,32 +15,28 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
 }
 
 fn read_dots(set: &DataSet, path: &Path) -> Result<Vec<Dot>, LabelError> {
-    let mut reader = csv::Reader::from_path(path).map_err(|e| LabelError::new(path, e))?;
-    let mut dots = Vec::new();
-    for (i, row) in reader.deserialize().enumerate() {
-        let row: Row = row.map_err(|e| LabelError::new(path, e))?;
-        let type_id = *set.types.get(&row.r#type).ok_or_else(|| {
-            LabelError::new(
-                path,
-                format!("row {}: type {:?} has no id in `types`", i + 2, row.r#type),
-            )
-        })?;
-        dots.push(Dot {
-            x_px: row.x,
-            y_px: row.y,
-            type_id,
-        });
-    }
-    Ok(dots)
+    let table = PointsTable::read(path)?;
+    let (x, y) = (table.need(&["x"])?, table.need(&["y"])?);
+    let kind = table.need(TYPE)?;
+    let dot = |(line, row): (usize, &csv::StringRecord)| {
+        let text = row.get(kind).unwrap_or_default();
+        Ok(Dot {
+            x_px: table.number(line, row, x)? as f32,
+            y_px: table.number(line, row, y)? as f32,
+            type_id: type_of_text(set, text, path, line)?,
+        })
+    };
+    table.rows().map(dot).collect()
 }
 
 /// See [`super::class_names`].
 pub fn class_names(folder: &Path) -> BTreeSet<String> {
     let files = super::list_files(&folder.join("points"), &["csv"]).unwrap_or_default();
-    let rows = files.iter().filter_map(|(_, path)| {
-        let mut reader = csv::Reader::from_path(path).ok()?;
-        let names = reader.deserialize::<Row>().flatten().map(|row| row.r#type);
-        Some(names.collect::<Vec<_>>())
+    let names = files.iter().filter_map(|(_, path)| {
+        let table = PointsTable::read(path).ok()?;
+        let kind = table.find(TYPE)?;
+        let names = table.rows().filter_map(|(_, row)| row.get(kind));
+        Some(names.map(str::to_owned).collect::<Vec<_>>())
     });
-    rows.flatten().collect()
+    names.flatten().collect()
 }

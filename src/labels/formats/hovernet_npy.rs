@@ -26,10 +26,8 @@ fn read_patch(set: &DataSet, stem: &str, path: &Path) -> Result<LabelledImage, L
     };
     let values = npy.take((h * w * channels) as usize)?;
     let pixels = values.chunks_exact(channels as usize);
-    let rgb: Vec<u8> = pixels
-        .clone()
-        .flat_map(|p| p[..3].iter().map(|v| v.clamp(0.0, 255.0) as u8))
-        .collect();
+    let colours: Vec<f64> = pixels.clone().flat_map(|p| &p[..3]).copied().collect();
+    let rgb = npy.colours_of(&colours)?;
     let mut ids: Vec<u32> = pixels.clone().map(|p| id_of(p[3])).collect();
     let types = if channels == 5 {
         let pixel_types = pixels.map(|p| id_of(p[4]));

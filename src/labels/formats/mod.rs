@@ -3,6 +3,7 @@
 //! In: a folder, and what its [`DataSet`] says about it. Out: an image or an error for each file;
 //! training stops at the first error, `data check` lists them all. Never resamples.
 
+mod conic;
 mod consep;
 mod dots;
 mod geojson;
@@ -10,6 +11,7 @@ mod hovernet_npy;
 mod label_maps;
 pub(super) mod npy;
 mod pannuke;
+mod polygons;
 #[cfg(test)]
 mod tests;
 
@@ -17,9 +19,10 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use image::{DynamicImage, RgbImage};
+use image::RgbImage;
 
 use super::ids::Ids;
+use super::points_table::type_number;
 use super::{DataSet, Format, LabelError, LabelledImage, Truth};
 use crate::slide::picture;
 
@@ -34,6 +37,7 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
         Format::Dots => dots::load(set, folder)?,
         Format::HovernetNpy => hovernet_npy::load(set, folder)?,
         Format::Pannuke => pannuke::load(set, folder)?,
+        Format::Conic => conic::load(set, folder)?,
         Format::Geojson => geojson::load(set, folder)?,
     };
     if loaded.is_empty() {
@@ -56,12 +60,13 @@ pub fn detect(folder: &Path) -> Result<Format, LabelError> {
         () if has("images") && has("labels") => Ok(Format::Labels),
         () if has("images") && has("points") => Ok(Format::Dots),
         () if pannuke::is_fold(folder) => Ok(Format::Pannuke),
+        () if conic::is_set(folder) => Ok(Format::Conic),
         () if !list_files(folder, &["geojson"])?.is_empty() => Ok(Format::Geojson),
         () if !list_files(folder, &["npy"])?.is_empty() => Ok(Format::HovernetNpy),
         () => Err(LabelError::new(
             folder,
-            "no labelled images: looked for Images/ with Labels/*.mat, images/ with labels/*.png or .npy, images/ with \
-             points/*.csv, PanNuke's images.npy and masks.npy, NAME.geojson beside images, hover_net's patches (.npy)",
+            "no labelled images: looked for Images/ with Labels/*.mat, images/ with labels/*.png, .tif or .npy, images/ \
+             with points/*.csv, PanNuke's images.npy and masks.npy, CoNIC's images.npy and labels.npy, NAME.geojson beside images, hover_net's patches (.npy)",
         )),
     }
 }
@@ -95,32 +100,32 @@ fn map_type(set: &DataSet, own: u32, path: &Path) -> Result<u8, LabelError> {
 
 /// Numbers the ids of a label map without gaps; returns the type of each id. `pixel_types`: the
 /// type number of each pixel in the file; `map`: the type id for a type number.
-pub(super) fn assign_types(
+pub(super) fn assign_types<T: Copy + Default + PartialOrd>(
     ids: &mut [u32],
     pixel_types: impl Iterator<Item = u32>,
-    map: impl Fn(u32) -> Result<u8, LabelError>,
-) -> Result<Vec<u8>, LabelError> {
-    let mut types = Ids::renumber(ids).table(0u8);
+    map: impl Fn(u32) -> Result<T, LabelError>,
+) -> Result<Vec<T>, LabelError> {
+    let mut types = Ids::renumber(ids).table(T::default());
     for (&id, number) in ids.iter().zip(pixel_types) {
         let type_id = map(number)?;
-        if id > 0 && type_id > 0 {
+        if id > 0 && type_id > T::default() {
             types[id as usize] = type_id;
         }
     }
     Ok(types)
 }
 
-/// The ids of a label picture, row by row; `None` for a colour picture.
-pub(super) fn read_picture_ids(picture: DynamicImage) -> Option<Vec<u32>> {
-    Some(match picture {
-        // 8 bit values must not be stretched to 16 bit.
-        DynamicImage::ImageLuma8(map) => map.pixels().map(|p| u32::from(p.0[0])).collect(),
-        other if other.color().has_color() => return None,
-        other => {
-            let map = other.to_luma16();
-            map.pixels().map(|p| u32::from(p.0[0])).collect()
-        }
-    })
+/// The model's type id for a type as a table writes it: a name in `types`, or a number that
+/// `type_ids` maps. `line`: its place in `path`.
+fn type_of_text(set: &DataSet, text: &str, path: &Path, line: usize) -> Result<u8, LabelError> {
+    match (set.types.get(text), type_number(text)) {
+        (Some(id), _) => Ok(*id),
+        (None, Some(number)) if !set.type_ids.is_empty() => map_type(set, number, path),
+        _ => Err(LabelError::new(
+            path,
+            format!("row {line}: type {text:?} has no id in `types`"),
+        )),
+    }
 }
 
 /// Reads every image of `folder`; `read_truth` gets its file stem and size (width, height).

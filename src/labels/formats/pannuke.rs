@@ -45,7 +45,7 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
     let mut loaded = Vec::new();
     for i in 0..n {
         let rgb = images.take(h * w * 3)?;
-        let rgb = rgb.into_iter().map(|v| v.clamp(0.0, 255.0) as u8).collect();
+        let rgb = images.colours_of(&rgb)?;
         let rgb = RgbImage::from_raw(w as u32, h as u32, rgb)
             .ok_or_else(|| LabelError::new(&images_path, "its shape is wrong"))?;
         let truth = truth_of(set, &masks.take(h * w * 6)?, &masks_path)?;
@@ -91,7 +91,7 @@ pub fn is_fold(folder: &Path) -> bool {
 }
 
 /// `what`.npy in the folder, or in a folder below `what`/.
-fn find_file(folder: &Path, what: &str) -> Result<PathBuf, LabelError> {
+pub(super) fn find_file(folder: &Path, what: &str) -> Result<PathBuf, LabelError> {
     let name = format!("{what}.npy");
     let flat = folder.join(&name);
     if flat.exists() {
