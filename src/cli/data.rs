@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use crate::labels::check::{self, Findings};
+use crate::labels::data_set::name_apart;
 use crate::labels::formats::{self, Loaded};
 use crate::labels::{Annotation, DataSet};
 use crate::report::overlay::TYPE_COLOURS;
@@ -62,7 +63,15 @@ pub fn main(args: &DataArgs) -> Result<(), Failure> {
         let loaded = formats::load(&set, &folder).map_err(Failure::usage)?;
         let found = check::check_set(&loaded, set.mpp, &mut seen);
         drawings.insert(set.name.clone(), draw_images(args, &set.name, &loaded)?);
-        findings.insert(set.name.clone(), (set.mpp, found));
+        if findings
+            .insert(set.name.clone(), (set.mpp, found))
+            .is_some()
+        {
+            return Err(Failure::usage(format!(
+                "two data sets are called {}: give them different names",
+                set.name
+            )));
+        }
     }
     let medians: Vec<(String, f64, f64)> = findings
         .iter()
@@ -110,7 +119,10 @@ fn list_sets(args: &CheckArgs) -> Result<Vec<(DataSet, PathBuf)>, Failure> {
         };
         Ok((set, folder.clone()))
     };
-    args.data.iter().map(describe_folder).collect()
+    let sets: Result<Vec<_>, Failure> = args.data.iter().map(describe_folder).collect();
+    let (mut sets, folders): (Vec<DataSet>, Vec<PathBuf>) = sets?.into_iter().unzip();
+    name_apart(&mut sets).map_err(Failure::usage)?;
+    Ok(sets.into_iter().zip(folders).collect())
 }
 
 /// Draws some images of a set; returns the paths of the pictures in the output folder.

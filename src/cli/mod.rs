@@ -11,6 +11,7 @@ mod export;
 mod features;
 mod hovernet;
 mod json_files;
+mod log;
 mod mask;
 mod model;
 mod model_tune;
@@ -162,6 +163,7 @@ pub fn main() -> u8 {
     let parsed = command
         .try_get_matches()
         .and_then(|matches| Cli::from_arg_matches(&matches));
+    log::show_events();
     let outcome = match parsed {
         Ok(cli) => dispatch(cli.command),
         Err(error) => {

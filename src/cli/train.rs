@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::labels::DataSet;
+use crate::labels::data_set::name_apart;
 use crate::model::DeviceChoice;
 use crate::model::device::keep_freed_memory;
 use crate::model::library::Library;
@@ -159,6 +160,7 @@ fn build_job(args: &TrainArgs) -> Result<TrainJob, Failure> {
                 .iter()
                 .map(|folder| describe_folder(folder, args, &config))
                 .collect::<Result<_, _>>()?;
+            name_apart(&mut config.data).map_err(Failure::usage)?;
             PathBuf::new()
         }
     };

@@ -68,6 +68,16 @@ impl TypeScores {
         add(&mut self.unpaired_pred_types, &other.unpaired_pred_types);
     }
 
+    /// Whether there are predictions, and none of them has a type.
+    pub fn has_untyped_preds_only(&self) -> bool {
+        let of_type = |p: usize| {
+            let paired: u64 = self.confusion.iter().map(|row| row[p]).sum();
+            paired + self.unpaired_pred_types[p]
+        };
+        let typed = (1..self.unpaired_pred_types.len()).any(|p| of_type(p) > 0);
+        !typed && self.paired + self.unpaired_pred > 0
+    }
+
     /// F1 of detection, regardless of type.
     pub fn f1d(&self) -> f64 {
         ratio(

@@ -151,8 +151,14 @@ fn score_images(images: &[&ImageScores], names: &[String]) -> BTreeMap<String, f
         let pooled = sum_panoptic(images.iter().filter_map(|i| i.panoptic.as_ref()));
         set("pq_pooled", pooled.pq());
     }
+    let (detections, calibration) = sum_counts(images, names.len());
+    // Predictions without types say nothing about types: no score is 0 then.
+    let kinds = match detections.has_untyped_preds_only() {
+        true => &names[..names.len().min(1)],
+        false => names,
+    };
     let mut pq_types = Vec::new();
-    for (id, name) in names.iter().enumerate().skip(1) {
+    for (id, name) in kinds.iter().enumerate().skip(1) {
         let counts = sum_panoptic(images.iter().filter_map(|i| i.panoptic_types.get(&id)));
         if !counts.is_empty() {
             set(&format!("pq_{name}"), counts.pq());
@@ -162,9 +168,8 @@ fn score_images(images: &[&ImageScores], names: &[String]) -> BTreeMap<String, f
     if !pq_types.is_empty() {
         set("mpq", pq_types.iter().sum::<f64>() / pq_types.len() as f64);
     }
-    let (detections, calibration) = sum_counts(images, names.len());
     set("f1d", detections.f1d());
-    for (id, name) in names.iter().enumerate().skip(1) {
+    for (id, name) in kinds.iter().enumerate().skip(1) {
         let paired: u64 = detections.confusion[id].iter().sum();
         if paired + detections.unpaired_truth_types[id] > 0 {
             set(&format!("f1_{name}"), detections.f1_type(id));
@@ -297,6 +302,23 @@ mod tests {
             s.low == pq_b && s.high == 1.0,
             "two images: the ends are the images"
         );
+    }
+
+    #[test]
+    fn predictions_without_types_have_no_score_of_types() {
+        let names = ["background", "x"].map(String::from);
+        let of = |pred_types: &[u8]| {
+            let one = image("a", &[0, 1, 1, 0], &[0, 1, 1, 0], [&[0, 1], pred_types]);
+            SetScores::of(vec![one], &names)
+        };
+        for name in ["pq_x", "mpq", "f1_x"] {
+            assert_eq!(of(&[0, 1]).value(name), Some(1.0), "{name}");
+            assert_eq!(of(&[]).value(name), None, "{name}");
+        }
+        assert_eq!(of(&[]).value("pq"), Some(1.0));
+        // Nothing found is no lack of types.
+        let none = image("a", &[0, 1, 1, 0], &[0; 4], [&[0, 1], &[]]);
+        assert_eq!(SetScores::of(vec![none], &names).value("f1_x"), Some(0.0));
     }
 
     #[test]

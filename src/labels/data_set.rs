@@ -3,7 +3,7 @@
 //! In: [`DataSet`]s. Out: [`LoadedSet`]s at one scale, each image marked as held out or not.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -143,6 +143,43 @@ impl DataSet {
     }
 }
 
+/// Names sets of folders apart: those whose folders are called alike get as much of the path before
+/// the name as tells them apart (`fold1/train`, `fold2/train`).
+///
+/// # Errors
+/// A folder that is given twice.
+pub fn name_apart(sets: &mut [DataSet]) -> Result<(), LabelError> {
+    let parts: Vec<Vec<String>> = sets.iter().map(|set| path_parts(&set.folder)).collect();
+    for (i, own) in parts.iter().enumerate() {
+        // The number of last parts that this path shares with the one most like it.
+        let mut others = parts.iter().enumerate().filter(|(j, _)| *j != i);
+        let shared = |other: &[String]| {
+            let pairs = own.iter().rev().zip(other.iter().rev());
+            pairs.take_while(|(a, b)| a == b).count()
+        };
+        if others.clone().any(|(_, other)| other == own) {
+            return Err(LabelError::new(&sets[i].folder, "is given twice"));
+        }
+        let most = others.by_ref().map(|(_, other)| shared(other)).max();
+        let most = most.unwrap_or(0);
+        if most > 0 {
+            let start = own.len().saturating_sub(most + 1);
+            sets[i].name = own[start..].join("/");
+        }
+    }
+    Ok(())
+}
+
+/// The parts of a folder's path, links and `..` resolved where it exists.
+fn path_parts(folder: &Path) -> Vec<String> {
+    let whole = folder.canonicalize().unwrap_or(folder.to_path_buf());
+    let normal = whole.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
+        _ => None,
+    });
+    normal.collect()
+}
+
 /// Loads every set from below `root`, resampled to `mpp` µm/px. Of the images that are not held out
 /// only the share `part` (0..=1) is kept.
 ///
@@ -186,6 +223,27 @@ fn keep_part(mut images: Vec<LabelledImage>, part: f64) -> Vec<LabelledImage> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn folders_called_alike_get_different_names() {
+        let root = tempfile::tempdir().unwrap();
+        let set = |folder: &str| {
+            let folder = root.path().join(folder);
+            std::fs::create_dir_all(folder.join("images")).unwrap();
+            std::fs::create_dir_all(folder.join("labels")).unwrap();
+            DataSet::from_folder(&folder, 0.25).unwrap()
+        };
+        let names = |folders: &[&str]| {
+            let mut sets: Vec<DataSet> = folders.iter().map(|f| set(f)).collect();
+            name_apart(&mut sets)?;
+            Ok::<_, LabelError>(sets.into_iter().map(|s| s.name).collect::<Vec<_>>())
+        };
+        let found = names(&["fold1/train", "fold2/train", "other"]).unwrap();
+        assert_eq!(found, ["fold1/train", "fold2/train", "other"]);
+        let found = names(&["a/x/train", "b/x/train"]).unwrap();
+        assert_eq!(found, ["a/x/train", "b/x/train"]);
+        assert!(names(&["a/x/train", "a/../a/x/train"]).is_err());
+    }
 
     fn images() -> Vec<LabelledImage> {
         let image = |i: usize| LabelledImage {

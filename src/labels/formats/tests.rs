@@ -52,11 +52,19 @@ fn every_published_format_gives_the_same_nuclei() {
     // A disc of radius √6, 5 x 4 and 7 x 6 px; types 2, 1, 5 become 2, 1, 3.
     let wanted = BTreeMap::from([(1, vec![20]), (2, vec![21]), (3, vec![42])]);
     let ours = [0, 1, 2, 0, 0, 3];
-    let mat = load_detected(&fixture("mat"), &ours);
-    let npy = load_detected(&fixture("npy"), &ours);
     let pannuke = load_detected(&fixture("pannuke"), &ours);
-    assert_eq!((mat.len(), npy.len(), pannuke.len()), (1, 1, 2));
-    for image in [&mat[0], &npy[0], &pannuke[1]] {
+    assert_eq!(pannuke.len(), 2);
+    let others = [
+        "mat",
+        "lizard",
+        "listed",
+        "npy",
+        "npy_float",
+        "conic",
+        "palette",
+    ];
+    let others = others.map(|name| load_detected(&fixture(name), &ours).remove(0));
+    for image in others.iter().chain(pannuke.last()) {
         assert_eq!(areas_by_type(image), wanted, "{}", image.name);
         assert_eq!(image.rgb.get_pixel(3, 2).0, [180, 115, 170]);
         assert_eq!(image.rgb.dimensions(), (16, 12));
@@ -189,6 +197,56 @@ fn polygons_become_instances_and_points_become_dots() {
         text.contains("class \"Tumor\" has no id in `types` (tumour)"),
         "{text}"
     );
+}
+
+/// One square nucleus, as a GeoJSON feature with these properties.
+fn square(left: u32, side: u32, properties: &str) -> String {
+    let (right, bottom) = (left + side, 1 + side);
+    format!(
+        r#"{{"type":"Feature","geometry":{{"type":"Polygon","coordinates":[[[{left},1],[{right},1],[{right},{bottom}],[{left},{bottom}],[{left},1]]]}},"properties":{{{properties}}}}}"#
+    )
+}
+
+#[test]
+fn what_is_drawn_beside_nuclei_is_passed_over() {
+    let root = folder_with_image("");
+    let path = root.path().join("a.geojson");
+    let set = set(
+        Format::Geojson,
+        &[],
+        &[("Tumor", 1), ("Stroma: Positive", 2)],
+    );
+    let areas = |features: &[String]| {
+        std::fs::write(&path, format!("[{}]", features.join(","))).unwrap();
+        areas_by_type(&load(&set, root.path()).unwrap().remove(0).unwrap())
+    };
+    let tumor = r#""classification":{"names":["Tumor","Negative"]}"#;
+    let stroma = r#""classification":"{\"name\":\"Stroma: Positive\"}""#;
+    let nuclei = [square(1, 2, tumor), square(5, 2, stroma)];
+    let wanted = BTreeMap::from([(1, vec![4]), (2, vec![4])]);
+    assert_eq!(areas(&nuclei), wanted);
+    let region = square(0, 8, "").replace(
+        "[0,1],[8,1],[8,9],[0,9],[0,1]",
+        "[0,0],[8,0],[8,6],[0,6],[0,0]",
+    );
+    let line = r#"{"type":"Feature","geometry":{"type":"LineString","coordinates":[[1,1],[5,5]]},"properties":null}"#;
+    let empty =
+        r#"{"type":"Feature","geometry":{"type":"Polygon","coordinates":[[]]},"properties":{}}"#;
+    let tile = square(3, 2, r#""objectType":"tile""#);
+    for other in [region, line.into(), empty.into(), tile] {
+        let all = [nuclei.to_vec(), vec![other.clone()]].concat();
+        assert_eq!(areas(&all), wanted, "{other}");
+    }
+    // A cell's own outline is not its nucleus.
+    let nucleus = r#""nucleusGeometry":{"type":"Polygon","coordinates":[[[2,2],[3,2],[3,3],[2,3],[2,2]]]},"properties":{"#;
+    let cell = square(1, 4, tumor).replace(r#""properties":{"#, nucleus);
+    assert_eq!(areas(&[cell]), BTreeMap::from([(1, vec![1])]));
+    let collection = square(1, 2, tumor).replace(
+        r#""geometry":{"#,
+        r#""geometry":{"type":"GeometryCollection","geometries":[{"#,
+    );
+    let collection = collection.replace(r#"},"properties""#, r#"}]},"properties""#);
+    assert_eq!(areas(&[collection]), BTreeMap::from([(1, vec![4])]));
 }
 
 #[test]
