@@ -8,11 +8,16 @@ use npyz::NpyFile;
 
 /// Longest header that is read, bytes. NumPy's have about a hundred; npyz allocates it at once.
 const MAX_HEADER_BYTES: u32 = 1 << 20;
+/// Deepest brackets of a header: a dictionary, a shape, a type of several fields.
+const MAX_NESTING: usize = 8;
+/// Most values of an array, also where another axis has none.
+const MAX_VALUES: u64 = 1 << 40;
 
 /// Opens the .npy file at `path`.
 ///
 /// # Errors
-/// What the system says, or `InvalidData` for another format or a header longer than 1 MiB.
+/// What the system says, or `InvalidData` for another format, or a header that no array has: longer than 1 MiB, nested
+/// without end (npyz would take hours), or with an absurd shape.
 pub fn open(path: &Path) -> io::Result<NpyFile<BufReader<File>>> {
     let mut file = File::open(path)?;
     let mut start = [0; 12];
@@ -23,12 +28,40 @@ pub fn open(path: &Path) -> io::Result<NpyFile<BufReader<File>>> {
         (12, _) => u32::from_le_bytes([start[8], start[9], start[10], start[11]]),
         _ => 0,
     };
+    let refuse = |reason: String| Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     if length > MAX_HEADER_BYTES {
-        let reason = format!("its header says that it has {length} bytes");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        return refuse(format!("its header says that it has {length} bytes"));
+    }
+    let mut header = Vec::new();
+    file.by_ref().take(length.into()).read_to_end(&mut header)?;
+    if nesting(&header) > MAX_NESTING {
+        return refuse(format!("its header is nested more than {MAX_NESTING} deep"));
     }
     file.rewind()?;
-    NpyFile::new(BufReader::new(file))
+    let npy = NpyFile::new(BufReader::new(file))?;
+    let mut left = MAX_VALUES;
+    for &side in npy.shape() {
+        if side > left {
+            let shape = npy.shape();
+            return refuse(format!("its shape {shape:?} is larger than any array"));
+        }
+        left /= side.max(1);
+    }
+    Ok(npy)
+}
+
+/// How deep brackets lie in brackets.
+fn nesting(header: &[u8]) -> usize {
+    let (mut depth, mut deepest) = (0usize, 0);
+    for byte in header {
+        match byte {
+            b'[' | b'(' | b'{' => depth += 1,
+            b']' | b')' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
 }
 
 #[cfg(test)]

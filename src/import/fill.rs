@@ -7,8 +7,28 @@
 
 use crate::geometry::Rect;
 
-/// Most px of a box: far beyond a nucleus, a mistake in the file.
-const MOST_PX: u64 = 1 << 26;
+/// Work that the outlines of a file may cost together, so that a small file with absurd ones cannot fill the memory or
+/// take hours: px of boxes, px of sides, and rows times sides.
+#[derive(Debug)]
+pub struct Budget(u64);
+
+/// Work of a file beyond [`PER_NUCLEUS`]: room for some huge blobs.
+const PER_FILE: u64 = 1 << 28;
+/// Work of a nucleus of 256 x 256 px, far larger than usual.
+const PER_NUCLEUS: u64 = 1 << 16;
+
+impl Budget {
+    /// What a file of so many nuclei may cost.
+    pub fn for_nuclei(count: usize) -> Self {
+        Self(PER_FILE.saturating_add(PER_NUCLEUS.saturating_mul(count as u64)))
+    }
+
+    fn spend(&mut self, work: u64) -> bool {
+        let left = self.0.checked_sub(work);
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
+}
 
 /// A mask as [`Nucleus`](crate::nuclei::Nucleus) holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +42,8 @@ pub struct Filled {
 /// px from point to point, so that a mask never falls apart; where a ring crosses itself, what it winds around counts.
 ///
 /// # Errors
-/// No points, or a box beyond any nucleus.
-pub fn filled(points: &[[i32; 2]]) -> Result<Filled, String> {
+/// No points, or an outline beyond what is left of the budget.
+pub fn filled(points: &[[i32; 2]], budget: &mut Budget) -> Result<Filled, String> {
     let range = |axis: usize| {
         let values = points.iter().map(move |p| p[axis]);
         Some((values.clone().min()?, values.max()?))
@@ -32,21 +52,24 @@ pub fn filled(points: &[[i32; 2]]) -> Result<Filled, String> {
         return Err("has no outline".into());
     };
     let bbox = Rect::new(x0, y0, x1 - x0 + 1, y1 - y0 + 1);
-    if bbox.area() > MOST_PX {
+    let sides = || points.iter().zip(points.iter().cycle().skip(1));
+    let length: u64 = sides()
+        .map(|(a, b)| u64::from(a[0].abs_diff(b[0]).max(a[1].abs_diff(b[1]))))
+        .sum();
+    let rows_times_sides = bbox.h as u64 * points.len() as u64;
+    if !budget.spend(bbox.area() + length + rows_times_sides) {
         return Err(format!(
-            "its outline spans {} x {} px: no nucleus",
-            bbox.w, bbox.h
+            "its outline of {} points spans {} x {} px: no nucleus",
+            points.len(),
+            bbox.w,
+            bbox.h
         ));
     }
     let mut canvas = Canvas {
         bbox,
         mask: vec![0; (bbox.area() as usize).div_ceil(8)],
     };
-    let sides: Vec<[[i32; 2]; 2]> = points
-        .iter()
-        .zip(points.iter().cycle().skip(1))
-        .map(|(a, b)| [*a, *b])
-        .collect();
+    let sides: Vec<[[i32; 2]; 2]> = sides().map(|(a, b)| [*a, *b]).collect();
     for side in &sides {
         canvas.draw(*side);
     }

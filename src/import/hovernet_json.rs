@@ -1,18 +1,19 @@
 //! `{"mag", "nuc": {"1": {"bbox", "centroid", "contour", "type_prob", "type"}, …}, …}`: hover_net's JSON and ours.
 //!
 //! In: a file, read as a stream, twice: what stands after the nuclei says how to take them. Out: a [`Header`], then one
-//! [`Entry`] a nucleus. What does not parse is refused with its byte. Never holds the document.
+//! [`Entry`] a nucleus, or why it is none. What does not parse is refused with its byte. Never holds the document.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 
+use super::lenient_json::{self, LenientJson};
 use super::{ImportError, type_info};
 use crate::digest::hex;
 use crate::model::TypeInfo;
@@ -46,8 +47,27 @@ pub struct Entry {
     pub contour: Vec<[f64; 2]>,
     #[serde(default)]
     pub type_prob: Option<f64>,
-    #[serde(default, rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "number")]
     pub kind: Option<f64>,
+}
+
+/// A number, or the text of one, as `"40"` and `"40x"`.
+fn number<'de, D: Deserializer<'de>>(value: D) -> Result<Option<f64>, D::Error> {
+    let value = Option::<serde_json::Value>::deserialize(value)?;
+    number_of(value.as_ref()).map_err(D::Error::custom)
+}
+
+fn number_of(value: Option<&serde_json::Value>) -> Result<Option<f64>, String> {
+    let parsed = match value {
+        None | Some(serde_json::Value::Null) => return Ok(None),
+        Some(serde_json::Value::String(text)) => {
+            let text = text.trim().trim_end_matches(['x', 'X']);
+            text.parse().ok().filter(|v: &f64| v.is_finite())
+        }
+        Some(value) => value.as_f64(),
+    };
+    let shown = value.map(ToString::to_string).unwrap_or_default();
+    parsed.map(Some).ok_or(format!("{shown} is not a number"))
 }
 
 /// Reads everything but the nuclei, which are counted.
@@ -68,10 +88,10 @@ pub fn header(path: &Path) -> Result<Header, ImportError> {
     Ok(header)
 }
 
-/// Hands every nucleus to `each`, in the file's order; what `each` refuses is an error at that place.
+/// Hands every nucleus to `each`, in the file's order, or why it is none; what `each` refuses is an error at that place.
 pub fn for_each(
     path: &Path,
-    each: impl FnMut(&str, Entry) -> Result<(), String>,
+    each: impl FnMut(&str, Result<Entry, String>) -> Result<(), String>,
 ) -> Result<(), ImportError> {
     parse(path, &mut Entries(each)).map(|_| ())
 }
@@ -102,9 +122,11 @@ impl Taker for Keys {
 
 struct Entries<F>(F);
 
-impl<F: FnMut(&str, Entry) -> Result<(), String>> Taker for Entries<F> {
+impl<F: FnMut(&str, Result<Entry, String>) -> Result<(), String>> Taker for Entries<F> {
     fn nucleus<'de, A: MapAccess<'de>>(&mut self, id: &str, map: &mut A) -> Result<(), A::Error> {
-        (self.0)(id, map.next_value()?).map_err(A::Error::custom)
+        let value: serde_json::Value = map.next_value()?;
+        let entry = serde_json::from_value(value).map_err(|error| error.to_string());
+        (self.0)(id, entry).map_err(A::Error::custom)
     }
 
     fn other<'de, A: MapAccess<'de>>(&mut self, _: String, map: &mut A) -> Result<(), A::Error> {
@@ -125,8 +147,9 @@ impl Header {
             let read = serde_json::from_value(value.clone());
             read.map(Some).map_err(|e| format!("`{key}`: {e}"))
         }
-        self.mag = read(keys, "mag")?;
-        self.mpp = read(keys, "mpp")?;
+        for (key, place) in [("mag", &mut self.mag), ("mpp", &mut self.mpp)] {
+            *place = number_of(keys.get(key)).map_err(|e| format!("`{key}`: {e}"))?;
+        }
         self.mpp_xy = read(keys, "mpp_xy")?;
         self.proc_per_level0 = read(keys, "proc_per_level0")?;
         self.bounds_px = read(keys, "bounds")?;
@@ -162,7 +185,7 @@ fn parse(path: &Path, taker: &mut impl Taker) -> Result<String, ImportError> {
     let mut found = false;
     let outcome = {
         let reader = BufReader::with_capacity(BUFFER_BYTES, &mut hashed);
-        let mut json = serde_json::Deserializer::from_reader(reader);
+        let mut json = serde_json::Deserializer::from_reader(LenientJson::new(reader));
         let document = Document {
             taker,
             nucleus: &nucleus,
@@ -189,20 +212,11 @@ fn parse(path: &Path, taker: &mut impl Taker) -> Result<String, ImportError> {
 
 /// The byte, from 0, at which reading stopped: serde_json counts lines and columns.
 fn byte_of(path: &Path, error: &serde_json::Error) -> std::io::Result<u64> {
-    let mut file = BufReader::with_capacity(BUFFER_BYTES, File::open(path)?);
+    let file = BufReader::with_capacity(BUFFER_BYTES, File::open(path)?);
     if error.is_eof() {
         return file.get_ref().metadata().map(|meta| meta.len());
     }
-    let (mut line, mut start) = (1, 0);
-    while line < error.line() {
-        let bytes = file.skip_until(b'\n')? as u64;
-        if bytes == 0 {
-            break;
-        }
-        start += bytes;
-        line += 1;
-    }
-    Ok(start + (error.column() as u64).saturating_sub(1))
+    lenient_json::byte_of(file, error.line(), error.column().saturating_sub(1))
 }
 
 /// The error without its line and column.

@@ -6,6 +6,7 @@
 
 pub mod fill;
 pub mod hovernet_json;
+mod lenient_json;
 pub mod type_info;
 
 #[cfg(test)]
@@ -104,11 +105,22 @@ pub fn read(path: &Path, options: &Options) -> Result<SlideResult, ImportError> 
     let header = hovernet_json::header(path)?;
     let scale = scale_of(path, &header, options)?;
     let grid = Grid::of(&header);
+    let mut budget = fill::Budget::for_nuclei(header.count);
     let mut all: Vec<(ImportedLabel, Nucleus)> = Vec::with_capacity(header.count);
+    let mut unusable: Vec<String> = Vec::new();
     hovernet_json::for_each(path, |key, entry| {
-        all.push(nucleus(key, entry, &grid)?);
+        match entry.and_then(|entry| nucleus(key, entry, &grid, &mut budget)) {
+            Ok(usable) => all.push(usable),
+            Err(reason) => unusable.push(format!("nucleus {key}: {reason}")),
+        }
         Ok(())
     })?;
+    if let (true, Some(first)) = (all.is_empty(), unusable.first()) {
+        return Err(ImportError::Content {
+            path: path.to_owned(),
+            reason: format!("none of its {} nuclei can be used; {first}", unusable.len()),
+        });
+    }
     all.sort_by_key(|(label, _)| label.id);
     if let Some(pair) = all.windows(2).find(|pair| pair[0].0.id == pair[1].0.id) {
         return Err(ImportError::Content {
@@ -121,7 +133,14 @@ pub fn read(path: &Path, options: &Options) -> Result<SlideResult, ImportError> 
     }
     let (labels, nuclei): (Vec<ImportedLabel>, Vec<Nucleus>) = all.into_iter().unzip();
     let types = types_of(&header, options, &labels);
-    let meta = meta(path, &header, options, &scale, &grid, types, &nuclei);
+    let mut meta = meta(path, &header, options, &scale, &grid, types, &nuclei);
+    if let Some(first) = unusable.first() {
+        let (left_out, count) = (unusable.len(), header.count);
+        meta.warnings.push(format!(
+            "{}: {left_out} of {count} nuclei cannot be used and are left out; the first: {first}",
+            path.display()
+        ));
+    }
     Ok(SlideResult {
         coverage: Coverage::whole(meta.frames.proc_rect().area()),
         meta,
@@ -223,7 +242,12 @@ impl Grid {
     }
 }
 
-fn nucleus(key: &str, entry: Entry, grid: &Grid) -> Result<(ImportedLabel, Nucleus), String> {
+fn nucleus(
+    key: &str,
+    entry: Entry,
+    grid: &Grid,
+    budget: &mut fill::Budget,
+) -> Result<(ImportedLabel, Nucleus), String> {
     let id = key
         .parse()
         .map_err(|_| format!("the key `{key}` is no whole number"))?;
@@ -236,7 +260,7 @@ fn nucleus(key: &str, entry: Entry, grid: &Grid) -> Result<(ImportedLabel, Nucle
     };
     let points: Option<Vec<[i32; 2]>> = entry.contour.iter().map(|p| grid.px(*p)).collect();
     let points = points.ok_or("a point of its outline lies beyond any slide")?;
-    let filled = fill::filled(&points)?;
+    let filled = fill::filled(&points, budget)?;
     let label = ImportedLabel {
         id,
         type_id,

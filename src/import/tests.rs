@@ -1,6 +1,6 @@
 //! Masks through outlines and back, and files that are not whole.
 
-use super::fill::{Filled, filled};
+use super::fill::{Budget, Filled, filled};
 use super::*;
 use crate::geometry::Rect;
 use crate::nuclei::outline_through_centres;
@@ -14,6 +14,11 @@ fn options(units: Units) -> Options {
         types: None,
         stem: "old".into(),
     }
+}
+
+/// Fills the only outline of a file.
+fn filled_alone(points: &[[i32; 2]]) -> Result<Filled, String> {
+    filled(points, &mut Budget::for_nuclei(1))
 }
 
 fn nucleus_of(filled: Filled) -> Nucleus {
@@ -119,7 +124,7 @@ fn a_mask_without_holes_survives_its_outline_and_has_picks_area() {
     let mut cases = 0;
     for nucleus in by_hand.chain((0..2000).map(grown)) {
         let outline = outline_through_centres(&nucleus);
-        let back = filled(&outline).unwrap();
+        let back = filled_alone(&outline).unwrap();
         assert_eq!((back.bbox, &back.mask), (nucleus.bbox, &nucleus.mask));
         assert_eq!(back.area_px, nucleus.area_px);
         assert_eq!(
@@ -134,12 +139,12 @@ fn a_mask_without_holes_survives_its_outline_and_has_picks_area() {
 
 #[test]
 fn an_outline_drawn_by_hand_never_falls_apart() {
-    let thin = nucleus_of(filled(&[[0, 0], [9, 2], [0, 1]]).unwrap());
+    let thin = nucleus_of(filled_alone(&[[0, 0], [9, 2], [0, 1]]).unwrap());
     let outline = outline_through_centres(&thin);
-    assert_eq!(filled(&outline).unwrap().area_px, thin.area_px);
-    assert!(filled(&[]).unwrap_err().contains("no outline"));
+    assert_eq!(filled_alone(&outline).unwrap().area_px, thin.area_px);
+    assert!(filled_alone(&[]).unwrap_err().contains("no outline"));
     assert!(
-        filled(&[[0, 0], [1 << 20, 1 << 20]])
+        filled_alone(&[[0, 0], [1 << 20, 1 << 20]])
             .unwrap_err()
             .contains("no nucleus")
     );
@@ -263,14 +268,65 @@ fn edits_are_named_with_their_byte_and_nucleus() {
         message.contains(&format!("byte {at} (nucleus 12)")),
         "{message}"
     );
-    assert!(edited("[8, 7]", "[8]").contains("(nucleus 12)"));
-    assert!(edited("\"contour\"", "\"contours\"").contains("missing field `contour`"));
-    assert!(edited("\"12\"", "\"a\"").contains("`a` is no whole number"));
     assert!(edited("\"12\"", "\"3\"").contains("two nuclei have the id 3"));
-    assert!(edited("\"type\": 2", "\"type\": 2.5").contains("type 2.5"));
-    assert!(edited("\"type\": 2", "\"type\": -1").contains("(nucleus 12)"));
-    assert!(edited("[5, 5]", "[5e300, 5]").contains("beyond any slide"));
-    assert!(edited("[[1, 1]]", "[]").contains("no outline"));
     assert!(edited("\"nuc\"", "\"nuclei\"").contains("has no `nuc`"));
     assert!(edited("}}}", "}}} {").contains(&format!("byte {}", OLD.len() + 1)));
+}
+
+#[test]
+fn a_bad_nucleus_costs_itself_alone_and_is_told() {
+    for (from, to, why) in [
+        ("[8, 7]", "[8]", "nucleus 12"),
+        ("[5, 5]", "[NaN, 5]", "nucleus 12"),
+        ("\"contour\"", "\"contours\"", "missing field `contour`"),
+        ("\"12\"", "\"a\"", "`a` is no whole number"),
+        ("\"type\": 2", "\"type\": 2.5", "type 2.5"),
+        ("\"type\": 2", "\"type\": -1", "nucleus 12"),
+        ("\"type\": 2", "\"type\": \"x\"", "not a number"),
+        ("[5, 5]", "[5e300, 5]", "beyond any slide"),
+        ("[[1, 1]]", "[]", "no outline"),
+    ] {
+        let text = OLD.replacen(from, to, 1);
+        let result = read_text(&text, &options(Units::Um)).unwrap();
+        assert_eq!(result.nuclei.len(), 1, "{to}");
+        let told = result.meta.warnings.join(";");
+        assert!(told.contains("1 of 2 nuclei cannot be used"), "{told}");
+        assert!(told.contains(why), "{told}");
+    }
+    let text = OLD.replace("contour", "contours");
+    let error = read_text(&text, &options(Units::Um)).unwrap_err();
+    assert!(
+        error.to_string().contains("none of its 2 nuclei"),
+        "{error}"
+    );
+}
+
+#[test]
+fn numbers_are_read_as_programs_write_them() {
+    let plain = read_text(OLD, &options(Units::Um)).unwrap();
+    for (from, to) in [
+        ("40", "\"40\""),
+        ("40", "\"40x\""),
+        ("\"type\": 2", "\"type\": \"2\""),
+        ("\"type\": 2", "\"type\": 2.0"),
+        ("\"type\": 2", "\"type_prob\": NaN, \"type\": 2"),
+    ] {
+        let text = format!("\u{feff}{}", OLD.replacen(from, to, 1));
+        let result = read_text(&text, &options(Units::Um)).unwrap();
+        assert_eq!(result.nuclei, plain.nuclei, "{to}");
+        let kinds = |r: &SlideResult| r.records().map(|n| n.type_id).collect::<Vec<_>>();
+        assert_eq!(kinds(&result), kinds(&plain), "{to}");
+        assert_eq!(result.frames(), plain.frames(), "{to}");
+    }
+}
+
+#[test]
+fn absurd_outlines_cost_no_memory_and_no_time() {
+    let corner = [8191, 8191];
+    let outline = [[0, 0], [corner[0], 0], corner, [0, corner[1]]];
+    let mut budget = Budget::for_nuclei(2000);
+    let filled_boxes = (0..2000).filter(|_| filled(&outline, &mut budget).is_ok());
+    assert!(filled_boxes.count() < 10);
+    let tall: Vec<[i32; 2]> = (0..3000).map(|i| [0, 67_000_000 * (i % 2)]).collect();
+    assert!(filled_alone(&tall).unwrap_err().contains("no nucleus"));
 }

@@ -68,12 +68,11 @@ pub fn read(path: &Path, licence: Option<&str>) -> Result<(ModelSpec, Tensors), 
         .into_iter()
         .filter(|(name, _)| !name.ends_with("num_batches_tracked"))
         .map(|(name, array)| {
-            (
-                name,
-                Tensor::from_slice(&array.values).view(&array.shape[..]),
-            )
+            let tensor = Tensor::from_slice(&array.values).f_view(&array.shape[..]);
+            let shaped = tensor.map_err(|e| ModelError::format(path, format!("{name}: {e}")))?;
+            Ok((name, shaped))
         })
-        .collect();
+        .collect::<Result<_, ModelError>>()?;
     let tensors = hovernet::own_names(tensors);
     let stem = path
         .file_stem()
@@ -96,7 +95,15 @@ fn infer_spec(tensors: &Tensors, stem: &str, licence: Option<&str>) -> Result<Mo
             );
         }
     };
-    let types = size("decoder.tp.u0.conv.bias").map_or(0, |s| s[0] as usize);
+    let types = match size("decoder.tp.u0.conv.bias").as_deref() {
+        None => 0,
+        Some([types @ 1..=256]) => *types as usize,
+        Some(shape) => {
+            return Err(format!(
+                "its decoder.tp.u0.conv.bias has the shape {shape:?}, not one number per type"
+            ));
+        }
+    };
     let lower = stem.to_ascii_lowercase();
     let published = PUBLISHED
         .iter()

@@ -116,6 +116,17 @@ impl Value {
         }
     }
 
+    /// Where a shared container lies in memory; `None` for other values.
+    pub fn address(&self) -> Option<*const ()> {
+        match self {
+            Value::Tuple(t) | Value::Persistent(t) => Some(Rc::as_ptr(t).cast()),
+            Value::Call(c) => Some(Rc::as_ptr(c).cast()),
+            Value::List(l) => Some(Rc::as_ptr(l).cast()),
+            Value::Dict(d) => Some(Rc::as_ptr(d).cast()),
+            _ => None,
+        }
+    }
+
     /// The number, if it is an `Int`.
     pub fn as_int(&self) -> Option<i64> {
         match self {

@@ -3,7 +3,7 @@
 //! In: bytes. Out: named arrays of f32. Executes nothing of the file (see [`super::pickle`]), and
 //! checks every size against the bytes that are there. Layout: torch/serialization.py of PyTorch 2.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::pickle::{self, Value};
 
@@ -35,11 +35,16 @@ pub fn read(bytes: &[u8]) -> Result<BTreeMap<String, Array>, String> {
     let state = ["desc", "state_dict", "model"]
         .iter()
         .find_map(|n| named(n));
+    // Tied weights share a storage; more sharing than that would unfold a small file to gigabytes.
+    let stored: usize = storages.values().map(|data| data.len()).sum();
+    let mut budget = MAX_SHARING * stored;
     let mut tensors = BTreeMap::new();
     for (key, value) in state.unwrap_or(entries) {
         let Some(name) = key.as_text() else { continue };
         let name = name.strip_prefix("module.").unwrap_or(name);
-        if let Some(tensor) = tensor(&value, &storages).map_err(|e| format!("{name}: {e}"))? {
+        if let Some(tensor) =
+            tensor(&value, &storages, &mut budget).map_err(|e| format!("{name}: {e}"))?
+        {
             tensors.insert(name.to_string(), tensor);
         }
     }
@@ -48,6 +53,11 @@ pub fn read(bytes: &[u8]) -> Result<BTreeMap<String, Array>, String> {
         false => Ok(tensors),
     }
 }
+
+/// Times that the bytes of all tensors may exceed those of their storages.
+const MAX_SHARING: usize = 2;
+/// Most axes of a tensor: networks of images have four.
+const MAX_AXES: usize = 8;
 
 /// Raw bytes of each storage by key.
 type Storages<'a> = HashMap<String, &'a [u8]>;
@@ -131,7 +141,7 @@ fn stream(bytes: &[u8]) -> Result<(Value, Storages<'_>), String> {
         return Err("has no list of storages".into());
     };
     let mut sizes = HashMap::new();
-    storage_sizes(&root, &mut sizes);
+    storage_sizes(&root, &mut sizes, &mut HashSet::new());
     let mut storages = Storages::new();
     for key in keys.borrow().iter() {
         let key = key.as_text().ok_or("a storage has no name")?;
@@ -146,16 +156,30 @@ fn stream(bytes: &[u8]) -> Result<(Value, Storages<'_>), String> {
     Ok((root, storages))
 }
 
-/// Collects the bytes per item of each storage that a tensor below `value` names.
-fn storage_sizes(value: &Value, sizes: &mut HashMap<String, usize>) {
+/// Collects the bytes per item of each storage that a tensor below `value` names. `seen`: the
+/// containers that were looked into; a container that lies in many places is looked into once.
+fn storage_sizes(value: &Value, sizes: &mut HashMap<String, usize>, seen: &mut HashSet<*const ()>) {
+    if value.address().is_some_and(|place| !seen.insert(place)) {
+        return;
+    }
     match value {
         Value::Dict(dict) => dict
             .borrow()
             .iter()
-            .for_each(|(_, v)| storage_sizes(v, sizes)),
-        Value::List(list) => list.borrow().iter().for_each(|v| storage_sizes(v, sizes)),
-        Value::Tuple(items) => items.inner.iter().for_each(|v| storage_sizes(v, sizes)),
-        Value::Call(call) => call.inner.1.iter().for_each(|v| storage_sizes(v, sizes)),
+            .for_each(|(_, v)| storage_sizes(v, sizes, seen)),
+        Value::List(list) => list
+            .borrow()
+            .iter()
+            .for_each(|v| storage_sizes(v, sizes, seen)),
+        Value::Tuple(items) => items
+            .inner
+            .iter()
+            .for_each(|v| storage_sizes(v, sizes, seen)),
+        Value::Call(call) => call
+            .inner
+            .1
+            .iter()
+            .for_each(|v| storage_sizes(v, sizes, seen)),
         Value::Persistent(_) => {
             if let Ok((kind, key)) = storage(value) {
                 sizes.insert(key.to_string(), kind.bytes());
@@ -240,8 +264,9 @@ fn storage(value: &Value) -> Result<(Kind, &str), String> {
     }
 }
 
-/// A tensor as the file describes it; `None` for anything else.
-fn tensor(value: &Value, storages: &Storages) -> Result<Option<Array>, String> {
+/// A tensor as the file describes it; `None` for anything else. `budget`: bytes that tensors may
+/// still take from storages.
+fn tensor(value: &Value, storages: &Storages, budget: &mut usize) -> Result<Option<Array>, String> {
     let Value::Call(call) = value else {
         return Ok(None);
     };
@@ -249,7 +274,7 @@ fn tensor(value: &Value, storages: &Storages) -> Result<Option<Array>, String> {
     if &**name == "torch._utils _rebuild_parameter" {
         return match arguments.first() {
             Some(inner @ Value::Call(c)) if &*c.inner.0 != "torch._utils _rebuild_parameter" => {
-                tensor(inner, storages)
+                tensor(inner, storages, budget)
             }
             _ => Err("a parameter without a tensor".into()),
         };
@@ -269,8 +294,14 @@ fn tensor(value: &Value, storages: &Storages) -> Result<Option<Array>, String> {
     else {
         return Err("a size, stride or offset is no number".into());
     };
+    if size.len() > MAX_AXES {
+        return Err(format!("has {} axes, more than {MAX_AXES}", size.len()));
+    }
     let items = data.len() / kind.bytes();
     let places = places(&size, &stride, offset, items)?;
+    *budget = budget
+        .checked_sub(places.len() * kind.bytes())
+        .ok_or("shares its storage with too many others")?;
     let item = |i: usize| kind.value(&data[i * kind.bytes()..(i + 1) * kind.bytes()]);
     Ok(Some(Array {
         shape: size.iter().map(|n| *n as i64).collect(),

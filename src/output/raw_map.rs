@@ -62,6 +62,9 @@ pub fn read(path: &Path, types: Option<usize>) -> Result<PredictionMap, OutputEr
     let size = height
         .checked_mul(width)
         .and_then(|n| n.checked_mul(channels));
+    if height == 0 || width == 0 {
+        return Err(wrong(format!("is {height} x {width} px: it has no pixels")));
+    }
     if channels < 3 || size.is_none_or(|n| n > MOST_VALUES) || npy.order() != npyz::Order::C {
         return Err(wrong(format!(
             "is {height} x {width} x {channels}{}: a map in C order with 3 channels or more is needed",

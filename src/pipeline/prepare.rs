@@ -40,6 +40,8 @@ pub struct Request {
     pub mpp: Option<f64>,
     /// Where `mpp` came from: `manifest` or `flag`.
     pub mpp_from: Option<&'static str>,
+    /// Of a TIFF of several pages, the number of the one to read, from 1; `None`: the largest.
+    pub page: Option<usize>,
     pub mask: MaskChoice,
     /// Whether nuclei outside a drawn mask are left out.
     pub mask_is_region: bool,
@@ -106,7 +108,7 @@ pub fn grid_of(
 /// # Errors
 /// A slide that cannot be read or has no µm/px, a mask or region that does not fit, a budget that is too small.
 pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineError> {
-    let reader: Arc<dyn SlideReader> = slide::open(&request.path)?.into();
+    let reader: Arc<dyn SlideReader> = slide::open_page(&request.path, request.page)?.into();
     let info = reader.info().clone();
     let mpp = slide::mpp::resolve_mpp(&info, request.mpp)?;
     let (frames, level) = Frames::for_slide(&info, mpp.mpp, model.spec.mpp)?;

@@ -56,6 +56,8 @@ pub struct RunConfig {
     pub hovernet_mpp: Option<f64>,
     /// µm per level-0 px, over what the slides say.
     pub mpp: Option<f64>,
+    /// Of a TIFF of several pages, the number of the one to read, from 1; `None`: the largest.
+    pub page: Option<usize>,
     /// Where tissue is looked for.
     pub mask: MaskChoice,
     /// Whether nuclei outside a drawn mask are left out; hover_net keeps them.
@@ -101,6 +103,7 @@ impl Default for RunConfig {
             postproc: PostprocRules::Default,
             hovernet_mpp: None,
             mpp: None,
+            page: None,
             mask: MaskChoice::Otsu,
             mask_is_region: true,
             roi: None,
@@ -167,6 +170,7 @@ impl SlideConfig {
             stem: self.stem.clone(),
             mpp: self.mpp,
             mpp_from: self.mpp_from,
+            page: run.page,
             mask: self.mask.clone(),
             mask_is_region: run.mask_is_region,
             roi: self.roi.clone(),

@@ -81,7 +81,7 @@ pub(super) fn analyse_image(
     stop: &AtomicBool,
 ) -> Result<AnalysedImage, SlideFailure> {
     let spec = &pool.model().spec;
-    let reader: Arc<dyn SlideReader> = slide::open(&image.path)
+    let reader: Arc<dyn SlideReader> = slide::open_page(&image.path, config.page)
         .map_err(PipelineError::from)?
         .into();
     let info = reader.info();

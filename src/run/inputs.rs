@@ -1,7 +1,7 @@
 //! Which slides, under which names.
 //!
 //! In: paths and folders as typed, or a manifest. Out: a [`SlideConfig`] a slide, in the order given (folders sorted
-//! by name), no two with one output folder. Never opens a slide.
+//! by name, several files of one slide as one), no two with one output folder. Never opens a slide.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{RunConfig, RunError, SlideConfig};
 use crate::digest::hex;
+use crate::slide::companions::group_files;
 use crate::slide::mpp;
 pub use crate::slide::{IMAGE_EXTENSIONS, slide_extensions};
 use crate::tissue::MaskChoice;
@@ -56,7 +57,15 @@ pub fn from_paths(
                     extensions.join(", .")
                 )));
             }
-            files.extend(found);
+            let slides = group_files(found);
+            for slide in slides.iter().filter(|slide| slide.companions > 0) {
+                tracing::info!(
+                    "{}: {} other files of the folder belong to this slide",
+                    slide.path.display(),
+                    slide.companions
+                );
+            }
+            files.extend(slides.into_iter().map(|slide| slide.path));
         } else {
             files.push(path.clone());
         }

@@ -8,6 +8,7 @@
 
 pub mod blocks;
 mod cache;
+pub mod companions;
 mod error;
 pub mod frames;
 #[cfg(feature = "openslide")]
@@ -172,7 +173,7 @@ static READERS: &[Reader] = &[
         name: plain::VENDOR,
         extensions: IMAGE_EXTENSIONS,
         detect: |_| Some(plain::VENDOR.to_owned()),
-        open: |path, _| Ok(Box::new(plain::PlainReader::open(path)?)),
+        open: |path, _| Ok(Box::new(plain::PlainReader::open(path, None)?)),
         resolution: Resolution::Printer,
         others_may_open: false,
     },
@@ -236,6 +237,18 @@ pub fn open(path: &Path) -> Result<Box<dyn SlideReader>, SlideError> {
         }
     }
     Err(first_error.unwrap_or_else(|| SlideError::unsupported(path, "no reader knows its format")))
+}
+
+/// [`open`], or of a TIFF the page of number `page` alone, counted from 1, as a plain image.
+///
+/// # Errors
+/// As [`open`], and a page that is not there.
+pub fn open_page(path: &Path, page: Option<usize>) -> Result<Box<dyn SlideReader>, SlideError> {
+    if page.is_none() {
+        return open(path);
+    }
+    check_file(path)?;
+    Ok(Box::new(plain::PlainReader::open(path, page)?))
 }
 
 /// Refuses what no reader needs to look at: a path that is no file, or an empty file.

@@ -68,7 +68,7 @@ impl Picture {
 /// # Errors
 /// What is wrong, and the cure; never the file's name.
 pub fn read(path: &Path) -> Result<Picture, String> {
-    decode(&read_file(path)?)
+    decode(&read_file(path)?, None)
 }
 
 /// The file's bytes, refused above the limit before they are read.
@@ -86,13 +86,16 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(check)
 }
 
-/// Decodes the bytes of an image file.
+/// Decodes the bytes of an image file; of a TIFF the page of number `page`, counted from 1.
 ///
 /// # Errors
-/// As [`read`].
-pub(super) fn decode(bytes: &[u8]) -> Result<Picture, String> {
+/// As [`read`], and a page of a file that has none.
+pub(super) fn decode(bytes: &[u8], page: Option<usize>) -> Result<Picture, String> {
     if tiff_image::is_tiff(bytes) {
-        return tiff_image::decode(bytes);
+        return tiff_image::decode(bytes, page);
+    }
+    if page.is_some_and(|number| number != 1) {
+        return Err("is no TIFF: other images have no pages: leave --page out".to_owned());
     }
     match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => jpeg::check_complete(bytes).map_err(|reason| {

@@ -19,14 +19,15 @@ pub struct PlainReader {
 }
 
 impl PlainReader {
-    /// Reads and decodes the image at `path`.
+    /// Reads and decodes the image at `path`; of a TIFF of several pages the largest, or the page of
+    /// number `page`, counted from 1.
     ///
     /// # Errors
     /// [`SlideError::Unsupported`] for a format that is not known, damage, or too many pixels.
-    pub fn open(path: &Path) -> Result<Self, SlideError> {
+    pub fn open(path: &Path, page: Option<usize>) -> Result<Self, SlideError> {
         let unsupported = |reason: String| SlideError::unsupported(path, reason);
         let bytes = picture::read_file(path).map_err(unsupported)?;
-        let picture = picture::decode(&bytes).map_err(unsupported)?;
+        let picture = picture::decode(&bytes, page).map_err(unsupported)?;
         let physical_mpp = picture.physical_mpp;
         let (pixels, notes) = picture.into_rgb();
         if pixels.width() == 0 || pixels.height() == 0 {
@@ -35,6 +36,10 @@ impl PlainReader {
         let mut reader = Self::from_parts(path, pixels, &bytes);
         reader.info.physical_mpp = physical_mpp;
         reader.info.notes = notes;
+        if let Some(number) = page {
+            // Two pages of a file are two images.
+            reader.info.quickhash += &format!("-page{number}");
+        }
         Ok(reader)
     }
 
@@ -114,7 +119,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         image.save(&path).unwrap();
-        PlainReader::open(&path).unwrap()
+        PlainReader::open(&path, None).unwrap()
     }
 
     #[test]
@@ -177,7 +182,7 @@ mod tests {
         png.extend(b"IDAT");
         png.extend([0x35, 0xaf, 0x06, 0x1e]);
         std::fs::write(&path, png).unwrap();
-        let message = PlainReader::open(&path).err().unwrap().to_string();
+        let message = PlainReader::open(&path, None).err().unwrap().to_string();
         assert!(message.contains("huge.png"), "{message}");
         assert!(message.contains("pyramidal"), "{message}");
     }

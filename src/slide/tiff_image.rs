@@ -38,11 +38,11 @@ pub fn is_tiff(bytes: &[u8]) -> bool {
     )
 }
 
-/// Decodes the largest page.
+/// Decodes the largest page, or the page of number `chosen`, counted from 1.
 ///
 /// # Errors
 /// What is wrong, and the cure.
-pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
+pub fn decode(bytes: &[u8], chosen: Option<usize>) -> Result<Picture, String> {
     let Ok(decoder) = Decoder::new(Cursor::new(bytes)) else {
         // It names what is wrong.
         return decode_with_image(bytes);
@@ -56,6 +56,13 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
         .get_tag_ascii_string(Tag::ImageDescription)
         .unwrap_or_default();
     let pages = list_pages(&mut decoder)?;
+    if let Some(number) = chosen {
+        let page = pages.iter().find(|page| page.index + 1 == number);
+        let page = page.ok_or_else(|| format!("has {} pages, no page {number}", pages.len()))?;
+        let mut picture = read_page(bytes, &mut decoder, page)?;
+        picture.physical_mpp = ome::physical_mpp(&description);
+        return Ok(picture);
+    }
     let largest = pages.iter().map(Page::area).max().unwrap_or(0);
     let shown: Vec<&Page> = pages.iter().filter(|page| page.area() == largest).collect();
     let mut picture = match shown[..] {
@@ -85,7 +92,7 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
         };
         let [w, h] = first.size;
         picture.notes.push(format!(
-            "the file has {} pages: page {}, {which}, is used ({w} x {h} px)",
+            "the file has {} pages: page {}, {which}, is used ({w} x {h} px); --page chooses another",
             pages.len(),
             first.index + 1
         ));

@@ -11,12 +11,15 @@ use image::{DynamicImage, GrayImage, ImageFormat};
 use super::{TissueError, TissueMask};
 use crate::slide::picture;
 
+/// Relative difference in the ratio of sides that rounding and cropping of a mask may cause.
+const SHAPE_TOLERANCE: f64 = 0.02;
+
 impl TissueMask {
     /// Reads a mask picture of any size, which covers the whole slide. A px is tissue if a colour
     /// channel is above 0 and it is not transparent.
     ///
     /// # Errors
-    /// [`TissueError::Mask`] naming the file.
+    /// [`TissueError::Mask`] naming the file: it is no picture, or not of the slide's shape.
     pub fn from_png(path: &Path, level0_size_px: [u64; 2]) -> Result<Self, TissueError> {
         let failed = |reason: String| TissueError::Mask {
             path: path.to_path_buf(),
@@ -28,6 +31,18 @@ impl TissueMask {
         let (width, height) = (image.width(), image.height());
         if width == 0 || height == 0 {
             return Err(failed("it has no pixels".to_owned()));
+        }
+        let [w, h] = level0_size_px.map(|side| side as f64);
+        let fitting = f64::from(width) * h / w.max(1.0);
+        let tolerance = (SHAPE_TOLERANCE * fitting).max(1.0);
+        if (f64::from(height) - fitting).abs() > tolerance {
+            return Err(TissueError::Mask {
+                path: path.to_path_buf(),
+                reason: format!(
+                    "is {width} x {height} px, but the slide is {w} x {h} px: a mask covers the whole slide, so its \
+                     sides have the same ratio ({width} x {fitting:.0} px, say)"
+                ),
+            });
         }
         Ok(Self {
             width,

@@ -190,17 +190,39 @@ fn masks_as_png_come_back_and_any_size_is_laid_over_the_slide() {
     rgb.put_pixel(1, 1, image::Rgba([0, 1, 0, 255]));
     rgb.put_pixel(3, 0, image::Rgba([9, 9, 9, 0]));
     rgb.save(&path).unwrap();
-    let got = TissueMask::from_png(&path, [1000, 1000]).unwrap();
-    assert_eq!(got.cell_level0_px, [250.0, 500.0]);
+    let got = TissueMask::from_png(&path, [1000, 500]).unwrap();
+    assert_eq!(got.cell_level0_px, [250.0, 250.0]);
     assert_eq!(
         got.tissue,
         [false, false, false, false, false, true, false, false]
     );
-    assert!((got.tissue_mm2([1000, 1000], [1.0, 1.0]) - 0.125).abs() < 1e-12);
+    assert!((got.tissue_mm2([1000, 500], [1.0, 1.0]) - 0.0625).abs() < 1e-12);
     std::fs::write(&path, "no picture").unwrap();
     let message = TissueMask::from_png(&path, [9, 9]).unwrap_err().to_string();
     assert!(
         message.contains("mask.png") && message.contains("PNG"),
         "{message}"
     );
+}
+
+#[test]
+fn a_mask_of_another_shape_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mask.png");
+    let read = |mask: [u32; 2], slide: [u64; 2]| {
+        image::GrayImage::new(mask[0], mask[1]).save(&path).unwrap();
+        TissueMask::from_png(&path, slide)
+    };
+    // Rounded sides, and a mask of few cells.
+    for (mask, slide) in [
+        ([192, 156], [1536, 1248]),
+        ([191, 156], [1536, 1248]),
+        ([3, 2], [1536, 1248]),
+    ] {
+        assert!(read(mask, slide).is_ok(), "{mask:?}");
+    }
+    for mask in [[156, 192], [192, 150]] {
+        let error = read(mask, [1536, 1248]).unwrap_err().to_string();
+        assert!(error.contains("the slide is 1536 x 1248 px"), "{error}");
+    }
 }

@@ -81,6 +81,9 @@ settings! {
     /// µm a level-0 pixel, over what the slide says [default: auto, the slide's]
     #[arg(value_name = "UM", help_heading = "Where to look")]
     mpp: Auto<Mpp>,
+    /// Of a TIFF of several pages, the number of the one to read, from 1; otherwise the largest
+    #[arg(value_name = "N", help_heading = "Where to look")]
+    page: Count,
     /// Tissue: otsu (found on the slide), none (everything), or a PNG over the whole slide, whose nuclei alone count [default: otsu]
     #[arg(value_name = "PNG|none|otsu", help_heading = "Where to look")]
     mask: MaskChoice,

@@ -42,6 +42,9 @@ pub enum ConfigError {
     Contradiction(String),
 }
 
+/// More threads than this would cost minutes to start and gain nothing.
+const MOST_THREADS: u32 = 1024;
+
 /// What the user sees while it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TerminalConfig {
@@ -131,6 +134,7 @@ fn run_config(
         postproc: needed(merged.postproc, "postproc")?,
         hovernet_mpp: None,
         mpp: needed(merged.mpp, "mpp")?.given().map(|mpp| mpp.0),
+        page: merged.page.map(|n| n.0 as usize),
         mask: needed(merged.mask, "mask")?,
         mask_is_region: usual.mask_is_region,
         roi: merged.roi,
@@ -200,6 +204,13 @@ fn check(settings: &Settings, from: &BTreeMap<&'static str, Origin>) -> Result<(
     {
         return refuse(format!(
             "--tile-size {tile} is smaller than --patch-size {patch}: a tile holds whole patches"
+        ));
+    }
+    if let Some(Auto::Is(Count(threads))) = settings.threads
+        && threads > MOST_THREADS
+    {
+        return refuse(format!(
+            "--threads {threads} is more than any machine has: at most {MOST_THREADS}"
         ));
     }
     if let Some(Auto::Is(memory)) = settings.memory

@@ -239,6 +239,7 @@ fn contradictions_are_refused() {
     assert!(message("-o x --device cuda:0,1").contains("one GPU"));
     assert!(message("-o x --patch-size 512 --tile-size 256").contains("whole patches"));
     assert!(message("-o x --memory 1MiB").contains("at least 320MiB"));
+    assert!(message("-o x --threads 1000000").contains("at most 1024"));
     assert!(message("-o x --mask no-such.png").contains("no such file"));
     assert!(message("-o x --roi no-such.geojson").contains("no such file"));
     assert!(resolve_line("-o x --quiet --progress none").is_ok());

@@ -96,12 +96,14 @@ fn tiff_of(pages: &[TestPage]) -> Vec<u8> {
 }
 
 fn rgb_of(pages: &[TestPage]) -> (Vec<[u8; 3]>, Vec<String>) {
-    let (rgb, notes) = decode(&tiff_of(pages)).unwrap().into_rgb();
+    let (rgb, notes) = decode(&tiff_of(pages), None).unwrap().into_rgb();
     (rgb.pixels().map(|px| px.0).collect(), notes)
 }
 
 fn refusal(pages: &[TestPage]) -> String {
-    decode(&tiff_of(pages)).err().expect("must be refused")
+    decode(&tiff_of(pages), None)
+        .err()
+        .expect("must be refused")
 }
 
 fn rgb_bytes<const N: usize>(sample: impl Fn(u8) -> [u8; N]) -> Vec<u8> {
@@ -195,6 +197,35 @@ fn the_largest_page_is_read_and_said() {
 }
 
 #[test]
+fn a_page_is_chosen_by_its_number() {
+    let page = |value: u8| TestPage::new(RGB, 8, 3, 1, vec![value; 18]);
+    let file = tiff_of(&[page(1), page(2), page(3)]);
+    for number in 1..=3 {
+        let picture = decode(&file, Some(number)).unwrap();
+        assert!(picture.notes.is_empty());
+        assert_eq!(picture.into_rgb().0.into_raw(), vec![number as u8; 18]);
+    }
+    for number in [0, 4] {
+        let reason = decode(&file, Some(number)).err().unwrap();
+        assert!(
+            reason.contains(&format!("has 3 pages, no page {number}")),
+            "{reason}"
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tif");
+    std::fs::write(&path, &file).unwrap();
+    let hash = |page| {
+        crate::slide::open_page(&path, page)
+            .unwrap()
+            .info()
+            .quickhash
+            .clone()
+    };
+    assert!(hash(None) != hash(Some(2)) && hash(Some(2)) != hash(Some(3)));
+}
+
+#[test]
 fn a_strip_that_is_not_there_is_damage() {
     let mut page = TestPage::new(RGB, 8, 3, 1, rgb_bytes(|v| [v]));
     page.data.clear();
@@ -205,7 +236,7 @@ fn a_strip_that_is_not_there_is_damage() {
     let at = file.windows(8).position(|w| w == entry).unwrap() + 8;
     let beyond = file.len() as u32 - 4;
     file[at..at + 4].copy_from_slice(&beyond.to_le_bytes());
-    let reason = decode(&file).err().unwrap();
+    let reason = decode(&file, None).err().unwrap();
     assert!(reason.contains("beyond the end"), "{reason}");
 }
 
@@ -219,7 +250,7 @@ fn big_tiff_is_read() {
         .unwrap();
     let bytes = file.into_inner();
     assert!(is_tiff(&bytes));
-    assert_eq!(decode(&bytes).unwrap().into_rgb().0.into_raw(), data);
+    assert_eq!(decode(&bytes, None).unwrap().into_rgb().0.into_raw(), data);
 }
 
 #[test]
