@@ -1,4 +1,4 @@
-//! `run SLIDE… -o OUT`: slides to nuclei. Several slides run in processes of their own.
+//! `run SLIDE… -o OUT`: slides to nuclei, each in a process of its own.
 
 use std::ffi::OsString;
 use std::io;
@@ -67,7 +67,8 @@ pub fn main(args: RunArgs) -> Result<(), Failure> {
         keep_only(&mut slides, stem, "the slides")?;
     }
     let watch = |event: run::RunEvent<'_>| progress.show(event);
-    let endings = if slides.len() > 1 {
+    // Also a lone slide: a C library that dies on it must leave somebody to say so.
+    let endings = if args.only.is_none() {
         run_in_children(&slides, &watch, &stop, command_for)?
     } else {
         let mut models = Models::new(&config)?;

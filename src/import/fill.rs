@@ -8,14 +8,14 @@
 use crate::geometry::Rect;
 
 /// Work that the outlines of a file may cost together, so that a small file with absurd ones cannot fill the memory or
-/// take hours: px of boxes, px of sides, and rows times sides.
+/// take hours: px of boxes, px of sides, and rows of sides.
 #[derive(Debug)]
 pub struct Budget(u64);
 
 /// Work of a file beyond [`PER_NUCLEUS`]: room for some huge blobs.
-const PER_FILE: u64 = 1 << 28;
-/// Work of a nucleus of 256 x 256 px, far larger than usual.
-const PER_NUCLEUS: u64 = 1 << 16;
+const PER_FILE: u64 = 1 << 26;
+/// Work of a nucleus of 100 x 100 px, larger than usual.
+const PER_NUCLEUS: u64 = 1 << 14;
 
 impl Budget {
     /// What a file of so many nuclei may cost.
@@ -56,8 +56,9 @@ pub fn filled(points: &[[i32; 2]], budget: &mut Budget) -> Result<Filled, String
     let length: u64 = sides()
         .map(|(a, b)| u64::from(a[0].abs_diff(b[0]).max(a[1].abs_diff(b[1]))))
         .sum();
-    let rows_times_sides = bbox.h as u64 * points.len() as u64;
-    if !budget.spend(bbox.area() + length + rows_times_sides) {
+    // A row of a side costs an eighth of a px of the box.
+    let rows_of_sides = bbox.h as u64 * points.len() as u64 / 8;
+    if !budget.spend(bbox.area() + length + rows_of_sides) {
         return Err(format!(
             "its outline of {} points spans {} x {} px: no nucleus",
             points.len(),

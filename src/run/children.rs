@@ -1,5 +1,5 @@
-//! Many slides: each in a process of its own, so that what kills one (a crash in a C library, the kernel out of memory)
-//! costs that slide and no other.
+//! Slides: each in a process of its own, so that what kills one (a crash in a C library, the kernel out of memory)
+//! costs that slide and no other, and somebody is left to say so.
 //!
 //! In: the slides of a run, and how to start a process for one of them. Out: how each ended: the child's own record, a
 //! line of JSON on its standard output, or what its exit status says where it died without one. A child shows its

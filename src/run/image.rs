@@ -7,10 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use image::RgbImage;
+
 use super::pictures::read_crops;
 use super::{Ending, Models, RunConfig, RunEvent, SlideConfig, SlideFailure, Watch};
 use crate::model::Pool;
 use crate::nuclei::PostprocRules;
+use crate::output::plausible::few_nuclei_warning;
 use crate::output::{self, Pictures, labels, raw_map};
 use crate::pipeline::events::Event;
 use crate::pipeline::image::ImageOptions;
@@ -48,7 +51,11 @@ pub fn run_image(
     stop: &AtomicBool,
 ) -> Result<Ending, SlideFailure> {
     let pool = models.get(&image.model)?;
-    let analysed = analyse_image(image, config, &pool, save_raw, stop)?;
+    let mut analysed = analyse_image(image, config, &pool, save_raw, stop)?;
+    let thumb = picture(analysed.reader.as_ref(), THUMB_SIDE_PX)?;
+    let mask = whole_mask(&analysed.result);
+    let few_nuclei = few_nuclei_warning(&analysed.result, &thumb, &mask);
+    analysed.result.meta.warnings.extend(few_nuclei);
     if let (true, Some(map)) = (save_raw, &analysed.map) {
         raw_map::write(map, &image.folder.join("raw.npy"))?;
     }
@@ -57,6 +64,7 @@ pub fn run_image(
         analysed.reader.as_ref(),
         config,
         &image.folder,
+        thumb,
     )?;
     tell_warnings(&analysed.result, watch);
     Ok(Ending::Done {
@@ -138,22 +146,31 @@ pub(super) fn analyse_image(
     })
 }
 
+fn picture(reader: &dyn SlideReader, side_px: u32) -> Result<RgbImage, PipelineError> {
+    slide::thumb::thumb(reader, side_px).map_err(PipelineError::from)
+}
+
+/// Everything is tissue.
+fn whole_mask(result: &SlideResult) -> TissueMask {
+    let frames = result.frames();
+    TissueMask::all(frames.level0_size_px, frames.level0_mpp)
+}
+
 fn write_results(
     result: &SlideResult,
     reader: &dyn SlideReader,
     config: &RunConfig,
     folder: &Path,
+    thumb: RgbImage,
 ) -> Result<(), SlideFailure> {
-    let frames = result.frames();
     let formats = config.formats_of_images();
-    let mask = TissueMask::all(frames.level0_size_px, frames.level0_mpp);
-    let picture = |side_px| slide::thumb::thumb(reader, side_px).map_err(PipelineError::from);
+    let mask = whole_mask(result);
     let pictures = Pictures {
         crops: read_crops(result, reader, &mask, &formats),
-        overlay: Some(picture(u32::MAX)?),
+        overlay: Some(picture(reader, u32::MAX)?),
         // An image's overlay keeps the image's size.
         legend: false,
-        ..Pictures::new(picture(THUMB_SIDE_PX)?, mask)
+        ..Pictures::new(thumb, mask)
     };
     output::write_all(result, pictures, config.choice(&formats), folder)?;
     labels::write(result, folder)?;

@@ -14,6 +14,7 @@ pub mod map;
 pub mod models;
 mod pictures;
 pub mod run_json;
+pub mod scale_estimate;
 pub mod slide;
 
 use std::path::Path;

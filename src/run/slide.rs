@@ -14,6 +14,7 @@ use super::pictures::{read_crops, read_overlay};
 use super::run_json::{self, ModelReport, RunReport, SlideReport};
 use super::{Ending, Models, RunConfig, RunEvent, SlideConfig, SlideFailure, Watch, exit_code};
 use crate::machine::peak_memory_bytes;
+use crate::output::plausible::few_nuclei_warning;
 use crate::output::{self, Format, Pictures};
 use crate::pipeline::events::Event;
 use crate::pipeline::{self, PipelineError};
@@ -136,11 +137,15 @@ fn write_results(
 ) -> Result<Ending, SlideFailure> {
     watch(RunEvent::Slide(Event::Stage("writing")));
     let AnalysedSlide {
-        result,
+        mut result,
         thumb,
         mask,
         reader,
     } = analysed;
+    if let Some(warning) = few_nuclei_warning(&result, &thumb, &mask) {
+        watch(RunEvent::Slide(Event::Warning(warning.clone())));
+        result.meta.warnings.push(warning);
+    }
     let formats = config.formats_of_slides();
     let overlay = match formats.contains(&Format::Overlay) {
         true => Some(read_overlay(reader.as_ref(), &result).map_err(PipelineError::from)?),
@@ -171,7 +176,9 @@ pub fn export_store(
     let store = crate::store::Store::open(store).map_err(PipelineError::from)?;
     let thumb = store.thumb().map_err(PipelineError::from)?;
     let mask = store.mask().map_err(PipelineError::from)?;
-    let result = pipeline::load(&store)?.slide;
+    let mut result = pipeline::load(&store)?.slide;
+    let few_nuclei = few_nuclei_warning(&result, &thumb, &mask);
+    result.meta.warnings.extend(few_nuclei);
     output::write_all(&result, Pictures::new(thumb, mask), choice, folder)?;
     Ok(result)
 }

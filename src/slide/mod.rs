@@ -25,6 +25,8 @@ pub mod plain;
 pub(crate) mod resample;
 pub mod thumb;
 mod tiff_image;
+#[cfg(feature = "openslide")]
+mod tiff_tiles;
 
 pub use error::SlideError;
 pub use frames::Frames;

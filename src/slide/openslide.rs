@@ -12,6 +12,7 @@ use image::RgbImage;
 use openslide_rs::errors::OpenSlideError;
 use openslide_rs::{Address, OpenSlide, Region, Size};
 
+use super::tiff_tiles::JpegTiles;
 use super::{Level, SlideError, SlideInfo, SlideReader, identity, ome};
 
 /// OpenSlide's name for tiled TIFFs that no known scanner wrote.
@@ -37,7 +38,10 @@ pub(super) fn open(path: &Path, vendor: &str) -> Result<Box<dyn SlideReader>, Sl
         SlideError::unsupported(path, reason)
     })?;
     let info = read_info(path, vendor, &slide).map_err(|e| SlideError::unsupported(path, e))?;
+    let jpeg_tiles =
+        JpegTiles::open(path, &info.levels).map_err(|e| SlideError::unsupported(path, e))?;
     Ok(Box::new(OpenSlideReader {
+        jpeg_tiles,
         info,
         handle: RwLock::new(Arc::new(slide)),
     }))
@@ -46,6 +50,8 @@ pub(super) fn open(path: &Path, vendor: &str) -> Result<Box<dyn SlideReader>, Sl
 /// One slide, read by any number of threads through one shared handle.
 struct OpenSlideReader {
     info: SlideInfo,
+    /// `None` for files that are no TIFFs of JPEG tiles.
+    jpeg_tiles: Option<JpegTiles>,
     handle: RwLock<Arc<OpenSlide>>,
 }
 
@@ -124,6 +130,10 @@ impl SlideReader for OpenSlideReader {
         let bgra = self
             .with_handle(|slide| slide.read_region(&region))
             .map_err(|e| failed(e.to_string()))?;
+        let tiles = self.jpeg_tiles.as_ref();
+        if let Some(reason) = tiles.and_then(|t| t.find_cut(level, [x_px, y_px], [w, h])) {
+            return Err(failed(reason));
+        }
         RgbImage::from_raw(w, h, over_background(&bgra, self.info.background))
             .ok_or_else(|| failed("OpenSlide gave too few pixels".to_owned()))
     }

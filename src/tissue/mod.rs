@@ -16,7 +16,7 @@ mod regions;
 pub use area::Area;
 pub use choice::MaskChoice;
 pub use detect::detect;
-pub use plausible::{share_warning, stain_warning};
+pub use plausible::{is_rich_in_hematoxylin, share_warning, stain_warning};
 pub use region::Region;
 pub use regions::Regions;
 

@@ -17,6 +17,10 @@ const GREY: f64 = 0.15;
 /// Red density over green density above which the stain is not H&E. Hematoxylin alone has 0.93,
 /// blue ink and Alcian blue twice that.
 const BLUE: f64 = 1.4;
+/// Tissue full of nuclei absorbs so much red, and so much of what it absorbs of green (0.93 for pure hematoxylin, 0.07
+/// for pure eosin).
+const RICH_RED: f64 = 0.12;
+const RICH_RATIO: f64 = 0.5;
 /// The background is dark if the brightest channel is below this in half of the px.
 const DARK: u8 = 60;
 
@@ -73,6 +77,12 @@ pub fn stain_warning(thumb: &RgbImage, mask: &TissueMask) -> Option<String> {
     } else {
         None
     }
+}
+
+/// Whether the tissue is full of hematoxylin, and so of nuclei: it absorbs red, which eosin hardly does.
+pub fn is_rich_in_hematoxylin(thumb: &RgbImage, mask: &TissueMask) -> bool {
+    tissue_density(thumb, mask)
+        .is_some_and(|[red, green, _]| red > RICH_RED && red > RICH_RATIO * green)
 }
 
 /// Mean optical density of the thumbnail's tissue against white, per channel; `None` with too
@@ -132,6 +142,11 @@ mod tests {
             |vector: [f64; 3]| vector.map(|v: f64| (256.0 * 10f64.powf(-0.6 * v) - 1.0) as u8);
         assert_eq!(of(colour([0.65, 0.70, 0.29])), "");
         assert_eq!(of(colour([0.07, 0.99, 0.11])), "");
+        let rich = |colour: [u8; 3]| {
+            is_rich_in_hematoxylin(&RgbImage::from_pixel(80, 50, Rgb(colour)), &all)
+        };
+        assert!(rich(colour([0.65, 0.70, 0.29])));
+        assert!(!rich(colour([0.07, 0.99, 0.11])) && !rich([240; 3]));
         assert!(of(colour([0.27, 0.57, 0.78])).contains("another stain"));
         assert!(of([70, 150, 190]).contains("another stain"));
         assert!(of([120; 3]).contains("grey"));
