@@ -23,6 +23,7 @@ pub mod settings;
 mod signals;
 mod slide;
 mod tile;
+mod timestamp;
 mod train;
 mod view;
 

@@ -101,7 +101,7 @@ impl Progress {
     }
 
     fn ended(&self, slide: &SlideConfig, ending: &Ending, seconds: f64) {
-        let folder = slide.folder.display();
+        let folder = slide.results.as_ref().unwrap_or(&slide.folder).display();
         match ending {
             Ending::Done { nuclei } => self.end(&format!(
                 "{nuclei} nuclei in {seconds:.1} s, written to {folder}"

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use crate::nuclei::PostprocRules;
 use crate::run::children::{self, run_in_children};
+use crate::run::models::first_device;
 use crate::run::{self, Ending, Models, SlideConfig, inputs};
 use clap::Args;
 
@@ -61,6 +62,8 @@ pub fn main(args: RunArgs) -> Result<(), Failure> {
         }
     };
     run::check_writable(&config.output)?;
+    // What is wrong for all slides is said once, before the first.
+    first_device(&config.device)?;
     let progress = Progress::new(&terminal)?;
     let stop = signals::stop_flag()?;
     if let Some(stem) = &args.only {

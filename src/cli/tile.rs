@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::output::{Format, Formats};
 use crate::run::{self, Models, inputs};
 use clap::Args;
 
@@ -30,7 +31,8 @@ const FOR_RUN_ONLY: [&str; 8] = [
     mut_arg("restart", |arg| arg.hide(true)),
     mut_arg("mix_devices", |arg| arg.hide(true)),
     mut_arg("tile_size", |arg| arg.hide(true)),
-    mut_arg("memory", |arg| arg.hide(true))
+    mut_arg("memory", |arg| arg.hide(true)),
+    mut_arg("format", |arg| arg.help(format_help()))
 )]
 pub struct TileArgs {
     /// Images, or folders of images; --mpp says their scale
@@ -47,6 +49,14 @@ pub struct TileArgs {
     config: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
+}
+
+/// An image gets other files than a slide where nobody asks.
+fn format_help() -> String {
+    let all = Formats(Format::all().collect());
+    let usual = Formats(Format::defaults_of_images());
+    let spaced = all.to_string().replace(',', ", ");
+    format!("Files of nuclei: {spaced} [default: {usual}]")
 }
 
 pub fn main(args: TileArgs) -> Result<(), Failure> {

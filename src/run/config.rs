@@ -151,6 +151,8 @@ pub struct SlideConfig {
     pub stem: String,
     /// Where the slide's results go: `OUT/<stem>`.
     pub folder: PathBuf,
+    /// What is named as the place of the results where that is not `folder`: hover_net's JSON.
+    pub results: Option<PathBuf>,
     pub model: String,
     pub mpp: Option<f64>,
     /// Where `mpp` came from: `manifest` or `flag`, whichever layer of the settings said it.

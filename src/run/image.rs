@@ -11,7 +11,8 @@ use super::pictures::read_crops;
 use super::{Ending, Models, RunConfig, RunEvent, SlideConfig, SlideFailure, Watch};
 use crate::model::Pool;
 use crate::nuclei::PostprocRules;
-use crate::output::{self, Pictures, labels, raw_map};
+use crate::output::raw_map::{self, MapCard};
+use crate::output::{self, Pictures, labels};
 use crate::pipeline::events::Event;
 use crate::pipeline::image::ImageOptions;
 use crate::pipeline::{self, PipelineError};
@@ -50,7 +51,13 @@ pub fn run_image(
     let pool = models.get(&image.model)?;
     let analysed = analyse_image(image, config, &pool, save_raw, stop)?;
     if let (true, Some(map)) = (save_raw, &analysed.map) {
-        raw_map::write(map, &image.folder.join("raw.npy"))?;
+        let path = image.folder.join("raw.npy");
+        raw_map::write(map, &path)?;
+        let card = MapCard {
+            mpp: analysed.result.frames().proc_mpp(),
+            model: pool.model().spec.clone(),
+        };
+        raw_map::write_card(&card, &path)?;
     }
     write_results(
         &analysed.result,

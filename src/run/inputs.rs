@@ -180,6 +180,7 @@ fn existing(path: PathBuf, column: &str) -> Result<PathBuf, String> {
 fn slide(path: PathBuf, stem: String, config: &RunConfig) -> SlideConfig {
     SlideConfig {
         folder: config.output.join(&stem),
+        results: None,
         path,
         stem,
         model: config.model.clone(),
@@ -259,7 +260,8 @@ fn sanitised(name: &str) -> String {
     }
 }
 
-/// Files below `folder` with one of `extensions`, sorted by name; hidden files and folders are passed over.
+/// Files below `folder` with one of `extensions`, sorted by name; hidden files and folders, and the insides of Zarr
+/// stores, are passed over.
 pub fn search(
     folder: &Path,
     recursive: bool,
@@ -284,7 +286,9 @@ pub fn search(
         // A folder that a link points to may lead back here.
         let linked = entry.file_type().map_err(unreadable)?.is_symlink();
         if path.is_dir() {
-            if recursive && !linked {
+            // A store or a label pyramid is one thing, and full of JSON.
+            let zarr = path.extension().is_some_and(|e| e == "zarr");
+            if recursive && !linked && !zarr {
                 files.extend(search(&path, recursive, extensions)?);
             }
             continue;
