@@ -146,7 +146,10 @@ fn match_numbers(
         pairs.iter().map(|(.., pred)| pred),
         pred_files.iter().map(PathBuf::as_path),
     );
-    let (truth, pred) = (truth.map_err(Failure::usage)?, pred.map_err(Failure::usage)?);
+    let (truth, pred) = (
+        truth.map_err(Failure::usage)?,
+        pred.map_err(Failure::usage)?,
+    );
     let matching = match_types(args.types.as_ref(), &truth, &pred).map_err(Failure::usage)?;
     for (_, truth, _) in pairs {
         matching.apply(truth);

@@ -151,7 +151,10 @@ fn in_folder(folder: &Path, recursive: bool) -> Result<Vec<PathBuf>, Failure> {
 
 /// Whether a JSON may hold nuclei: not this program's other files, and nothing that lies beside a nuclei.json.
 fn holds_nuclei(file: &Path) -> bool {
-    let name = file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let name = file
+        .file_name()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
     // Shards write run-0-of-4.json.
     let of_shard = name.starts_with("run-") && name.contains("-of-");
     let beside = file.with_file_name(NUCLEI).is_file() && name != NUCLEI;

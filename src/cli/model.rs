@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use crate::model::{DeviceChoice, ModelSpec};
 use crate::model::convert;
 use crate::model::library::{Library, Listed, ModelInfo};
+use crate::model::{DeviceChoice, ModelSpec};
 use crate::train::{average, package};
 use clap::{Args, Subcommand};
 use tch::Kind;

@@ -54,7 +54,9 @@ pub fn main(args: &PostprocArgs) -> Result<(), Failure> {
     let constants = match (&segmented.model, args.postproc) {
         (_, PostprocRules::Reference) => "hover_net's rules".to_owned(),
         (Some(name), _) => format!("constants of {name}"),
-        (None, _) => "no model is known for this map, so the usual constants: --model names one".to_owned(),
+        (None, _) => {
+            "no model is known for this map, so the usual constants: --model names one".to_owned()
+        }
     };
     print(&format!(
         "{} nuclei ({constants}), written to {}\n",

@@ -361,7 +361,9 @@ fn name_origin(config: &mut TrainConfig, start: &ModelSpec, args: &TrainArgs) {
 fn folder_names(folders: &[PathBuf]) -> String {
     let name = |folder: &PathBuf| {
         let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
-        let name = whole.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = whole
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         name.unwrap_or_else(|| whole.display().to_string())
     };
     folders.iter().map(name).collect::<Vec<_>>().join(", ")

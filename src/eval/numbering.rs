@@ -97,7 +97,11 @@ impl Numbering {
     fn number(&self, text: &str) -> Option<u8> {
         let names = self.names.as_deref().unwrap_or_default();
         let known = |id: &u8| *id == 0 || names.is_empty() || usize::from(*id) < names.len();
-        let named = || names.iter().position(|name| name.eq_ignore_ascii_case(text));
+        let named = || {
+            names
+                .iter()
+                .position(|name| name.eq_ignore_ascii_case(text))
+        };
         match text.parse() {
             Ok(id) => Some(id).filter(known),
             Err(_) => named().and_then(|id| u8::try_from(id).ok()),
@@ -111,7 +115,9 @@ impl Numbering {
         ids.sort_unstable();
         ids.dedup();
         let one = |id: &u8| {
-            let name = self.name(*id).map_or(String::new(), |name| format!(" {name}"));
+            let name = self
+                .name(*id)
+                .map_or(String::new(), |name| format!(" {name}"));
             format!("{id}{name} ({})", self.counts.get(id).copied().unwrap_or(0))
         };
         ids.iter().map(one).collect::<Vec<_>>().join(", ")
@@ -187,7 +193,10 @@ pub fn match_types(
     }
     let mapped = truth.counts.keys().map(|id| numbers[usize::from(*id)]);
     let most = mapped.chain(pred.counts.keys().copied()).max().unwrap_or(0);
-    let same = numbers.iter().enumerate().all(|(i, id)| i == usize::from(*id));
+    let same = numbers
+        .iter()
+        .enumerate()
+        .all(|(i, id)| i == usize::from(*id));
     let name = |id: u8| {
         let other = || truth.name(id).filter(|_| same);
         let name = pred.name(id).or_else(other);
@@ -205,13 +214,20 @@ fn from_pairs(
     let mut numbers = vec![None; 256];
     for (a, b) in pairs {
         let unknown = |text: &str, side: &str, of: &Numbering| {
-            format!("--types {a}={b}: `{text}` is no type of the {side}: {}", of.text())
+            format!(
+                "--types {a}={b}: `{text}` is no type of the {side}: {}",
+                of.text()
+            )
         };
         let from = truth.number(a).ok_or_else(|| unknown(a, "truth", truth))?;
-        let to = pred.number(b).ok_or_else(|| unknown(b, "predictions", pred))?;
+        let to = pred
+            .number(b)
+            .ok_or_else(|| unknown(b, "predictions", pred))?;
         let place = &mut numbers[usize::from(from)];
         if place.is_some_and(|earlier| earlier != to) {
-            return Err(format!("--types: {a} of the truth has two partners: give one"));
+            return Err(format!(
+                "--types: {a} of the truth has two partners: give one"
+            ));
         }
         *place = Some(to);
     }
@@ -264,7 +280,13 @@ mod tests {
         }
     }
 
-    const OURS: [&str; 5] = ["background", "epithelial", "inflammatory", "spindle", "other"];
+    const OURS: [&str; 5] = [
+        "background",
+        "epithelial",
+        "inflammatory",
+        "spindle",
+        "other",
+    ];
 
     #[test]
     fn bare_numbers_are_refused_and_both_numberings_shown() {
@@ -282,7 +304,10 @@ mod tests {
         // Neither side has names.
         assert!(match_types(None, &consep, &side(&[], &[(1, 2)])).is_err());
         // Names in another order.
-        let named = side(&["background", "other", "inflammatory", "epithelial"], &[(1, 5), (3, 5)]);
+        let named = side(
+            &["background", "other", "inflammatory", "epithelial"],
+            &[(1, 5), (3, 5)],
+        );
         let error = match_types(None, &named, &pred).unwrap_err();
         assert!(error.contains("--types 1=4,3=1"), "{error}");
     }

@@ -210,8 +210,15 @@ fn a_file_in_px_of_40x_is_read_in_the_slides_own_px() {
                 b.to_edge(b.centroid_proc_px()),
             );
             // Whole px of 40x are fine enough for the very mask; px of a coarser power lose up to half of theirs.
-            let most = if per_level0 < 1.0 { 0.5 / per_level0 } else { 1e-9 };
-            assert!((ax - bx).abs() <= most && (ay - by).abs() <= most, "{ax} {bx} {ay} {by}");
+            let most = if per_level0 < 1.0 {
+                0.5 / per_level0
+            } else {
+                1e-9
+            };
+            assert!(
+                (ax - bx).abs() <= most && (ay - by).abs() <= most,
+                "{ax} {bx} {ay} {by}"
+            );
             if per_level0 > 1.0 {
                 assert_eq!(a.nucleus.mask, b.nucleus.mask, "{per_level0}");
             }

@@ -35,7 +35,12 @@ pub fn parse(text: &str) -> Result<Vec<TypeInfo>, String> {
 pub fn parse_for(text: &str, model: &[TypeInfo]) -> Result<Vec<TypeInfo>, String> {
     let entries = entries(text)?;
     let count = model.len();
-    let wanted = || format!("the model has {count} types, 0 (background) to {}", count - 1);
+    let wanted = || {
+        format!(
+            "the model has {count} types, 0 (background) to {}",
+            count - 1
+        )
+    };
     if count == 0 {
         return Ok(Vec::new());
     }
@@ -131,7 +136,11 @@ mod tests {
             ("neopla", [255, 0, 0])
         );
         let three = model(&["background", "type 1", "type 2"]);
-        assert!(parse_for(text, &three).unwrap_err().contains("no entry \"2\""));
+        assert!(
+            parse_for(text, &three)
+                .unwrap_err()
+                .contains("no entry \"2\"")
+        );
         let one = parse_for(text, &model(&["background"])).unwrap_err();
         assert!(one.contains("an entry \"1\""), "{one}");
         let colour = parse_for(r#"{"0": ["x", [0, 0, 256]]}"#, &model(&["background"]));
@@ -141,20 +150,53 @@ mod tests {
 
     #[test]
     fn a_file_of_other_types_does_not_rename() {
-        let pannuke = ["background", "neoplastic", "inflammatory", "connective", "necrotic", "non-neoplastic"];
-        assert_eq!(parse_for(PANNUKE, &model(&pannuke)).unwrap()[5].name, "no-neo");
+        let pannuke = [
+            "background",
+            "neoplastic",
+            "inflammatory",
+            "connective",
+            "necrotic",
+            "non-neoplastic",
+        ];
+        assert_eq!(
+            parse_for(PANNUKE, &model(&pannuke)).unwrap()[5].name,
+            "no-neo"
+        );
         // As many types, of another meaning: the embedded model's with one more.
-        let other = ["background", "epithelial", "inflammatory", "spindle", "other", "plasma"];
+        let other = [
+            "background",
+            "epithelial",
+            "inflammatory",
+            "spindle",
+            "other",
+            "plasma",
+        ];
         let error = parse_for(PANNUKE, &model(&other)).unwrap_err();
-        for part in ["1 epithelial / neopla", "3 spindle / connec", "4 other / necros"] {
+        for part in [
+            "1 epithelial / neopla",
+            "3 spindle / connec",
+            "4 other / necros",
+        ] {
             assert!(error.contains(part), "{error}");
         }
         // The same names in another order are another numbering.
-        let consep = ["background", "miscellaneous", "inflammatory", "epithelial", "spindle"];
+        let consep = [
+            "background",
+            "miscellaneous",
+            "inflammatory",
+            "epithelial",
+            "spindle",
+        ];
         let ours = r#"{"0": ["", [0, 0, 0]], "1": ["Epithelial", [0, 0, 0]], "2": ["inflam", [0, 0, 0]],
             "3": ["spindle", [0, 0, 0]], "4": ["misc", [0, 0, 0]]}"#;
         assert!(parse_for(ours, &model(&consep)).is_err());
-        let own = ["background", "epithelial", "inflammatory", "spindle", "other"];
+        let own = [
+            "background",
+            "epithelial",
+            "inflammatory",
+            "spindle",
+            "other",
+        ];
         assert!(parse_for(ours, &model(&own)).is_ok());
     }
 

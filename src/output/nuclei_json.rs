@@ -78,10 +78,7 @@ fn stream_in(
 }
 
 /// The keys after hover_net's own.
-fn extra(
-    result: &SlideResult,
-    px: Option<HovernetPx>,
-) -> Vec<(&'static str, serde_json::Value)> {
+fn extra(result: &SlideResult, px: Option<HovernetPx>) -> Vec<(&'static str, serde_json::Value)> {
     let meta = &result.meta;
     let um = |value: serde_json::Value| {
         if result.scale_known() {
@@ -282,7 +279,10 @@ mod tests {
             stream_in(&result, Some(px), &mut bytes).unwrap();
             let value: Value = serde_json::from_slice(&bytes).unwrap();
             let frame = value["frame"].as_str().unwrap();
-            assert!(frame.starts_with("px of 40x, 2 x 2 per level-0 px"), "{frame}");
+            assert!(
+                frame.starts_with("px of 40x, 2 x 2 per level-0 px"),
+                "{frame}"
+            );
             assert_eq!(value["px_per_level0"].to_string(), "[2.0,2.0]");
             assert_eq!(value["level0_size"].to_string(), "[30,20]");
             assert_eq!(value["proc_per_level0"][0].as_f64(), Some(2.0 * ratio));

@@ -101,9 +101,7 @@ pub fn segment_map(request: MapRequest<'_>) -> Result<SegmentedMap, MapError> {
     };
     let nuclei = match request.rules {
         PostprocRules::Reference => reference::segment_map(&map, &picture).0,
-        PostprocRules::Default => {
-            crate::nuclei::segment_map(&map, &picture, &params, mpp)
-        }
+        PostprocRules::Default => crate::nuclei::segment_map(&map, &picture, &params, mpp),
     };
     let count = nuclei.len();
     let meta = meta(&request, mpp, stem, &map, card);

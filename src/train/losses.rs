@@ -354,7 +354,10 @@ mod tests {
         };
         for weights in [[1.0f32; 4], [2.0; 4], [1.0, 2.0, 0.5, 0.0]] {
             let (found, wanted) = (of(weights), by_hand(weights.map(f64::from)));
-            assert!((found - wanted).abs() < 1e-6, "{weights:?}: {found} {wanted}");
+            assert!(
+                (found - wanted).abs() < 1e-6,
+                "{weights:?}: {found} {wanted}"
+            );
         }
         // Sure and right, and as dots: nothing is lost, and nothing less than nothing.
         let sure = Tensor::cat(&[row(&[20.0; 4]), row(&[-20.0; 4])], 1);

@@ -53,9 +53,9 @@ fn tile_writes_hover_nets_files() {
         let tsv = String::from_utf8(dir.read(&format!("out/qupath/{stem}.tsv"))).unwrap();
         assert_eq!(tsv.lines().count(), n + 1);
         assert!(
-            tsv.lines()
-                .skip(1)
-                .all(|l| l.ends_with("\tDARK\tDARK\t16711680") || l.ends_with("\tpale\tpale\t65280"))
+            tsv.lines().skip(1).all(
+                |l| l.ends_with("\tDARK\tDARK\t16711680") || l.ends_with("\tpale\tpale\t65280")
+            )
         );
         let overlay = image::open(dir.path(&format!("out/overlay/{stem}.png"))).unwrap();
         assert_eq!([overlay.height() as usize, overlay.width() as usize], side);
@@ -119,12 +119,20 @@ fn export_of_a_20x_slide_in_px_of_40x_lies_where_run_says() {
     );
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     // The message names a file that is there.
-    assert!(said.stderr.contains("written to hv/json/a.json"), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("written to hv/json/a.json"),
+        "{}",
+        said.stderr
+    );
     let json = dir.json("hv/json/a.json");
     assert!(json["frame"].as_str().unwrap().starts_with("px of 40x"));
     for nucleus in json["nuc"].as_object().unwrap().values() {
         let points = nucleus["contour"].as_array().unwrap().iter();
-        assert!(points.flat_map(|p| p.as_array().unwrap()).all(|v| v.is_u64()));
+        assert!(
+            points
+                .flat_map(|p| p.as_array().unwrap())
+                .all(|v| v.is_u64())
+        );
     }
     dir.ok("export hv/json/a.json -o x --format csv,geojson");
     dir.ok("run in/a.png -o r --model analytic --mpp 0.5 --format csv,geojson");
@@ -141,17 +149,23 @@ fn export_of_a_20x_slide_in_px_of_40x_lies_where_run_says() {
     let (exported, run) = (rows("x/a/nuclei.csv"), rows("r/a/nuclei.csv"));
     assert!(run.len() > 10);
     assert_eq!(exported, run);
-    let corner = |path: &str| dir.json(path)["features"][3]["geometry"]["coordinates"][0][0].clone();
+    let corner =
+        |path: &str| dir.json(path)["features"][3]["geometry"]["coordinates"][0][0].clone();
     assert_eq!(corner("x/a/nuclei.geojson"), corner("r/a/nuclei.geojson"));
 }
 
 #[test]
 fn tile_names_the_file_it_wrote() {
     let dir = images();
-    let said = dir.run("hovernet --model_path=analytic tile --input_dir=in --output_dir=out --mpp=0.5");
+    let said =
+        dir.run("hovernet --model_path=analytic tile --input_dir=in --output_dir=out --mpp=0.5");
     for stem in ["a", "b"] {
         let file = format!("out/json/{stem}.json");
-        assert!(said.stderr.contains(&format!("written to {file}")), "{}", said.stderr);
+        assert!(
+            said.stderr.contains(&format!("written to {file}")),
+            "{}",
+            said.stderr
+        );
         assert!(dir.path(&file).is_file());
     }
 }
