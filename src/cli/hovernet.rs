@@ -164,12 +164,15 @@ fn run_images(args: &HovernetArgs) -> Result<(), Failure> {
     };
     let mut models = Models::new(&config)?;
     models.get(&config.model).map_err(Failure::usage)?;
-    let progress = Progress::new(&terminal)?;
+    let progress = Progress::new(&terminal)?.of_slides(&images);
     let stop = signals::stop_flag()?;
     let watch = |event: RunEvent<'_>| progress.show(event);
     let endings = run::run_in_turn(&images, &watch, &stop, |image| {
         run_tile(image, &config, &mut models, &types, &files, &watch, &stop)
     });
+    if images.len() > 1 {
+        progress.batch_ended(&images, &endings);
+    }
     outcome(&endings)
 }
 
@@ -183,10 +186,14 @@ fn run_slides(args: &HovernetArgs) -> Result<(), Failure> {
     let (mut config, terminal) = args.settings()?;
     let folder = std::slice::from_ref(&args.input_dir);
     let mut slides = inputs::from_paths(folder, false, inputs::slide_extensions(), &config)?;
-    if let Some(stem) = &args.only {
-        children::die_with_parent();
-        keep_only(&mut slides, stem, &args.input_dir.display().to_string())?;
-    }
+    let among = args.input_dir.display().to_string();
+    let place = match &args.only {
+        Some(stem) => {
+            children::die_with_parent();
+            Some(keep_only(&mut slides, stem, &among)?)
+        }
+        None => None,
+    };
     let files = WsiFiles {
         proc_mag: args.proc_mag,
         save_thumb: args.save_thumb,
@@ -201,6 +208,10 @@ fn run_slides(args: &HovernetArgs) -> Result<(), Failure> {
     }
     run::check_writable(&config.output)?;
     let progress = Progress::new(&terminal)?;
+    let progress = match place {
+        Some((place, of)) => progress.of_batch(place, of),
+        None => progress.of_slides(&slides),
+    };
     let stop = signals::stop_flag()?;
     let watch = |event: RunEvent<'_>| progress.show(event);
     // What is wrong with all slides is said once, before the first.
@@ -210,7 +221,9 @@ fn run_slides(args: &HovernetArgs) -> Result<(), Failure> {
     config.hovernet_mpp = Some(UM_AT_1X / args.proc_mag);
     config.mask_is_region = false;
     let endings = if slides.len() > 1 {
-        run_in_children(&slides, &watch, &stop, command_for)?
+        let endings = run_in_children(&slides, &watch, &stop, command_for)?;
+        progress.batch_ended(&slides, &endings);
+        endings
     } else {
         let mut models = Models::new(&config)?;
         models.get(&config.model).map_err(Failure::usage)?;

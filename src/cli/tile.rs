@@ -70,12 +70,15 @@ pub fn main(args: TileArgs) -> Result<(), Failure> {
     let extensions = inputs::IMAGE_EXTENSIONS;
     let images = inputs::from_paths(&args.images, args.recursive, extensions, &config)?;
     run::check_writable(&config.output)?;
-    let progress = Progress::new(&terminal)?;
+    let progress = Progress::new(&terminal)?.of_slides(&images);
     let stop = signals::stop_flag()?;
     let mut models = Models::new(&config)?;
     let watch = |event: run::RunEvent<'_>| progress.show(event);
     let endings = run::run_in_turn(&images, &watch, &stop, |image| {
         run::image::run_image(image, &config, &mut models, args.save_raw, &watch, &stop)
     });
+    if images.len() > 1 {
+        progress.batch_ended(&images, &endings);
+    }
     outcome(&endings)
 }

@@ -326,6 +326,7 @@ fn meta(
             bounds_px: header.bounds_px,
             quickhash: header.slide.clone().unwrap_or_default(),
         },
+        manifest: Vec::new(),
         mpp_from: scale.from.into(),
         frames,
         model: ModelCard {

@@ -71,7 +71,12 @@ pub fn read_card(map: &Path) -> Result<Option<MapCard>, OutputError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(wrong(format!("cannot be read: {error}"))),
     };
-    let card: MapCard = serde_json::from_str(&text)
+    // Another program's JSON may lie there under the same name.
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    if value["model"]["postproc"].is_null() {
+        return Ok(None);
+    }
+    let card: MapCard = serde_json::from_value(value)
         .map_err(|error| wrong(format!("is no card of a prediction map: {error}")))?;
     // The checks of a model.toml hold for its copy.
     let toml = toml::to_string(&card.model).map_err(|error| wrong(error.to_string()))?;

@@ -159,6 +159,8 @@ pub struct SlideConfig {
     pub mpp_from: Option<&'static str>,
     pub mask: MaskChoice,
     pub roi: Option<PathBuf>,
+    /// The manifest's other columns: name and cell, in its order. Carried through to the tables.
+    pub manifest: Vec<(String, String)>,
 }
 
 impl SlideConfig {
@@ -167,6 +169,7 @@ impl SlideConfig {
         Request {
             path: self.path.clone(),
             stem: self.stem.clone(),
+            manifest: self.manifest.clone(),
             mpp: self.mpp,
             mpp_from: self.mpp_from,
             mask: self.mask.clone(),

@@ -115,6 +115,7 @@ pub(super) fn analyse_image(
         identity: std::collections::BTreeMap::new(),
         stem: image.stem.clone(),
         slide: SlideSource::from(info),
+        manifest: Vec::new(),
         mpp_from: image.mpp_from.unwrap_or(mpp.from).to_owned(),
         frames,
         model: ModelCard::from(spec),

@@ -188,6 +188,7 @@ fn meta(
             path: request.path.to_owned(),
             ..SlideSource::default()
         },
+        manifest: Vec::new(),
         mpp_from: "flag".into(),
         frames,
         model,

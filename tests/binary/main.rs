@@ -21,3 +21,4 @@ mod seams;
 mod stopped;
 mod tiff;
 mod view;
+mod words;
