@@ -128,9 +128,8 @@ pub fn main(args: TrainArgs) -> Result<(), Failure> {
 struct Shown {
     bar: Option<ProgressBar>,
     steps: u64,
-    begun: Instant,
-    /// The step that this process began after.
-    first: Option<u64>,
+    /// The first step of this process and its end: loading and scoring before it are no pace.
+    first: Option<(u64, Instant)>,
     last_line: Option<Instant>,
     last: Option<Progress>,
     /// PQ of the start, where it has one.
@@ -152,7 +151,6 @@ impl Shown {
         let shown = Self {
             bar,
             steps: job.steps,
-            begun: Instant::now(),
             first: None,
             last_line: None,
             last: None,
@@ -184,7 +182,7 @@ impl Shown {
             self.say(&format!("the start: PQ {:.3}", p.pq.unwrap_or(f64::NAN)));
             return;
         }
-        let first = *self.first.get_or_insert(p.step - 1);
+        let (first, since) = *self.first.get_or_insert((p.step, Instant::now()));
         if let Some(bar) = &self.bar {
             bar.set_position(p.step);
             let pq = p.pq.map_or(String::new(), |pq| format!(" PQ {pq:.3}"));
@@ -194,8 +192,9 @@ impl Shown {
         let due = self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY);
         if due || scored || p.step == self.steps {
             self.last_line = Some(Instant::now());
-            let seconds = self.begun.elapsed().as_secs_f64() / (p.step - first) as f64;
-            self.say(&step_line(p, self.steps, seconds));
+            let taken = p.step - first;
+            let pace = since.elapsed().as_secs_f64() / taken.max(1) as f64;
+            self.say(&step_line(p, self.steps, (taken > 0).then_some(pace)));
         }
     }
 
@@ -220,16 +219,19 @@ impl Shown {
 }
 
 /// `step 120 of 5000 (2 %), loss 0.532, PQ 0.611, 1.4 s/step, 2 h 3 min left`.
-fn step_line(p: &Progress, steps: u64, seconds_per_step: f64) -> String {
+fn step_line(p: &Progress, steps: u64, seconds_per_step: Option<f64>) -> String {
     let pq = p.pq.map_or(String::new(), |pq| format!(", PQ {pq:.3}"));
-    let left_s = (steps.saturating_sub(p.step)) as f64 * seconds_per_step;
-    let minutes = (left_s / 60.0).ceil() as u64;
-    let left = match minutes {
-        0..60 => format!("{minutes} min"),
-        _ => format!("{} h {} min", minutes / 60, minutes % 60),
-    };
+    let pace = seconds_per_step.map_or(String::new(), |seconds| {
+        let left_s = (steps.saturating_sub(p.step)) as f64 * seconds;
+        let minutes = (left_s / 60.0).ceil() as u64;
+        let left = match minutes {
+            0..60 => format!("{minutes} min"),
+            _ => format!("{} h {} min", minutes / 60, minutes % 60),
+        };
+        format!(", {seconds:.2} s/step, {left} left")
+    });
     format!(
-        "step {} of {steps} ({} %), loss {:.3}{pq}, {seconds_per_step:.2} s/step, {left} left",
+        "step {} of {steps} ({} %), loss {:.3}{pq}{pace}",
         p.step,
         100 * p.step / steps.max(1),
         p.loss
