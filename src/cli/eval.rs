@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::eval::held_out;
+use crate::eval::numbering::{Numbering, TypeMatch, match_types};
 use crate::eval::report::{self, Figure, Scores};
 use crate::eval::scores::{SetScores, compare_sets, score_groups, score_image};
 use crate::labels::{Annotation, LabelledImage, LoadedSet, folders};
@@ -36,15 +37,19 @@ pub struct EvalArgs {
     /// µm/px
     #[arg(long, value_name = "PX", default_value_t = 12.0)]
     radius_px: f64,
+    /// Which type of the truth is which of the predictions, by number or name: 1=4,2=2,3=epithelial (0: of no type);
+    /// same: the numbers mean the same (--pred, --truth)
+    #[arg(long, value_name = "TRUTH=PRED,…", requires = "pred")]
+    types: Option<TypeMatch>,
     /// Model name or folder; twice: side by side
     #[arg(long, default_value = "default")]
     model: Vec<String>,
     /// Average each patch over mirrored (flips) or mirrored and turned views (d8)
     #[arg(long, value_enum, default_value = "none")]
     tta: Tta,
-    /// Training configuration: its held-out images are scored
-    #[arg(long, value_name = "TOML", default_value = "config/train-default.toml")]
-    config: PathBuf,
+    /// Training configuration: its held-out images are scored [default: that of the embedded model]
+    #[arg(long, value_name = "TOML")]
+    config: Option<PathBuf>,
     /// Folder below which the data sets of the configuration lie
     #[arg(long, value_name = "FOLDER", required_unless_present = "pred")]
     data: Option<PathBuf>,
@@ -105,13 +110,7 @@ fn score_folders(args: &EvalArgs, pred: &Path, truth: &Path) -> Result<(), Failu
         }
         pairs.push((stem.clone(), t, p));
     }
-    let most = |a: &Annotation| a.detections.types.iter().copied().max().unwrap_or(0);
-    let kinds = pairs
-        .iter()
-        .map(|(_, t, p)| most(t).max(most(p)))
-        .max()
-        .unwrap_or(0);
-    let names: Vec<String> = (0..=kinds).map(|id| format!("type {id}")).collect();
+    let names = match_numbers(args, &mut pairs, &truths, &preds)?;
     let images = pairs
         .iter()
         .map(|(stem, t, p)| score_image(stem, t, p, names.len(), args.radius_px))
@@ -127,9 +126,40 @@ fn score_folders(args: &EvalArgs, pred: &Path, truth: &Path) -> Result<(), Failu
     report_scores(args, &scores, &names, &[])
 }
 
+/// Gives the truth the predictions' type numbers; returns the names of the scores.
+fn match_numbers(
+    args: &EvalArgs,
+    pairs: &mut [(String, Annotation, Annotation)],
+    truths: &BTreeMap<String, PathBuf>,
+    preds: &BTreeMap<String, PathBuf>,
+) -> Result<Vec<String>, Failure> {
+    let files = |of: &'_ BTreeMap<String, PathBuf>| -> Vec<PathBuf> {
+        let stems = pairs.iter().filter_map(|(stem, ..)| of.get(stem));
+        stems.cloned().collect()
+    };
+    let (truth_files, pred_files) = (files(truths), files(preds));
+    let truth = Numbering::of(
+        pairs.iter().map(|(_, truth, _)| truth),
+        truth_files.iter().map(PathBuf::as_path),
+    );
+    let pred = Numbering::of(
+        pairs.iter().map(|(.., pred)| pred),
+        pred_files.iter().map(PathBuf::as_path),
+    );
+    let (truth, pred) = (
+        truth.map_err(Failure::usage)?,
+        pred.map_err(Failure::usage)?,
+    );
+    let matching = match_types(args.types.as_ref(), &truth, &pred).map_err(Failure::usage)?;
+    for (_, truth, _) in pairs {
+        matching.apply(truth);
+    }
+    Ok(matching.names)
+}
+
 /// Scores one or two models on held-out images.
 fn score_models(args: &EvalArgs, root: &Path) -> Result<(), Failure> {
-    let config = TrainConfig::read(&args.config).map_err(Failure::usage)?;
+    let config = TrainConfig::read_or_default(args.config.as_deref()).map_err(Failure::usage)?;
     if args.model.len() > 2 {
         return Err(Failure::usage("--model: one, or two to compare"));
     }

@@ -1,10 +1,11 @@
 //! `export STORE|JSON… -o OUT`: outputs again, from a slide's store or from JSON of nuclei: no slide, no GPU.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::output::{self, Choice, Format, Formats, GeojsonFrame, Needs, Units};
 use crate::run;
-use crate::run::ending::EXIT_SOME;
+use crate::run::ending::{EXIT_NONE, EXIT_SOME, EXIT_USAGE};
 use clap::Args;
 
 use super::{Failure, json_files, print};
@@ -12,10 +13,10 @@ use super::{Failure, json_files, print};
 /// Write outputs again from a slide's store, or from JSON of nuclei (hover_net's too): no slide, no GPU.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// OUT/<stem>/store.zarr of a run, or the folder that holds it; or JSON files, or folders of them
+    /// OUT of a run, OUT/<stem> or its store.zarr; or JSON files, or folders of them
     #[arg(value_name = "STORE|JSON", required = true)]
     inputs: Vec<PathBuf>,
-    /// Folder for the files; those of a JSON go into OUT/<stem>/
+    /// Folder for the files; those of a JSON or of the OUT of a run go into OUT/<stem>/
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
     /// Files of nuclei: json, csv, parquet, geojson, geojson.gz; from a STORE also overlay (over the thumbnail), report, ome-zarr
@@ -33,13 +34,56 @@ pub struct ExportArgs {
 }
 
 pub fn main(args: &ExportArgs) -> Result<(), Failure> {
-    let stores: Vec<PathBuf> = args.inputs.iter().filter_map(|p| store_in(p)).collect();
-    match stores.as_slice() {
-        [] => from_json(args),
-        [store] if args.inputs.len() == 1 => from_store(args, store),
+    // Stores that are named go alone and straight into -o; those of a run's OUT each into a folder of their own.
+    let named: Vec<PathBuf> = args.inputs.iter().filter_map(|p| store_in(p)).collect();
+    let of_runs: Vec<Vec<PathBuf>> = args.inputs.iter().map(|p| results_in(p)).collect();
+    let runs = of_runs.iter().filter(|found| !found.is_empty()).count();
+    match named.as_slice() {
+        [] if runs == args.inputs.len() => from_runs(args, &of_runs.concat()),
+        [] if runs == 0 => from_json(args),
+        [store] if args.inputs.len() == 1 => from_store(args, store, &args.output),
         _ => Err(Failure::usage(
-            "a store is exported alone: give one STORE, or JSON files and no STORE",
+            "a store is exported alone: give one STORE, or the OUT of runs, or JSON files and no STORE",
         )),
+    }
+}
+
+/// The result folders of slides in `path`, where it is the OUT of a run.
+fn results_in(path: &Path) -> Vec<PathBuf> {
+    match store_in(path) {
+        Some(_) => Vec::new(),
+        None => json_files::folders_in(path, |inner| inner.join("store.zarr").is_dir()),
+    }
+}
+
+/// Every slide into its own folder; an error of one leaves the others.
+fn from_runs(args: &ExportArgs, folders: &[PathBuf]) -> Result<(), Failure> {
+    let mut seen = BTreeSet::new();
+    for name in folders.iter().filter_map(|folder| folder.file_name()) {
+        if !seen.insert(name) {
+            return Err(Failure::usage(format!(
+                "two slides are called {}: export their runs one by one, each with its own -o",
+                name.display()
+            )));
+        }
+    }
+    let mut failed = 0;
+    for folder in folders {
+        let into = args.output.join(folder.file_name().unwrap_or_default());
+        match from_store(args, &folder.join("store.zarr"), &into) {
+            // What was asked for is wrong, whatever the slide.
+            Err(failure) if failure.code == EXIT_USAGE => return Err(failure),
+            Err(failure) => {
+                eprintln!("error: {}", failure.message);
+                failed += 1;
+            }
+            Ok(()) => {}
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        n if n == folders.len() => Err(Failure::silent(EXIT_NONE)),
+        _ => Err(Failure::silent(EXIT_SOME)),
     }
 }
 
@@ -97,7 +141,7 @@ fn from_json(args: &ExportArgs) -> Result<(), Failure> {
     )
 }
 
-fn from_store(args: &ExportArgs, path: &Path) -> Result<(), Failure> {
+fn from_store(args: &ExportArgs, path: &Path, output: &Path) -> Result<(), Failure> {
     if let Some(flag) = args.files.given() {
         return Err(Failure::usage(format!(
             "{flag} is for JSON: a store knows by itself, so leave it out"
@@ -106,12 +150,12 @@ fn from_store(args: &ExportArgs, path: &Path) -> Result<(), Failure> {
     let formats = formats(args, Needs::Store, |name| {
         format!("--format {name} needs the slide's pixels, which a store does not keep: use `run`")
     })?;
-    run::check_writable(&args.output)?;
-    let result = run::slide::export_store(path, choice(args, &formats), &args.output)?;
+    run::check_writable(output)?;
+    let result = run::slide::export_store(path, choice(args, &formats), output)?;
     print(&format!(
         "{} nuclei, written to {}\n",
         result.nuclei.len(),
-        args.output.display()
+        output.display()
     ))?;
     let covered = &result.coverage;
     if covered.missing_tiles > 0 {

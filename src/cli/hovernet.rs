@@ -47,7 +47,7 @@ pub struct HovernetArgs {
     /// Types, background counted; 0 for none [default: the model's]
     #[arg(long, value_name = "N")]
     nr_types: Option<usize>,
-    /// JSON of names and colours: {"0": ["nolabe", [0, 0, 0]], …}
+    /// JSON of names and colours, for the model's own types: {"0": ["nolabe", [0, 0, 0]], …}
     #[arg(long, value_name = "JSON")]
     type_info_path: Option<PathBuf>,
     /// Checkpoint (.tar, .pth) or model folder
@@ -143,7 +143,12 @@ pub fn main(args: &HovernetArgs) -> Result<(), Failure> {
 fn run_images(args: &HovernetArgs) -> Result<(), Failure> {
     let (mut config, terminal) = args.settings()?;
     let folder = std::slice::from_ref(&args.input_dir);
-    let images = inputs::from_paths(folder, false, inputs::IMAGE_EXTENSIONS, &config)?;
+    let mut images = inputs::from_paths(folder, false, inputs::IMAGE_EXTENSIONS, &config)?;
+    for image in &mut images {
+        // hover_net's files lie in folders by kind, not by image.
+        image.folder = args.output_dir.clone();
+        image.results = Some(args.json_of("json", &image.stem));
+    }
     run::check_writable(&config.output)?;
     let (model, types) = args.checked_model()?;
     config.device = args.device()?;
@@ -159,17 +164,15 @@ fn run_images(args: &HovernetArgs) -> Result<(), Failure> {
     };
     let mut models = Models::new(&config)?;
     models.get(&config.model).map_err(Failure::usage)?;
-    let progress = Progress::new(&terminal)?;
+    let progress = Progress::new(&terminal)?.of_slides(&images);
     let stop = signals::stop_flag()?;
     let watch = |event: RunEvent<'_>| progress.show(event);
     let endings = run::run_in_turn(&images, &watch, &stop, |image| {
-        // hover_net's files lie in folders by kind, not by image.
-        let image = run::SlideConfig {
-            folder: args.output_dir.clone(),
-            ..image.clone()
-        };
-        run_tile(&image, &config, &mut models, &types, &files, &watch, &stop)
+        run_tile(image, &config, &mut models, &types, &files, &watch, &stop)
     });
+    if images.len() > 1 {
+        progress.batch_ended(&images, &endings);
+    }
     outcome(&endings)
 }
 
@@ -183,18 +186,32 @@ fn run_slides(args: &HovernetArgs) -> Result<(), Failure> {
     let (mut config, terminal) = args.settings()?;
     let folder = std::slice::from_ref(&args.input_dir);
     let mut slides = inputs::from_paths(folder, false, inputs::slide_extensions(), &config)?;
-    if let Some(stem) = &args.only {
-        children::die_with_parent();
-        keep_only(&mut slides, stem, &args.input_dir.display().to_string())?;
-    }
+    let among = args.input_dir.display().to_string();
+    let place = match &args.only {
+        Some(stem) => {
+            children::die_with_parent();
+            Some(keep_only(&mut slides, stem, &among)?)
+        }
+        None => None,
+    };
+    let files = WsiFiles {
+        proc_mag: args.proc_mag,
+        save_thumb: args.save_thumb,
+        save_mask: args.save_mask,
+    };
     for slide in &mut slides {
         slide.folder = args.output_dir.join("store").join(&slide.stem);
+        slide.results = Some(args.json_of(files.json_folder(), &slide.stem));
         if let Some(masks) = &args.input_mask_dir {
             slide.mask = args.mask_of(masks, &slide.stem);
         }
     }
     run::check_writable(&config.output)?;
     let progress = Progress::new(&terminal)?;
+    let progress = match place {
+        Some((place, of)) => progress.of_batch(place, of),
+        None => progress.of_slides(&slides),
+    };
     let stop = signals::stop_flag()?;
     let watch = |event: RunEvent<'_>| progress.show(event);
     // What is wrong with all slides is said once, before the first.
@@ -203,14 +220,12 @@ fn run_slides(args: &HovernetArgs) -> Result<(), Failure> {
     config.postproc = PostprocRules::Default;
     config.hovernet_mpp = Some(UM_AT_1X / args.proc_mag);
     config.mask_is_region = false;
-    let endings = if slides.len() > 1 {
-        run_in_children(&slides, &watch, &stop, command_for)?
+    // Also a lone slide: a C library that dies on it must leave somebody to say so.
+    let endings = if args.only.is_none() {
+        let endings = run_in_children(&slides, &watch, &stop, command_for)?;
+        progress.batch_ended(&slides, &endings);
+        endings
     } else {
-        let files = WsiFiles {
-            proc_mag: args.proc_mag,
-            save_thumb: args.save_thumb,
-            save_mask: args.save_mask,
-        };
         let mut models = Models::new(&config)?;
         models.get(&config.model).map_err(Failure::usage)?;
         run::run_in_turn(&slides, &watch, &stop, |slide| {
@@ -222,6 +237,11 @@ fn run_slides(args: &HovernetArgs) -> Result<(), Failure> {
 }
 
 impl HovernetArgs {
+    /// The JSON of an image or slide.
+    fn json_of(&self, folder: &str, stem: &str) -> PathBuf {
+        self.output_dir.join(folder).join(format!("{stem}.json"))
+    }
+
     /// A remark on standard error, once for all slides: results do not depend on it.
     fn note(&self, text: &str) {
         if self.only.is_none() {
@@ -325,7 +345,7 @@ impl HovernetArgs {
         let types = match &self.type_info_path {
             Some(path) => std::fs::read_to_string(path)
                 .map_err(|e| e.to_string())
-                .and_then(|text| type_info::parse_all(&text, has))
+                .and_then(|text| type_info::parse_for(&text, &folder.spec.types))
                 .map_err(|reason| {
                     Failure::usage(format!("--type_info_path {}: {reason}", path.display()))
                 })?,

@@ -19,7 +19,9 @@ use super::settings::Mpp;
 use super::{Failure, print};
 
 /// Files of a run that are JSON but hold no nuclei.
-const NO_NUCLEI: [&str; 2] = ["run.json", "summary.json"];
+const NO_NUCLEI: [&str; 4] = ["run.json", "summary.json", "crops.json", "raw.json"];
+/// This program's file of nuclei, in the folder of its slide.
+const NUCLEI: &str = "nuclei.json";
 
 #[derive(Debug, Args)]
 pub struct JsonArgs {
@@ -112,13 +114,9 @@ fn files(paths: &[PathBuf], recursive: bool) -> Result<BTreeMap<String, PathBuf>
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     for path in paths {
         let found = if path.is_dir() {
-            let mut found = inputs::search(path, recursive, &["json"])?;
-            found.retain(|file| !NO_NUCLEI.iter().any(|name| file.ends_with(name)));
+            let found = in_folder(path, recursive)?;
             if found.is_empty() {
-                return Err(Failure::usage(format!(
-                    "{}: no .json in this folder (-r also looks into its folders)",
-                    path.display()
-                )));
+                return Err(Failure::usage(no_json(path)));
             }
             found
         } else {
@@ -138,6 +136,50 @@ fn files(paths: &[PathBuf], recursive: bool) -> Result<BTreeMap<String, PathBuf>
         }
     }
     Ok(files)
+}
+
+/// The files of nuclei in `folder` (of all below it, with `recursive`), and the nuclei.json of each result folder in it.
+fn in_folder(folder: &Path, recursive: bool) -> Result<Vec<PathBuf>, Failure> {
+    let mut found = inputs::search(folder, recursive, &["json"])?;
+    if !recursive {
+        let results = folders_in(folder, |inner| inner.join(NUCLEI).is_file());
+        found.extend(results.into_iter().map(|inner| inner.join(NUCLEI)));
+    }
+    found.retain(|file| holds_nuclei(file));
+    Ok(found)
+}
+
+/// Whether a JSON may hold nuclei: not this program's other files, and nothing that lies beside a nuclei.json.
+fn holds_nuclei(file: &Path) -> bool {
+    let name = file
+        .file_name()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
+    // Shards write run-0-of-4.json.
+    let of_shard = name.starts_with("run-") && name.contains("-of-");
+    let beside = file.with_file_name(NUCLEI).is_file() && name != NUCLEI;
+    !(NO_NUCLEI.contains(&name.as_ref()) || of_shard || beside)
+}
+
+/// The folders in `folder` that `wanted` takes, sorted by name; hidden ones are passed over.
+pub fn folders_in(folder: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let shown = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+    let mut folders: Vec<PathBuf> = shown.map(|entry| entry.path()).collect();
+    folders.retain(|inner| inner.is_dir() && wanted(inner));
+    folders.sort();
+    folders
+}
+
+fn no_json(folder: &Path) -> String {
+    let has_store = |inner: &Path| inner.join("store.zarr").is_dir();
+    let place = folder.display();
+    match has_store(folder) || !folders_in(folder, has_store).is_empty() {
+        true => format!(
+            "{place}: results without a nuclei.json: `wsi-nuclei export {place} -o OUT --format csv,parquet` takes their store"
+        ),
+        false => format!("{place}: no .json in this folder (-r also looks into its folders)"),
+    }
 }
 
 /// The file's name, or, for this program's nuclei.json, that of its folder.

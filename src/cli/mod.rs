@@ -3,6 +3,7 @@
 //! In: the command line. Out: results on standard output, messages on standard error, an exit code. Everything that
 //! can go wrong arrives here as a [`Failure`]; nothing below ends the process.
 
+mod closing;
 mod completions;
 mod data;
 mod doctor;
@@ -24,6 +25,7 @@ pub mod settings;
 mod signals;
 mod slide;
 mod tile;
+mod timestamp;
 mod train;
 mod view;
 

@@ -1,11 +1,11 @@
 //! `model list`, `model info`, `model verify`, `model convert`, `model average`, `model tune`.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::model::DeviceChoice;
 use crate::model::convert;
 use crate::model::library::{Library, Listed, ModelInfo};
+use crate::model::{DeviceChoice, ModelSpec};
 use crate::train::{average, package};
 use clap::{Args, Subcommand};
 use tch::Kind;
@@ -57,9 +57,12 @@ enum ModelCommand {
     Average {
         #[arg(value_name = "NAME|FOLDER")]
         first: String,
-        /// Its model.toml becomes the mean's, without the scores
+        /// Its model.toml becomes the mean's, without the scores and under a new name
         #[arg(value_name = "NAME|FOLDER")]
         second: String,
+        /// Name of the mean [default: that of its folder]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
         /// Weight of the second, 0 to 1
         #[arg(long, default_value_t = 0.5, value_name = "SHARE", value_parser = share)]
         share: f64,
@@ -120,6 +123,7 @@ pub fn main(args: &ModelArgs) -> Result<(), Failure> {
         ModelCommand::Average {
             first,
             second,
+            name,
             share,
             output,
         } => {
@@ -127,7 +131,8 @@ pub fn main(args: &ModelArgs) -> Result<(), Failure> {
             let second = library.open(second).map_err(Failure::usage)?;
             let tensors =
                 average::average_models(&first, &second, *share).map_err(Failure::usage)?;
-            package::write_mean(output, second.spec, &tensors).map_err(Failure::slides)?;
+            let spec = spec_of_mean(first.spec, second.spec, name.as_deref(), output)?;
+            package::write_mean(output, spec, &tensors).map_err(Failure::slides)?;
             print(&format!(
                 "{}: next, `model tune` and `eval`\n",
                 output.display()
@@ -135,6 +140,34 @@ pub fn main(args: &ModelArgs) -> Result<(), Failure> {
         }
         ModelCommand::Tune(args) => model_tune::main(args),
     }
+}
+
+/// The second's model.toml under a name of its own; where the two have learnt from other data, it names both.
+fn spec_of_mean(
+    first: ModelSpec,
+    second: ModelSpec,
+    name: Option<&str>,
+    output: &Path,
+) -> Result<ModelSpec, Failure> {
+    let whole = std::path::absolute(output).map_err(Failure::usage)?;
+    let folder = whole.file_name().map(|name| name.to_string_lossy());
+    let name = name.or(folder.as_deref()).unwrap_or("mean").to_owned();
+    if name == first.name || name == second.name {
+        return Err(Failure::usage(format!(
+            "the mean would be called {name}, as one of the two: choose another folder, or --name"
+        )));
+    }
+    let both = |a: String, b: String| match a == b || a.is_empty() {
+        true => b,
+        false => format!("{a}; {b}"),
+    };
+    Ok(ModelSpec {
+        name,
+        training_data: both(first.training_data, second.training_data),
+        licence: both(first.licence, second.licence),
+        citation: both(first.citation, second.citation),
+        ..second
+    })
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -19,9 +19,9 @@ pub struct TuneArgs {
     #[arg(value_name = "FOLDER")]
     model: PathBuf,
     /// Training configuration: its held-out images are used, and the others for which nuclei to
-    /// keep
-    #[arg(long, value_name = "TOML", default_value = "config/train-default.toml")]
-    config: PathBuf,
+    /// keep [default: that of the embedded model]
+    #[arg(long, value_name = "TOML")]
+    config: Option<PathBuf>,
     /// Folder below which the data sets of the configuration lie
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
@@ -34,7 +34,7 @@ pub struct TuneArgs {
 }
 
 pub fn main(args: &TuneArgs) -> Result<(), Failure> {
-    let config = TrainConfig::read(&args.config).map_err(Failure::usage)?;
+    let config = TrainConfig::read_or_default(args.config.as_deref()).map_err(Failure::usage)?;
     let folder = ModelFolder::open(&args.model).map_err(Failure::usage)?;
     tch::set_num_threads(1);
     let model = folder.load(Device::Cpu).map_err(Failure::usage)?;

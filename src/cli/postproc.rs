@@ -20,10 +20,10 @@ pub struct PostprocArgs {
     /// Folder for the results: OUT/<stem>/
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// µm a pixel of the map
-    #[arg(long, value_name = "UM", default_value = "0.25")]
-    mpp: Mpp,
-    /// Take constants and names of types from this model
+    /// µm a pixel of the map [default: what the .json beside it says, else 0.25]
+    #[arg(long, value_name = "UM")]
+    mpp: Option<Mpp>,
+    /// Take constants and names of types from this model [default: the one in the .json beside the map]
     #[arg(long, value_name = "NAME|FOLDER")]
     model: Option<String>,
     /// reference: hover_net's rules, scaled over the whole map
@@ -45,14 +45,21 @@ pub fn main(args: &PostprocArgs) -> Result<(), Failure> {
     let segmented = segment_map(MapRequest {
         path: &args.raw,
         output: &args.output,
-        mpp: args.mpp.0,
+        mpp: args.mpp.map(|mpp| mpp.0),
         model,
         rules: args.postproc,
         image: args.image.as_deref(),
         units: args.units,
     })?;
+    let constants = match (&segmented.model, args.postproc) {
+        (_, PostprocRules::Reference) => "hover_net's rules".to_owned(),
+        (Some(name), _) => format!("constants of {name}"),
+        (None, _) => {
+            "no model is known for this map, so the usual constants: --model names one".to_owned()
+        }
+    };
     print(&format!(
-        "{} nuclei, written to {}\n",
+        "{} nuclei ({constants}), written to {}\n",
         segmented.nuclei,
         segmented.folder.display()
     ))

@@ -1,6 +1,7 @@
 //! What the user sees while a slide runs: a bar on a terminal, plain lines elsewhere, JSON lines for programs.
 //!
-//! In: [`Event`]s from any thread. Out: standard error, and the log file. Never blocks on a full terminal for long and
+//! In: [`Event`]s from any thread. Out: standard error, and the log file. Lines that are no bar's begin with the time and,
+//! in a batch, with the slide's place in it. Never blocks on a full terminal for long and
 //! never fails a run: a line that cannot be written is dropped.
 
 use std::fs::File;
@@ -14,11 +15,12 @@ use crate::run::{Ending, RunEvent, SlideConfig};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
-use super::Failure;
 use super::settings::{ProgressMode, TerminalConfig};
+use super::{Failure, closing, timestamp};
 
-/// Plain lines come no closer than this.
-const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Lines of progress come no closer than this: for people, and for programs.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+const JSON_EVERY: Duration = Duration::from_secs(5);
 /// The bar counts in 1/1000 mm².
 const BAR_UNITS_PER_MM2: f64 = 1000.0;
 
@@ -40,6 +42,11 @@ pub struct Progress {
 struct State {
     log: Option<File>,
     slide: String,
+    /// The slide's place in its batch, from 1, and how many there are.
+    place: usize,
+    of: usize,
+    /// Names of the batch in order, where it is known here: a parent speaks for few of its slides.
+    stems: Vec<String>,
     bar: Option<ProgressBar>,
     stage: &'static str,
     started: Instant,
@@ -68,6 +75,9 @@ impl Progress {
             state: Mutex::new(State {
                 log,
                 slide: String::new(),
+                place: 0,
+                of: 1,
+                stems: Vec::new(),
                 bar: None,
                 stage: "",
                 started: Instant::now(),
@@ -78,6 +88,48 @@ impl Progress {
                 nuclei: 0,
             }),
         })
+    }
+
+    /// Says that `of` slides belong together, of which the next to begin is number `next`, from 1.
+    pub fn of_batch(self, next: usize, of: usize) -> Self {
+        {
+            let mut state = self.state();
+            (state.place, state.of) = (next.saturating_sub(1), of);
+        }
+        self
+    }
+
+    /// Says that these slides belong together.
+    pub fn of_slides(self, slides: &[SlideConfig]) -> Self {
+        {
+            let mut state = self.state();
+            state.of = slides.len();
+            state.stems = slides.iter().map(|slide| slide.stem.clone()).collect();
+        }
+        self
+    }
+
+    /// How a batch of slides ended, in one line; a lone slide has said so itself.
+    pub fn batch_ended(&self, slides: &[SlideConfig], endings: &[Ending]) {
+        if slides.len() < 2 {
+            return;
+        }
+        let text = closing::of_batch(slides, endings);
+        let mut state = self.state();
+        let failed = slides.iter().zip(endings).filter_map(|(slide, ending)| {
+            let reason = ending.reason()?;
+            Some(json!({"slide": slide.stem, "reason": reason}))
+        });
+        let object = json!({
+            "event": "batch", "slides": slides.len(), "failed": failed.collect::<Vec<_>>(), "message": text,
+        });
+        match self.show {
+            Show::Bar => print_line(&text),
+            Show::Plain => print_line(&stamped(&text)),
+            Show::Json => print_line(&object.to_string()),
+            Show::Nothing => {}
+        }
+        write_log(&mut state, &stamped(&text));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -101,11 +153,9 @@ impl Progress {
     }
 
     fn ended(&self, slide: &SlideConfig, ending: &Ending, seconds: f64) {
-        let folder = slide.folder.display();
+        let folder = slide.results.as_ref().unwrap_or(&slide.folder).display();
         match ending {
-            Ending::Done { nuclei } => self.end(&format!(
-                "{nuclei} nuclei in {seconds:.1} s, written to {folder}"
-            )),
+            Ending::Done { nuclei } => self.done(slide, *nuclei, seconds),
             Ending::Share { tiles_left } => self.end(&format!(
                 "share done in {seconds:.1} s; {tiles_left} tiles of other shares are not done yet"
             )),
@@ -120,10 +170,54 @@ impl Progress {
         }
     }
 
+    /// A slide is done: what was found, and what to look at next; of a batch in one line.
+    fn done(&self, slide: &SlideConfig, nuclei: usize, seconds: f64) {
+        let folder = slide.results.as_ref().unwrap_or(&slide.folder);
+        // hover_net's folders have no summary.
+        let closing = closing::of_folder(&slide.folder);
+        let batch = self.state().of > 1;
+        let mut line = format!("{} nuclei", closing::grouped(nuclei as u64));
+        if let (true, Some(density)) = (batch, &closing.density) {
+            line += &format!(" ({})", density.replace(" nuclei", ""));
+        }
+        line += &format!(" in {seconds:.1} s");
+        if let (true, n @ 1..) = (batch, closing.warnings.len()) {
+            line += &format!(", {n} warning{}", if n == 1 { "" } else { "s" });
+        }
+        line += &format!(", written to {}", folder.display());
+        let mut lines = vec![line];
+        if !batch {
+            lines.extend(closing.types.clone());
+            lines.extend(closing.density.clone());
+            let warnings = closing.warnings.iter();
+            lines.extend(warnings.map(|text| format!("warning: {text}")));
+            lines.extend(closing.page.clone());
+        }
+        let mut state = self.state();
+        if let Some(bar) = state.bar.take() {
+            bar.finish_and_clear();
+        }
+        if self.show == Show::Json {
+            let object = json!({
+                "event": "end", "message": lines[0], "nuclei": nuclei, "types": closing.types,
+                "density": closing.density, "warnings": closing.warnings,
+            });
+            return self.say(&mut state, &lines[0], object);
+        }
+        for line in lines {
+            self.say(&mut state, &line, serde_json::Value::Null);
+        }
+    }
+
     /// The next slide begins.
     fn begin(&self, slide: &str) {
         let mut state = self.state();
-        state.slide = slide.to_owned();
+        let known = state.stems.iter().position(|stem| stem == slide);
+        state.place = known.unwrap_or(state.place) + 1;
+        state.slide = match state.of {
+            0 | 1 => slide.to_owned(),
+            of => format!("[{}/{of}] {slide}", state.place),
+        };
         state.started = Instant::now();
         state.last_line = None;
         state.stage = "";
@@ -132,7 +226,7 @@ impl Progress {
         if self.show == Show::Bar {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(spinner());
-            bar.set_prefix(slide.to_owned());
+            bar.set_prefix(state.slide.clone());
             bar.enable_steady_tick(Duration::from_millis(200));
             state.bar = Some(bar);
         }
@@ -146,11 +240,14 @@ impl Progress {
                 if let Some(bar) = &state.bar {
                     bar.set_message(name);
                 }
-                self.line(
-                    &mut state,
-                    name.to_owned(),
-                    json!({"event": "stage", "stage": name}),
-                );
+                // In a batch, hundreds of slides each say what counts.
+                if state.of <= 1 || self.show == Show::Json {
+                    self.line(
+                        &mut state,
+                        name.to_owned(),
+                        json!({"event": "stage", "stage": name}),
+                    );
+                }
             }
             Event::Planned {
                 tiles,
@@ -190,8 +287,8 @@ impl Progress {
                         json!({"event": "warning", "message": text}),
                     );
                 } else {
-                    let slide = state.slide.clone();
-                    write_log(&mut state, &format!("{slide}: warning: {text}"));
+                    let line = stamped(&format!("{}: warning: {text}", state.slide));
+                    write_log(&mut state, &line);
                 }
             }
         }
@@ -210,9 +307,11 @@ impl Progress {
             ));
         }
         let finished = state.mm2_done >= state.mm2_planned * (1.0 - 1e-9);
-        let due = state
-            .last_line
-            .is_none_or(|last| last.elapsed() >= LINE_EVERY);
+        let every = match self.show {
+            Show::Json => JSON_EVERY,
+            _ => LINE_EVERY,
+        };
+        let due = state.last_line.is_none_or(|last| last.elapsed() >= every);
         if due || finished {
             state.last_line = Some(Instant::now());
             let percent = 100.0 * state.mm2_done / state.mm2_planned.max(1e-12);
@@ -247,17 +346,24 @@ impl Progress {
             print_line(
                 &json!({"event": "error", "slide": state.slide, "message": text}).to_string(),
             );
-        } else {
-            print_line(&format!("error: {text}"));
+            return write_log(&mut state, &stamped(&format!("error: {text}")));
         }
-        write_log(&mut state, &format!("error: {text}"));
+        let line = stamped(&match state.of {
+            0 | 1 => format!("error: {text}"),
+            of => format!("[{}/{of}] error: {text}", state.place),
+        });
+        print_line(match self.show {
+            Show::Plain => &line,
+            _ => unstamped(&line),
+        });
+        write_log(&mut state, &line);
     }
 
     /// A line for those who see no bar.
     fn line(&self, state: &mut State, text: String, object: serde_json::Value) {
         if self.show == Show::Bar {
-            let slide = state.slide.clone();
-            write_log(state, &format!("{slide}: {text}"));
+            let line = stamped(&format!("{}: {text}", state.slide));
+            write_log(state, &line);
         } else {
             self.say(state, &text, object);
         }
@@ -265,10 +371,11 @@ impl Progress {
 
     /// A line for everybody but those who want none.
     fn say(&self, state: &mut State, text: &str, mut object: serde_json::Value) {
-        let line = format!("{}: {text}", state.slide);
+        let line = stamped(&format!("{}: {text}", state.slide));
         match (self.show, &state.bar) {
-            (Show::Bar, Some(bar)) => bar.suspend(|| print_line(&line)),
-            (Show::Bar | Show::Plain, _) => print_line(&line),
+            (Show::Bar, Some(bar)) => bar.suspend(|| print_line(unstamped(&line))),
+            (Show::Bar, None) => print_line(unstamped(&line)),
+            (Show::Plain, _) => print_line(&line),
             (Show::Json, _) => {
                 if let Some(map) = object.as_object_mut() {
                     map.insert("slide".into(), json!(state.slide));
@@ -292,6 +399,16 @@ fn open_log(path: &Path) -> Result<File, Failure> {
                 path.display()
             ))
         })
+}
+
+/// A line with the time before it.
+fn stamped(line: &str) -> String {
+    format!("{} {line}", timestamp::now())
+}
+
+/// The line without its time: on a terminal it is now.
+fn unstamped(line: &str) -> &str {
+    line.split_once(' ').map_or(line, |(_, rest)| rest)
 }
 
 fn print_line(line: &str) {

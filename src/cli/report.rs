@@ -21,16 +21,35 @@ pub struct ReportArgs {
     /// OUT of a run, or single result folders (OUT/<stem>)
     #[arg(value_name = "OUT", required = true)]
     folders: Vec<PathBuf>,
-    /// The index page [default: index.html in OUT, or beside the first result folder; several slides only]
-    #[arg(short, long, value_name = "HTML")]
+    /// Several slides: the index page [default: index.html in OUT, or beside the first result folder]. One slide: its
+    /// page [default: report.html in its folder]
+    #[arg(short, long, value_name = "HTML", value_parser = html_file)]
     output: Option<PathBuf>,
+}
+
+/// A page is HTML, whatever its name: a name that says otherwise is a mistake.
+fn html_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+    match extension.as_deref() {
+        Some("html" | "htm") => Ok(path),
+        _ => Err(
+            "a page is HTML: end its name in .html (tables are nuclei.csv and nuclei.parquet in each slide's folder)"
+                .into(),
+        ),
+    }
 }
 
 pub fn main(args: &ReportArgs) -> Result<(), Failure> {
     let slides = slide_folders(&args.folders)?;
+    // Of one slide, -o is the page itself.
+    let page_of = |folder: &Path| match (&args.output, slides.len()) {
+        (Some(path), 1) => path.clone(),
+        _ => folder.join(REPORT),
+    };
     let mut done: Vec<(&Path, CohortSlide)> = Vec::new();
     for folder in &slides {
-        match one(folder) {
+        match one(folder, &page_of(folder)) {
             Ok(slide) => done.push((folder, slide)),
             Err(why) => eprintln!("error: {why}"),
         }
@@ -57,7 +76,7 @@ pub fn main(args: &ReportArgs) -> Result<(), Failure> {
         return ending(count, slides.len());
     }
     for (folder, _) in &done {
-        print(&format!("{}\n", folder.join(REPORT).display()))?;
+        print(&format!("{}\n", page_of(folder).display()))?;
     }
     ending(done.len(), slides.len())
 }
@@ -101,8 +120,8 @@ pub(super) fn slide_folders(folders: &[PathBuf]) -> Result<Vec<PathBuf>, Failure
     Ok(found)
 }
 
-/// Writes a slide's page; what the index needs comes back.
-fn one(folder: &Path) -> Result<CohortSlide, String> {
+/// Writes a slide's page to `page`; what the index needs comes back.
+fn one(folder: &Path, page: &Path) -> Result<CohortSlide, String> {
     let store = folder.join("store.zarr");
     let mut results = if store.is_dir() {
         from_store(&store)?
@@ -115,7 +134,7 @@ fn one(folder: &Path) -> Result<CohortSlide, String> {
         summary: results.summary.clone(),
         thumb: Some(cohort::small(&results.thumb)),
     };
-    report_html::write(results, &folder.join(REPORT)).map_err(|error| error.to_string())?;
+    report_html::write(results, page).map_err(|error| error.to_string())?;
     Ok(slide)
 }
 

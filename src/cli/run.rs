@@ -8,7 +8,8 @@ use std::process::Command;
 
 use crate::nuclei::PostprocRules;
 use crate::run::children::{self, run_in_children};
-use crate::run::{self, Ending, Models, SlideConfig, inputs};
+use crate::run::models::first_device;
+use crate::run::{self, Ending, Models, RunEvent, SlideConfig, inputs};
 use clap::Args;
 
 use super::progress::Progress;
@@ -24,7 +25,7 @@ pub struct RunArgs {
     /// Look into folders of folders
     #[arg(short, long)]
     recursive: bool,
-    /// CSV of slides: path, and optionally id, mpp, mask, roi, model
+    /// CSV of slides: path, and optionally id, mpp, mask, roi, model; other columns are carried through to the tables
     #[arg(long, value_name = "CSV", conflicts_with_all = ["slides", "recursive"])]
     manifest: Option<PathBuf>,
     /// TOML file of settings; `config/default.toml` lists them all
@@ -61,15 +62,36 @@ pub fn main(args: RunArgs) -> Result<(), Failure> {
         }
     };
     run::check_writable(&config.output)?;
-    let progress = Progress::new(&terminal)?;
+    // What is wrong for all slides is said once, before the first.
+    first_device(&config.device)?;
     let stop = signals::stop_flag()?;
-    if let Some(stem) = &args.only {
-        keep_only(&mut slides, stem, "the slides")?;
-    }
+    let progress = Progress::new(&terminal)?;
+    let progress = match &args.only {
+        Some(stem) => {
+            let (place, of) = keep_only(&mut slides, stem, "the slides")?;
+            progress.of_batch(place, of)
+        }
+        None => progress.of_slides(&slides),
+    };
     let watch = |event: run::RunEvent<'_>| progress.show(event);
     // Also a lone slide: a C library that dies on it must leave somebody to say so.
     let endings = if args.only.is_none() {
-        run_in_children(&slides, &watch, &stop, command_for)?
+        // Only of children that died without a word: the others have written their run.json.
+        let watch = |event: run::RunEvent<'_>| {
+            if let RunEvent::Ended {
+                slide,
+                ending,
+                seconds,
+            } = &event
+                && let Err(error) = run::slide::report_death(slide, &config, ending, *seconds)
+            {
+                eprintln!("error: {error}");
+            }
+            progress.show(event);
+        };
+        let endings = run_in_children(&slides, &watch, &stop, command_for)?;
+        progress.batch_ended(&slides, &endings);
+        endings
     } else {
         let mut models = Models::new(&config)?;
         run::run_in_turn(&slides, &watch, &stop, |slide| {
@@ -86,14 +108,20 @@ pub fn main(args: RunArgs) -> Result<(), Failure> {
     outcome(&endings)
 }
 
-/// Keeps the one slide that this process runs for a parent.
-pub fn keep_only(slides: &mut Vec<SlideConfig>, stem: &str, among: &str) -> Result<(), Failure> {
+/// Keeps the one slide that this process runs for a parent; returns its place among all, from 1, and their number.
+pub fn keep_only(
+    slides: &mut Vec<SlideConfig>,
+    stem: &str,
+    among: &str,
+) -> Result<(usize, usize), Failure> {
+    let of = slides.len();
+    let place = slides.iter().position(|slide| slide.stem == stem);
     slides.retain(|slide| slide.stem == stem);
-    match slides.is_empty() {
-        true => Err(Failure::slides(format!(
+    match place {
+        Some(place) => Ok((place + 1, of)),
+        None => Err(Failure::slides(format!(
             "{stem}: is no longer among {among}"
         ))),
-        false => Ok(()),
     }
 }
 

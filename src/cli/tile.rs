@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::output::{Format, Formats};
 use crate::run::{self, Models, inputs};
 use clap::Args;
 
@@ -30,7 +31,8 @@ const FOR_RUN_ONLY: [&str; 8] = [
     mut_arg("restart", |arg| arg.hide(true)),
     mut_arg("mix_devices", |arg| arg.hide(true)),
     mut_arg("tile_size", |arg| arg.hide(true)),
-    mut_arg("memory", |arg| arg.hide(true))
+    mut_arg("memory", |arg| arg.hide(true)),
+    mut_arg("format", |arg| arg.help(format_help()))
 )]
 pub struct TileArgs {
     /// Images, or folders of images; --mpp says their scale
@@ -49,6 +51,14 @@ pub struct TileArgs {
     settings: Settings,
 }
 
+/// An image gets other files than a slide where nobody asks.
+fn format_help() -> String {
+    let all = Formats(Format::all().collect());
+    let usual = Formats(Format::defaults_of_images());
+    let spaced = all.to_string().replace(',', ", ");
+    format!("Files of nuclei: {spaced} [default: {usual}]")
+}
+
 pub fn main(args: TileArgs) -> Result<(), Failure> {
     if let Some(field) = FOR_RUN_ONLY.iter().find(|field| args.settings.has(field)) {
         return Err(Failure::usage(format!(
@@ -60,12 +70,15 @@ pub fn main(args: TileArgs) -> Result<(), Failure> {
     let extensions = inputs::IMAGE_EXTENSIONS;
     let images = inputs::from_paths(&args.images, args.recursive, extensions, &config)?;
     run::check_writable(&config.output)?;
-    let progress = Progress::new(&terminal)?;
+    let progress = Progress::new(&terminal)?.of_slides(&images);
     let stop = signals::stop_flag()?;
     let mut models = Models::new(&config)?;
     let watch = |event: run::RunEvent<'_>| progress.show(event);
     let endings = run::run_in_turn(&images, &watch, &stop, |image| {
         run::image::run_image(image, &config, &mut models, args.save_raw, &watch, &stop)
     });
+    if images.len() > 1 {
+        progress.batch_ended(&images, &endings);
+    }
     outcome(&endings)
 }

@@ -1,6 +1,8 @@
 //! `train`: learns a model from labelled images and writes its folder.
 
-use std::path::PathBuf;
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::labels::DataSet;
 use crate::labels::data_set::name_apart;
@@ -14,12 +16,11 @@ use crate::train::run::{Ended, Progress, Start, TrainJob, run};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{EXIT_STOPPED, Failure, signals};
+use super::{EXIT_STOPPED, Failure, signals, timestamp};
 use crate::run::models::first_device;
 
-/// The default training. `train --data FOLDER` without a configuration changes nothing in it but
-/// the data.
-const DEFAULT_CONFIG: &str = include_str!("../../config/train-default.toml");
+/// Lines of progress come no closer than this where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Learn a model from labelled images; goes on from its last checkpoint
 #[derive(Debug, Args)]
@@ -91,11 +92,12 @@ pub struct TrainArgs {
     /// Convolutions in bf16: for GPUs, and CPUs that have it
     #[arg(long)]
     bf16: bool,
-    #[arg(long, default_value = "cpu")]
+    /// auto, cpu, cuda or cuda:1; auto: a GPU where there is one
+    #[arg(long, default_value = "auto")]
     device: DeviceChoice,
-    /// CPU threads
-    #[arg(long, default_value_t = 1)]
-    threads: i32,
+    /// CPU threads [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<i32>,
 }
 
 pub fn main(args: TrainArgs) -> Result<(), Failure> {
@@ -103,19 +105,13 @@ pub fn main(args: TrainArgs) -> Result<(), Failure> {
     if args.restart {
         checkpoint::remove(&job.out).map_err(Failure::slides)?;
     }
-    tch::set_num_threads(args.threads.max(1));
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as i32);
+    tch::set_num_threads(args.threads.unwrap_or(cores).max(1));
     keep_freed_memory();
     let stop = signals::stop_flag()?;
-    let bar = ProgressBar::new(job.steps);
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {per_sec} {eta} left");
-    bar.set_style(style.map_err(Failure::usage)?);
-    let mut report = |p: &Progress| {
-        bar.set_position(p.step);
-        let pq = p.pq.map_or(String::new(), |pq| format!(" PQ {pq:.3}"));
-        bar.set_message(format!("loss {:.3}{pq}", p.loss));
-    };
-    let ended = run(&job, &stop, &mut report).map_err(Failure::slides)?;
-    bar.finish();
+    let mut shown = Shown::new(&job)?;
+    let ended = run(&job, &stop, &mut |p| shown.step(p)).map_err(Failure::slides)?;
+    shown.finish();
     match ended {
         Ended::AllSteps => Ok(()),
         Ended::Early => {
@@ -129,11 +125,125 @@ pub fn main(args: TrainArgs) -> Result<(), Failure> {
     }
 }
 
+/// What the user sees of a training: a bar on a terminal, plain lines elsewhere.
+struct Shown {
+    bar: Option<ProgressBar>,
+    steps: u64,
+    /// The first step of this process and its end: loading and scoring before it are no pace.
+    first: Option<(u64, Instant)>,
+    last_line: Option<Instant>,
+    last: Option<Progress>,
+    /// PQ of the start, where it has one.
+    start_pq: Option<f64>,
+}
+
+impl Shown {
+    fn new(job: &TrainJob) -> Result<Self, Failure> {
+        let bar = match stderr().is_terminal() {
+            true => {
+                let bar = ProgressBar::new(job.steps);
+                let template = "{bar:30} {pos}/{len} {msg} {per_sec} {eta} left";
+                let style = ProgressStyle::with_template(template);
+                bar.set_style(style.map_err(Failure::usage)?);
+                Some(bar)
+            }
+            false => None,
+        };
+        let shown = Self {
+            bar,
+            steps: job.steps,
+            first: None,
+            last_line: None,
+            last: None,
+            start_pq: None,
+        };
+        shown.say(&format!(
+            "{} steps of {} crops on {:?}, {} threads, into {}",
+            job.steps,
+            job.config.batch * job.config.accumulate,
+            job.device,
+            tch::get_num_threads(),
+            job.out.display()
+        ));
+        Ok(shown)
+    }
+
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{} {text}", timestamp::now()),
+        }
+    }
+
+    fn step(&mut self, p: &Progress) {
+        let scored = p.pq != self.last.and_then(|last| last.pq);
+        self.last = Some(*p);
+        if p.step == 0 {
+            self.start_pq = p.pq;
+            self.say(&format!("the start: PQ {:.3}", p.pq.unwrap_or(f64::NAN)));
+            return;
+        }
+        let (first, since) = *self.first.get_or_insert((p.step, Instant::now()));
+        if let Some(bar) = &self.bar {
+            bar.set_position(p.step);
+            let pq = p.pq.map_or(String::new(), |pq| format!(" PQ {pq:.3}"));
+            bar.set_message(format!("loss {:.3}{pq}", p.loss));
+            return;
+        }
+        let due = self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY);
+        if due || scored || p.step == self.steps {
+            self.last_line = Some(Instant::now());
+            let taken = p.step - first;
+            let pace = since.elapsed().as_secs_f64() / taken.max(1) as f64;
+            self.say(&step_line(p, self.steps, (taken > 0).then_some(pace)));
+        }
+    }
+
+    /// Says what the best validation was, and whether the training has beaten its start.
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish();
+        }
+        let Some((pq, step)) = self.last.and_then(|last| last.best) else {
+            return;
+        };
+        match (step, self.start_pq) {
+            (0, _) => self.say(&format!(
+                "no validation was better than the start (PQ {pq:.3}): the model that training began from is the better one"
+            )),
+            (_, Some(start)) => self.say(&format!(
+                "best: PQ {pq:.3} after {step} steps; the start: {start:.3}"
+            )),
+            (_, None) => self.say(&format!("best: PQ {pq:.3} after {step} steps")),
+        }
+    }
+}
+
+/// `step 120 of 5000 (2 %), loss 0.532, PQ 0.611, 1.4 s/step, 2 h 3 min left`.
+fn step_line(p: &Progress, steps: u64, seconds_per_step: Option<f64>) -> String {
+    let pq = p.pq.map_or(String::new(), |pq| format!(", PQ {pq:.3}"));
+    let pace = seconds_per_step.map_or(String::new(), |seconds| {
+        let left_s = (steps.saturating_sub(p.step)) as f64 * seconds;
+        let minutes = (left_s / 60.0).ceil() as u64;
+        let left = match minutes {
+            0..60 => format!("{minutes} min"),
+            _ => format!("{} h {} min", minutes / 60, minutes % 60),
+        };
+        format!(", {seconds:.2} s/step, {left} left")
+    });
+    format!(
+        "step {} of {steps} ({} %), loss {:.3}{pq}{pace}",
+        p.step,
+        100 * p.step / steps.max(1),
+        p.loss
+    )
+}
+
 /// The training that the flags ask for.
 fn build_job(args: &TrainArgs) -> Result<TrainJob, Failure> {
     let mut config = match &args.config {
         Some(path) => TrainConfig::read(path).map_err(Failure::usage)?,
-        None => toml::from_str(DEFAULT_CONFIG).map_err(Failure::usage)?,
+        None => TrainConfig::embedded().map_err(Failure::usage)?,
     };
     if let Some(name) = &args.arch {
         choose_architecture(&mut config, name)?;
@@ -142,6 +252,7 @@ fn build_job(args: &TrainArgs) -> Result<TrainJob, Failure> {
         (Some(name), _) => {
             let folder = Library::from_env().open(name).map_err(Failure::usage)?;
             adopt_model(&mut config, &folder.spec, args.config.is_none())?;
+            name_origin(&mut config, &folder.spec, args);
             let tensors = folder.tensors().into_iter().flatten();
             Start::Model(
                 tensors
@@ -149,7 +260,15 @@ fn build_job(args: &TrainArgs) -> Result<TrainJob, Failure> {
                     .collect(),
             )
         }
-        (None, Some(encoder)) => Start::Encoder(encoder.clone()),
+        (None, Some(encoder)) => {
+            if args.config.is_none() {
+                // Nothing of what the default configuration says of its own data is true of these.
+                let card = &mut config.model;
+                card.training_data = folder_names(&args.data);
+                (card.licence, card.citation) = (OWN_LICENCE.into(), String::new());
+            }
+            Start::Encoder(encoder.clone())
+        }
         (None, None) => return Err(Failure::usage("give --from MODEL or --encoder FILE")),
     };
     let data_root = match (&args.config, args.data.as_slice()) {
@@ -211,6 +330,49 @@ fn adopt_model(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> R
     Ok(())
 }
 
+/// What is known of the licence of a model that was taught on the user's own data.
+const OWN_LICENCE: &str = "that of the data it was trained on";
+
+/// Says in the model's card what it began from and what it was taught since.
+fn name_origin(config: &mut TrainConfig, start: &ModelSpec, args: &TrainArgs) {
+    let since = match args.config {
+        // The configuration says what its data are.
+        Some(_) => config.model.training_data.clone(),
+        None => folder_names(&args.data),
+    };
+    let before = match start.training_data.is_empty() {
+        true => "unknown data",
+        false => &start.training_data,
+    };
+    let card = &mut config.model;
+    if before.contains(since.as_str()) {
+        // The same data once more: what is known of the start holds, and says more.
+        card.training_data.clone_from(&start.training_data);
+        return;
+    }
+    card.training_data = format!("{since}; fine-tuned from {} ({before})", start.name);
+    if args.config.is_none() {
+        let own = match start.licence.is_empty() {
+            true => "unknown",
+            false => &start.licence,
+        };
+        card.licence = format!("{own} ({}); new data: {OWN_LICENCE}", start.name);
+        card.citation = start.citation.clone();
+    }
+}
+
+/// The folders' own names: the rest of a path says nothing elsewhere.
+fn folder_names(folders: &[PathBuf]) -> String {
+    let name = |folder: &PathBuf| {
+        let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.clone());
+        let name = whole
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        name.unwrap_or_else(|| whole.display().to_string())
+    };
+    folders.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
 /// Changes the configuration to the defaults of an architecture. HoVer-Net's: Adam with 1e-4, no
 /// average of the weights.
 fn choose_architecture(config: &mut TrainConfig, name: &str) -> Result<(), Failure> {
@@ -235,7 +397,7 @@ fn choose_architecture(config: &mut TrainConfig, name: &str) -> Result<(), Failu
 
 /// The data set of a folder that no configuration describes.
 fn describe_folder(
-    folder: &std::path::Path,
+    folder: &Path,
     args: &TrainArgs,
     config: &TrainConfig,
 ) -> Result<DataSet, Failure> {

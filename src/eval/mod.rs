@@ -9,6 +9,7 @@ mod assignment;
 pub mod calibration;
 pub mod detection;
 pub mod held_out;
+pub mod numbering;
 pub mod report;
 pub mod scores;
 pub mod segmentation;

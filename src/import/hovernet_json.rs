@@ -30,6 +30,10 @@ pub struct Header {
     pub size_px: Option<[u64; 2]>,
     pub bounds_px: Option<[u64; 4]>,
     pub proc_per_level0: Option<[f64; 2]>,
+    /// Px of the file per level-0 px, where `hovernet wsi` wrote it at another magnification than the slide's.
+    pub px_per_level0: Option<[f64; 2]>,
+    /// Width and height of the slide, level-0 px, where the file counts in others.
+    pub level0_size_px: Option<[u64; 2]>,
     pub types: Option<Vec<TypeInfo>>,
     pub model_name: Option<String>,
     pub model_sha256: Option<String>,
@@ -152,6 +156,8 @@ impl Header {
         }
         self.mpp_xy = read(keys, "mpp_xy")?;
         self.proc_per_level0 = read(keys, "proc_per_level0")?;
+        self.px_per_level0 = read(keys, "px_per_level0")?;
+        self.level0_size_px = read(keys, "level0_size")?;
         self.bounds_px = read(keys, "bounds")?;
         self.slide = read(keys, "slide")?;
         self.size_px = match (read(keys, "width")?, read(keys, "height")?) {

@@ -207,15 +207,21 @@ fn scale_of(path: &Path, header: &Header, options: &Options) -> Result<Scale, Im
 /// The px that masks are filled in: the file's own, or, where this program wrote it, those of its model.
 struct Grid {
     proc_per_file: [f64; 2],
-    /// Width and height of the slide, if the file says.
+    /// Px of the file per level-0 px: 1 but for files of `hovernet wsi`.
+    file_per_level0: [f64; 2],
+    /// Width and height of the slide in the file's px, if the file says.
     size_px: Option<[u64; 2]>,
 }
 
 impl Grid {
     fn of(header: &Header) -> Self {
         let sensible = |ratio: &[f64; 2]| ratio.iter().all(|r| (1e-4..=1e4).contains(r));
+        let file_per_level0 = header.px_per_level0.filter(sensible).unwrap_or([1.0; 2]);
+        let proc_per_level0 = header.proc_per_level0.filter(sensible);
+        let proc_per_file = proc_per_level0.map(|proc| divided(proc, file_per_level0));
         Self {
-            proc_per_file: header.proc_per_level0.filter(sensible).unwrap_or([1.0; 2]),
+            proc_per_file: proc_per_file.filter(sensible).unwrap_or([1.0; 2]),
+            file_per_level0,
             size_px: header.size_px,
         }
     }
@@ -240,6 +246,10 @@ impl Grid {
         }
         Some(px)
     }
+}
+
+fn divided(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
+    [a[0] / b[0], a[1] / b[1]]
 }
 
 fn nucleus(
@@ -305,15 +315,24 @@ fn meta(
     types: Vec<TypeInfo>,
     nuclei: &[Nucleus],
 ) -> SlideMeta {
-    let ratio = grid.proc_per_file;
+    // From here on in level-0 px: every writer counts in them.
+    let file_per_level0 = grid.file_per_level0;
+    let ratio = [0, 1].map(|i| grid.proc_per_file[i] * file_per_level0[i]);
     let proc_end = nuclei.iter().fold([1, 1], |end, nucleus| {
         let b = nucleus.bbox;
         [b.right().max(end[0]), b.bottom().max(end[1])]
     });
+    let of_file = |size: [u64; 2]| {
+        [0, 1].map(|i| ((size[i] as f64 / file_per_level0[i]).round() as u64).max(1))
+    };
     let size = header
-        .size_px
+        .level0_size_px
+        .or(header.size_px.map(of_file))
         .unwrap_or_else(|| [0, 1].map(|i| (f64::from(proc_end[i]) / ratio[i]).ceil() as u64));
-    let mpp = scale.mpp.unwrap_or([1.0; 2]);
+    let file_mpp = scale.mpp.unwrap_or([1.0; 2]);
+    let mpp = [0, 1].map(|i| file_mpp[i] * file_per_level0[i]);
+    let [per_x, per_y] = file_per_level0;
+    let power = |mag: f64| mag / (per_x * per_y).sqrt();
     let proc_size = [0, 1].map(|i| ((size[i] as f64 * ratio[i]).round() as i32).max(1));
     let frames = Frames {
         level0_size_px: size,
@@ -327,10 +346,11 @@ fn meta(
         stem: options.stem.clone(),
         slide: SlideSource {
             path: path.to_owned(),
-            objective_power: header.mag,
+            objective_power: header.mag.map(power),
             bounds_px: header.bounds_px,
             quickhash: header.slide.clone().unwrap_or_default(),
         },
+        manifest: Vec::new(),
         mpp_from: scale.from.into(),
         frames,
         model: ModelCard {

@@ -4,7 +4,7 @@ use super::fill::{Budget, Filled, filled};
 use super::*;
 use crate::geometry::Rect;
 use crate::nuclei::outline_through_centres;
-use crate::output::nuclei_json;
+use crate::output::nuclei_json::{self, HovernetPx};
 use crate::result::fixture;
 
 fn options(units: Units) -> Options {
@@ -174,6 +174,60 @@ fn our_own_json_gives_the_masks_back_at_any_ratio() {
         nuclei_json::write(&read, &again).unwrap();
         let bytes = |path| std::fs::read_to_string(path).unwrap();
         assert_eq!(bytes(&again), bytes(&path));
+    }
+}
+
+#[test]
+fn a_file_in_px_of_40x_is_read_in_the_slides_own_px() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("slide.json");
+    // A slide of 20x whose px are the model's, and one of 40x whose px are half the model's: what `hovernet wsi
+    // --proc_mag=40` and `--proc_mag=10` write of them.
+    for (own_ratio, power, per_level0) in [(1.0, 20.0, 2.0), (0.5, 40.0, 0.25), (1.0, 20.0, 2.004)]
+    {
+        let truth = fixture::result(own_ratio);
+        let mut scaled = truth.clone();
+        let frames = &mut scaled.meta.frames;
+        for axis in 0..2 {
+            let side = frames.level0_size_px[axis] as f64 * per_level0;
+            frames.level0_size_px[axis] = side.round() as u64;
+            frames.level0_mpp[axis] /= per_level0;
+            frames.proc_per_level0[axis] /= per_level0;
+        }
+        scaled.meta.slide.objective_power = Some(power * per_level0);
+        let px = HovernetPx {
+            per_level0: [per_level0; 2],
+            level0_size_px: truth.frames().level0_size_px,
+        };
+        nuclei_json::write_for_hovernet(&scaled, px, &path).unwrap();
+        let read = read(&path, &options(Units::Um)).unwrap();
+        assert_eq!(
+            read.frames().level0_size_px,
+            truth.frames().level0_size_px,
+            "{per_level0}"
+        );
+        assert!((read.frames().level0_mpp[0] / truth.frames().level0_mpp[0] - 1.0).abs() < 1e-12);
+        let objective = read.meta.slide.objective_power.unwrap();
+        assert!((objective / power - 1.0).abs() < 1e-12);
+        for (a, b) in read.records().zip(truth.records()) {
+            let ([ax, ay], [bx, by]) = (
+                a.to_edge(a.centroid_proc_px()),
+                b.to_edge(b.centroid_proc_px()),
+            );
+            // Whole px of 40x are fine enough for the very mask; px of a coarser power lose up to half of theirs.
+            let most = if per_level0 < 1.0 {
+                0.5 / per_level0
+            } else {
+                1e-9
+            };
+            assert!(
+                (ax - bx).abs() <= most && (ay - by).abs() <= most,
+                "{ax} {bx} {ay} {by}"
+            );
+            if per_level0 > 1.0 {
+                assert_eq!(a.nucleus.mask, b.nucleus.mask, "{per_level0}");
+            }
+        }
     }
 }
 

@@ -29,7 +29,7 @@ mod watershed;
 
 pub use blobs::components;
 pub use confidence::{Confidence, TRAITS, Traits, ideal_hv};
-pub use contour::{outline_on_edges, outline_through_centres};
+pub use contour::{Polygon as OutlinePolygon, outline_on_edges, outline_through_centres};
 pub use division::{Branch, DIVISION_TRAITS, Division};
 pub use foreground::{Foreground, Run};
 pub use map::{segment_foreground, segment_map};

@@ -17,8 +17,8 @@ use super::formats::RowSink;
 use super::gzip;
 use super::table::Row;
 use super::{pictures, significant};
-use crate::features::shape_um;
-use crate::nuclei::outline_on_edges;
+use crate::features::{outline, shape_um};
+use crate::nuclei::{OutlinePolygon, outline_on_edges};
 use crate::result::SlideResult;
 use crate::result::push_round2;
 use crate::store::atomic::Partial;
@@ -87,7 +87,8 @@ impl Features<'_> {
             text,
             "{{\"type\":\"Feature\",\"id\":\"{uuid}\",\"geometry\":"
         );
-        self.geometry(row, &mut text);
+        let polygons = outline_on_edges(row.record.nucleus);
+        self.geometry(row, &polygons, &mut text);
         text.push_str(",\"properties\":{\"objectType\":\"detection\"");
         if let Some(type_id) = row.record.type_id {
             let name = self.result.type_name(type_id);
@@ -96,7 +97,7 @@ impl Features<'_> {
             let _ = write!(text, ",\"classification\":{class}");
         }
         text.push_str(",\"measurements\":{");
-        let values = measurements(row, self.result);
+        let values = measurements(row, &polygons, self.result);
         let numbers = self.names.iter().zip(values);
         let numbers = numbers.filter_map(|(name, value)| Some((name, significant(value)?)));
         for (i, (name, value)) in numbers.enumerate() {
@@ -108,8 +109,7 @@ impl Features<'_> {
     }
 
     /// One polygon; several where parts of a mask only touch at corners, as outlines from elsewhere may.
-    fn geometry(&self, row: &Row<'_>, text: &mut String) {
-        let polygons = outline_on_edges(row.record.nucleus);
+    fn geometry(&self, row: &Row<'_>, polygons: &[OutlinePolygon], text: &mut String) {
         let ring = |ring: &[[i32; 2]], text: &mut String| {
             text.push('[');
             for (i, point) in ring.iter().enumerate() {
@@ -158,9 +158,13 @@ fn namespace(result: &SlideResult) -> Uuid {
     Uuid::new_v5(&program, identity.as_bytes())
 }
 
-/// What [`measurements`] are called, as JSON: names as QuPath gives them to its own nuclei.
+/// What [`measurements`] are called, as JSON. A name of QuPath's has QuPath's meaning (docs/formats.md); what only we
+/// measure, or measure otherwise, has the name of its column in the tables.
 fn names(result: &SlideResult) -> Vec<String> {
-    let unit = if result.scale_known() { "µm" } else { "px" };
+    let (unit, ending) = match result.scale_known() {
+        true => ("µm", "_um"),
+        false => ("px", ""),
+    };
     let mut names: Vec<String> = [
         "Area {unit}^2",
         "Length {unit}",
@@ -172,11 +176,10 @@ fn names(result: &SlideResult) -> Vec<String> {
     ]
     .map(|name| format!("Nucleus: {}", name.replace("{unit}", unit)))
     .into();
+    names.extend([format!("perimeter{ending}"), "circularity".into()]);
     if result.imported.is_none() {
-        for stain in ["Hematoxylin", "Eosin"] {
-            let of = |what: &str| format!("Nucleus: {stain} OD {what}");
-            names.extend(["mean", "std dev"].map(of));
-        }
+        names.extend(["mean", "std dev"].map(|what| format!("Nucleus: Hematoxylin OD {what}")));
+        names.extend(["eosin_od_mean", "eosin_od_std"].map(str::to_owned));
         let types = result.meta.model.types.iter();
         names.extend(types.map(|kind| format!("Probability: {}", kind.name)));
     }
@@ -185,23 +188,31 @@ fn names(result: &SlideResult) -> Vec<String> {
 }
 
 /// A nucleus's numbers in the order of [`names`]; NaN where there is none.
-fn measurements(row: &Row<'_>, result: &SlideResult) -> Vec<f64> {
-    let shape = match result.scale_known() {
-        true => shape_um(&row.shape_px, result.frames().proc_mpp()),
-        false => row.shape_px,
+fn measurements(row: &Row<'_>, polygons: &[OutlinePolygon], result: &SlideResult) -> Vec<f64> {
+    let (shape, px) = match result.scale_known() {
+        true => {
+            let mpp = result.frames().proc_mpp();
+            (shape_um(&row.shape_px, mpp), mpp)
+        }
+        false => (row.shape_px, [1.0; 2]),
     };
+    let outline = outline(polygons, px);
     let mut all = vec![
         shape.area,
+        outline.length,
+        outline.circularity,
+        outline.solidity,
+        outline.max_diameter,
+        outline.min_diameter,
+        shape.eccentricity,
         shape.perimeter,
         shape.circularity,
-        shape.solidity,
-        shape.feret_max,
-        shape.feret_min,
-        shape.eccentricity,
     ];
     if result.imported.is_none() {
         let stain = &row.stain;
-        all.extend([stain.hematoxylin_od_mean, stain.hematoxylin_od_std]);
+        // QuPath's optical densities are decadic.
+        let hematoxylin = [stain.hematoxylin_od_mean, stain.hematoxylin_od_std];
+        all.extend(hematoxylin.map(|od| od / std::f64::consts::LN_10));
         all.extend([stain.eosin_od_mean, stain.eosin_od_std]);
         let types = 0..result.meta.model.types.len();
         all.extend(types.map(|id| row.record.nucleus.mean_probability(id)));
@@ -321,7 +332,34 @@ mod tests {
         let measured = &properties["measurements"];
         assert_eq!(measured["Nucleus: Area µm^2"], 6.0);
         assert_eq!(measured["Nucleus: Solidity"], 1.0);
-        assert_eq!(measured["Nucleus: Hematoxylin OD mean"], 0.8);
+        // 12 x 8 px of 0.25 µm. Length and circularity are those of the rectangle that the file draws.
+        assert_eq!(measured["Nucleus: Length µm"], 2.0 * (3.0 + 2.0));
+        let near = |name: &str, wanted: f64| {
+            let value = measured[name].as_f64().unwrap();
+            assert!(
+                (value / wanted - 1.0).abs() < 1e-5,
+                "{name}: {value} {wanted}"
+            );
+        };
+        near(
+            "Nucleus: Circularity",
+            4.0 * std::f64::consts::PI * 6.0 / 100.0,
+        );
+        near("Nucleus: Max diameter µm", 13f64.sqrt());
+        near("Nucleus: Min diameter µm", 2.0);
+        // A natural optical density of 0.8, decadic.
+        near(
+            "Nucleus: Hematoxylin OD mean",
+            0.8 * 10f64.log(std::f64::consts::E).recip(),
+        );
+        // Ours under the names of the tables: 36 border px, 4 of them corners.
+        near("perimeter_um", 36.0 * 0.25);
+        assert!(measured["eosin_od_mean"].is_number());
+        let names: Vec<&String> = measured.as_object().unwrap().keys().collect();
+        assert!(
+            !names.iter().any(|name| name.contains("Eosin OD")),
+            "{names:?}"
+        );
         assert_eq!(measured["Probability: lymphocyte"], 0.6);
         assert!(
             measured

@@ -137,7 +137,7 @@ mod tests {
         inertia_eigval_y_um2,major_axis_length_um,minor_axis_length_um,orientation,perimeter_um,solidity,circularity,\
         feret_max_um,feret_min_um,roughness,hematoxylin_od_mean,hematoxylin_od_std,eosin_od_mean,eosin_od_std,\
         red_mean,green_mean,blue_mean,ring_hematoxylin_od_mean,ring_hematoxylin_od_std,ring_eosin_od_mean,\
-        ring_eosin_od_std,nearest_um,neighbours_50um,nearest_tumour_um,neighbours_50um_tumour,nearest_lymphocyte_um,neighbours_50um_lymphocyte";
+        ring_eosin_od_std,nearest_um,neighbours_50um,nearest_tumour_um,neighbours_50um_tumour,nearest_lymphocyte_um,neighbours_50um_lymphocyte,slide";
 
     #[test]
     fn columns_are_the_contract() {
@@ -208,6 +208,29 @@ mod tests {
                 let x = nucleus["centroid"][0].as_f64().unwrap();
                 assert!((x + 0.5 - value("x_px")).abs() < 0.011, "{ratio}");
             }
+        }
+    }
+
+    #[test]
+    fn a_table_names_its_slide_and_carries_the_manifests_columns() {
+        let mut result = fixture::result(1.0);
+        let of = |name: &str, cell: &str| (name.to_owned(), cell.to_owned());
+        result.meta.manifest = vec![
+            of("patient", "P, \"7\""),
+            of("arm", ""),
+            of("type_name", "biopsy"),
+        ];
+        let (names, rows) = read(&result, Units::Um);
+        let last = &names[names.len() - 4..];
+        assert_eq!(last, ["slide", "patient", "arm", "manifest_type_name"]);
+        for row in &rows {
+            assert_eq!(row["slide"], "hand-made");
+            assert_eq!(row["patient"], "P, \"7\"");
+            assert_eq!(
+                (row["arm"].as_str(), row["manifest_type_name"].as_str()),
+                ("", "biopsy")
+            );
+            assert_ne!(row["type_name"], "biopsy");
         }
     }
 

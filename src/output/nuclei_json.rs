@@ -2,7 +2,8 @@
 //!
 //! In: a [`SlideResult`]. Out: `{"mag", "nuc": {"1": {"bbox", "centroid", "contour", "type_prob", "type"}, …}, "mpp",
 //! "model", …}`, in that order. Level-0 px in hover_net's centre frame: the pixel (i, j) is the point (i, j). Boxes are
-//! (row, column), half-open; all else is (x, y). Streamed: memory does not grow with the nuclei.
+//! (row, column), half-open; all else is (x, y). For hover_net's own folders: px of its processing magnification, and
+//! outlines in whole numbers, as its notebooks draw them. Streamed: memory does not grow with the nuclei.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -19,13 +20,39 @@ use crate::result::{Record, SlideResult};
 /// Nuclei turned into text at a time: enough to feed every core, little to hold.
 const CHUNK: usize = 8192;
 
+/// The px that a file of hover_net's folders counts in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HovernetPx {
+    /// Px of the file per level-0 px, x and y.
+    pub per_level0: [f64; 2],
+    /// The slide's level-0 width and height.
+    pub level0_size_px: [u64; 2],
+}
+
 /// Writes `path`.
 pub fn write(result: &SlideResult, path: &Path) -> Result<(), OutputError> {
     write_file(path, |out| stream(result, out))
 }
 
+/// Writes `path` as hover_net does: `result` is in the px of `px`, and outlines are rounded to whole numbers.
+pub fn write_for_hovernet(
+    result: &SlideResult,
+    px: HovernetPx,
+    path: &Path,
+) -> Result<(), OutputError> {
+    write_file(path, |out| stream_in(result, Some(px), out))
+}
+
 /// Writes the document into `out`.
 pub fn stream(result: &SlideResult, out: &mut (impl Write + ?Sized)) -> io::Result<()> {
+    stream_in(result, None, out)
+}
+
+fn stream_in(
+    result: &SlideResult,
+    px: Option<HovernetPx>,
+    out: &mut (impl Write + ?Sized),
+) -> io::Result<()> {
     let mag = whole_if_whole(result.meta.slide.objective_power);
     write!(out, "{{\"mag\":{mag},\"nuc\":{{")?;
     let mut first = 0;
@@ -33,7 +60,7 @@ pub fn stream(result: &SlideResult, out: &mut (impl Write + ?Sized)) -> io::Resu
         let texts: Vec<String> = chunk
             .par_iter()
             .enumerate()
-            .map(|(i, nucleus)| entry(&Record::new(first + i, nucleus, result)))
+            .map(|(i, nucleus)| entry(&Record::new(first + i, nucleus, result), px.is_some()))
             .collect();
         for (i, text) in texts.iter().enumerate() {
             if first + i > 0 {
@@ -44,14 +71,14 @@ pub fn stream(result: &SlideResult, out: &mut (impl Write + ?Sized)) -> io::Resu
         first += chunk.len();
     }
     out.write_all(b"}")?;
-    for (key, value) in extra(result) {
+    for (key, value) in extra(result, px) {
         write!(out, ",{}:{value}", json!(key))?;
     }
     out.write_all(b"}\n")
 }
 
 /// The keys after hover_net's own.
-fn extra(result: &SlideResult) -> Vec<(&'static str, serde_json::Value)> {
+fn extra(result: &SlideResult, px: Option<HovernetPx>) -> Vec<(&'static str, serde_json::Value)> {
     let meta = &result.meta;
     let um = |value: serde_json::Value| {
         if result.scale_known() {
@@ -68,7 +95,9 @@ fn extra(result: &SlideResult) -> Vec<(&'static str, serde_json::Value)> {
         .enumerate()
         .map(|(i, kind)| (i.to_string(), json!([kind.name, kind.color])))
         .collect();
-    vec![
+    let per_level0 = px.map_or([1.0; 2], |px| px.per_level0);
+    let per_file = meta.frames.proc_per_level0;
+    let mut keys = vec![
         ("mpp", um(json!((mpp_x * mpp_y).sqrt()))),
         ("mpp_xy", um(json!([mpp_x, mpp_y]))),
         ("width", json!(meta.frames.level0_size_px[0])),
@@ -76,12 +105,9 @@ fn extra(result: &SlideResult) -> Vec<(&'static str, serde_json::Value)> {
         (
             // With it the outlines give the masks back exactly, resampled or not.
             "proc_per_level0",
-            json!(meta.frames.proc_per_level0),
+            json!([per_file[0] * per_level0[0], per_file[1] * per_level0[1]]),
         ),
-        (
-            "frame",
-            json!("level-0 px, pixel centres at whole numbers; bbox rows and columns, half-open"),
-        ),
+        ("frame", json!(frame_text(result, per_level0))),
         ("types", json!(types)),
         (
             "model",
@@ -90,11 +116,31 @@ fn extra(result: &SlideResult) -> Vec<(&'static str, serde_json::Value)> {
         ("bounds", json!(meta.slide.bounds_px)),
         ("slide", json!(meta.slide.quickhash)),
         ("version", json!(env!("CARGO_PKG_VERSION"))),
-    ]
+    ];
+    // Without these keys, px of the file are level-0 px.
+    if let Some(px) = px.filter(|px| px.per_level0 != [1.0; 2]) {
+        keys.push(("px_per_level0", json!(px.per_level0)));
+        keys.push(("level0_size", json!(px.level0_size_px)));
+    }
+    keys
 }
 
-/// One nucleus, `"id":{…}`.
-fn entry(record: &Record<'_>) -> String {
+/// In words, what the coordinates count.
+fn frame_text(result: &SlideResult, per_level0: [f64; 2]) -> String {
+    let px = match per_level0 {
+        [1.0, 1.0] => "level-0 px".to_owned(),
+        [x, y] => {
+            let power = result.meta.slide.objective_power.unwrap_or_default();
+            format!(
+                "px of {power}x, {x} x {y} per level-0 px (px_per_level0), from the slide's corner"
+            )
+        }
+    };
+    format!("{px}, pixel centres at whole numbers; bbox rows and columns, half-open")
+}
+
+/// One nucleus, `"id":{…}`; `whole`: its outline in whole numbers.
+fn entry(record: &Record<'_>, whole: bool) -> String {
     let contour = outline_through_centres(record.nucleus);
     let mut text = String::with_capacity(128 + 14 * contour.len());
     let [[r0, c0], [r1, c1]] = record.bbox_rows_columns();
@@ -105,8 +151,19 @@ fn entry(record: &Record<'_>) -> String {
         "\"{}\":{{\"bbox\":[[{r0},{c0}],[{r1},{c1}]],\"centroid\":[{x},{y}],\"contour\":[",
         record.id
     );
-    for (i, [px, py]) in contour.iter().enumerate() {
-        let [x, y] = record.to_centre([f64::from(*px) + 0.5, f64::from(*py) + 0.5]);
+    let points = contour.iter().map(|point| {
+        let [x, y] = record.to_centre(point.map(|v| f64::from(v) + 0.5));
+        match whole {
+            true => [x.round(), y.round()],
+            false => [x, y],
+        }
+    });
+    let mut points: Vec<[f64; 2]> = points.collect();
+    if whole {
+        // Rounded, two neighbours may be one.
+        points.dedup();
+    }
+    for (i, [x, y]) in points.into_iter().enumerate() {
         text.push_str(if i > 0 { ",[" } else { "[" });
         push_round2(&mut text, x);
         text.push(',');
@@ -206,6 +263,49 @@ mod tests {
                 assert!(bbox[0][1].as_f64().unwrap() <= x && x < bbox[1][1].as_f64().unwrap());
             }
         }
+    }
+
+    #[test]
+    fn hover_nets_files_have_whole_outlines_and_say_their_px() {
+        // 2 px of the file per level-0 px; the model's px are 1.3 and 0.5 times as many as the file's.
+        for ratio in [1.3, 0.998, 0.5] {
+            let px = HovernetPx {
+                per_level0: [2.0; 2],
+                level0_size_px: [30, 20],
+            };
+            let mut bytes = Vec::new();
+            let mut result = fixture::result(ratio);
+            result.meta.slide.objective_power = Some(40.0);
+            stream_in(&result, Some(px), &mut bytes).unwrap();
+            let value: Value = serde_json::from_slice(&bytes).unwrap();
+            let frame = value["frame"].as_str().unwrap();
+            assert!(
+                frame.starts_with("px of 40x, 2 x 2 per level-0 px"),
+                "{frame}"
+            );
+            assert_eq!(value["px_per_level0"].to_string(), "[2.0,2.0]");
+            assert_eq!(value["level0_size"].to_string(), "[30,20]");
+            assert_eq!(value["proc_per_level0"][0].as_f64(), Some(2.0 * ratio));
+            for nucleus in value["nuc"].as_object().unwrap().values() {
+                let bbox = &nucleus["bbox"];
+                let points = nucleus["contour"].as_array().unwrap();
+                assert!(points.windows(2).all(|pair| pair[0] != pair[1]));
+                for point in points {
+                    let (x, y) = (point[0].as_u64().unwrap(), point[1].as_u64().unwrap());
+                    assert!(bbox[0][0].as_u64().unwrap() <= y && y < bbox[1][0].as_u64().unwrap());
+                    assert!(bbox[0][1].as_u64().unwrap() <= x && x < bbox[1][1].as_u64().unwrap());
+                }
+            }
+        }
+        // The slide's own px need no such keys.
+        let px = HovernetPx {
+            per_level0: [1.0; 2],
+            level0_size_px: [60, 40],
+        };
+        let (mut own, mut hovernets) = (Vec::new(), Vec::new());
+        stream(&fixture::result(1.0), &mut own).unwrap();
+        stream_in(&fixture::result(1.0), Some(px), &mut hovernets).unwrap();
+        assert_eq!(own, hovernets);
     }
 
     #[test]

@@ -1,14 +1,17 @@
 //! raw.npy: a prediction map as NumPy sees it, written and read.
 //!
 //! In or out: float32 `[H, W, C]`. C is 3 for `[np, h, v]`, 4 for hover_net's `[tp, np, h, v]` (tp: the class itself),
-//! 5 and more for `[p_0, …, p_T-1, np, h, v]` with the T class probabilities. Ours are written with probabilities.
+//! 5 and more for `[p_0, …, p_T-1, np, h, v]` with the T class probabilities. Ours are written with probabilities, and
+//! beside them, under the same name, a .json with the model that made them: a .npy has no room for it.
 
 use std::io::ErrorKind;
 use std::path::Path;
 
 use npyz::WriterBuilder;
+use serde::{Deserialize, Serialize};
 
 use super::{OutputError, write_file};
+use crate::model::ModelSpec;
 use crate::npy;
 use crate::prediction::PredictionMap;
 
@@ -34,6 +37,54 @@ pub fn write(map: &PredictionMap, path: &Path) -> Result<(), OutputError> {
         }
         writer.finish()
     })
+}
+
+/// What a map cannot say itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MapCard {
+    /// µm per px of the map, x and y.
+    pub mpp: [f64; 2],
+    /// The model.toml of the model that made it.
+    pub model: ModelSpec,
+}
+
+/// Writes the card of the map at `map`.
+pub fn write_card(card: &MapCard, map: &Path) -> Result<(), OutputError> {
+    write_file(&map.with_extension("json"), |out| {
+        serde_json::to_writer_pretty(&mut *out, card)?;
+        out.write_all(b"\n")
+    })
+}
+
+/// The card beside the map at `map`; `None` where there is none, as beside hover_net's maps.
+///
+/// # Errors
+/// [`OutputError::Content`] for a card that is damaged.
+pub fn read_card(map: &Path) -> Result<Option<MapCard>, OutputError> {
+    let path = map.with_extension("json");
+    let wrong = |reason: String| OutputError::Content {
+        path: path.clone(),
+        reason: format!("{reason}: remove it, or give --model and --mpp"),
+    };
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(wrong(format!("cannot be read: {error}"))),
+    };
+    // Another program's JSON may lie there under the same name.
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    if value["model"]["postproc"].is_null() {
+        return Ok(None);
+    }
+    let card: MapCard = serde_json::from_value(value)
+        .map_err(|error| wrong(format!("is no card of a prediction map: {error}")))?;
+    // The checks of a model.toml hold for its copy.
+    let toml = toml::to_string(&card.model).map_err(|error| wrong(error.to_string()))?;
+    let model = ModelSpec::parse(&toml, &path).map_err(|error| wrong(error.to_string()))?;
+    match card.mpp.iter().all(|mpp| (0.01..=100.0).contains(mpp)) {
+        true => Ok(Some(MapCard { model, ..card })),
+        false => Err(wrong(format!("says {:?} µm/px", card.mpp))),
+    }
 }
 
 /// Reads `path`. `types`: how many classes hover_net's class map has, background included; without it the greatest

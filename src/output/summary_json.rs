@@ -88,6 +88,11 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
             "settings": meta.identity,
         },
     });
+    if !meta.manifest.is_empty() {
+        let columns = meta.manifest.iter();
+        let columns = columns.map(|(name, cell)| (name.clone(), Value::from(cell.as_str())));
+        summary["manifest"] = Value::Object(columns.collect());
+    }
     if let Some(region) = &meta.region {
         summary["area_mm2"]["roi"] = number(region.mm2);
     }

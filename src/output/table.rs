@@ -200,7 +200,7 @@ pub fn feature_names(result: &SlideResult, units: Units) -> Vec<String> {
     columns.map(|column| column.name).collect()
 }
 
-/// Every column of the table, in order. Where outlines came from a file, columns that need the network's maps or the
+/// Every column of the table, in order, the slide's name and what a manifest says of it at the end. Where outlines came from a file, columns that need the network's maps or the
 /// slide's pixels are left out; where µm/px is not known, those in µm.
 pub fn columns(result: &SlideResult, units: Units) -> Vec<Column> {
     let column = Column::new;
@@ -226,6 +226,16 @@ pub fn columns(result: &SlideResult, units: Units) -> Vec<Column> {
         columns.push(column(name, Kind::Place, "level-0 px"));
     }
     columns.extend(feature_columns(result, units));
+    // Last, so that no column of before has another place.
+    columns.push(column("slide", Kind::Text, ""));
+    for (name, _) in &result.meta.manifest {
+        let taken = columns.iter().any(|column| column.name == *name);
+        let name = match taken {
+            true => format!("manifest_{name}"),
+            false => name.clone(),
+        };
+        columns.push(column(&name, Kind::Text, ""));
+    }
     columns
 }
 
@@ -283,6 +293,12 @@ pub fn cells<'a>(row: &Row<'_>, result: &'a SlideResult, columns: &[Column]) -> 
             _ => number(*value),
         });
     }
+    cells.push(Cell::Text(&result.meta.stem));
+    let of_manifest = result.meta.manifest.iter().map(|(_, cell)| cell.as_str());
+    cells.extend(of_manifest.map(|text| match text.is_empty() {
+        true => Cell::Missing,
+        false => Cell::Text(text),
+    }));
     cells
 }
 

@@ -1,7 +1,7 @@
 //! features.csv: the columns of hover_net's tutorial by its own names, so that its plots can be drawn again.
 //!
 //! In: a [`SlideResult`]. Out: `id, type, type_prob, centroid_x, centroid_y` (px of the file, its frame of pixel
-//! centres), then the 15 properties in px. The tutorial measures an image of the outlines' points; here it is the mask.
+//! centres), then the 15 properties in px, then the slide's name. The tutorial measures an image of the outlines' points; here it is the mask.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::{OutputError, significant, write_file};
 use crate::output::Units;
 use crate::result::SlideResult;
 
-const COLUMNS: [&str; 20] = [
+const COLUMNS: [&str; 21] = [
     "id",
     "type",
     "type_prob",
@@ -31,6 +31,7 @@ const COLUMNS: [&str; 20] = [
     "orientation",
     "perimeter",
     "solidity",
+    "slide",
 ];
 
 /// Writes `path`.
@@ -39,13 +40,14 @@ pub fn write(result: &SlideResult, path: &Path) -> Result<(), OutputError> {
         let mut csv = csv::Writer::from_writer(out);
         csv.write_record(COLUMNS)?;
         table::for_each_chunk(result, Units::Px, |rows| {
-            rows.iter().try_for_each(|row| csv.write_record(cells(row)))
+            rows.iter()
+                .try_for_each(|row| csv.write_record(cells(row, &result.meta.stem)))
         })?;
         csv.flush()
     })
 }
 
-fn cells(row: &Row<'_>) -> Vec<String> {
+fn cells(row: &Row<'_>, slide: &str) -> Vec<String> {
     let (record, s) = (&row.record, &row.shape_px);
     let [x, y] = record.to_centre(s.centroid);
     let number = |v: f64| significant(v).map(|v| v.to_string()).unwrap_or_default();
@@ -74,5 +76,6 @@ fn cells(row: &Row<'_>) -> Vec<String> {
         s.solidity,
     ];
     cells.extend(properties.map(number));
+    cells.push(slide.to_owned());
     cells
 }

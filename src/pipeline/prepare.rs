@@ -36,6 +36,8 @@ pub struct Request {
     pub path: PathBuf,
     /// Folder name of the slide's outputs.
     pub stem: String,
+    /// What a manifest says of the slide beside what the run needs: column and cell.
+    pub manifest: Vec<(String, String)>,
     /// µm per level-0 px, over what the slide says.
     pub mpp: Option<f64>,
     /// Where `mpp` came from: `manifest` or `flag`.
@@ -156,6 +158,7 @@ pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineErr
         layout: plan.layout(),
         stem: request.stem.clone(),
         slide: info,
+        manifest: request.manifest.clone(),
         mpp_from: from.to_string(),
         frames,
         model: model.spec.clone(),

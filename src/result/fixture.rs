@@ -19,6 +19,7 @@ pub fn result(ratio: f64) -> SlideResult {
             identity: BTreeMap::new(),
             stem: "hand-made".into(),
             slide: slide(),
+            manifest: Vec::new(),
             mpp_from: "file".into(),
             frames: Frames {
                 level0_size_px: level0,

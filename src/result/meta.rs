@@ -19,6 +19,8 @@ pub struct SlideMeta {
     pub stem: String,
     /// The file that was read.
     pub slide: SlideSource,
+    /// What a manifest says of the slide beside what the run needs: column and cell, in its order.
+    pub manifest: Vec<(String, String)>,
     /// Where µm/px came from: `file`, `flag`, `manifest`, `objective` or `unknown`.
     pub mpp_from: String,
     /// How level-0 px, proc px and µm relate.

@@ -154,12 +154,16 @@ pub struct SlideConfig {
     pub stem: String,
     /// Where the slide's results go: `OUT/<stem>`.
     pub folder: PathBuf,
+    /// What is named as the place of the results where that is not `folder`: hover_net's JSON.
+    pub results: Option<PathBuf>,
     pub model: String,
     pub mpp: Option<f64>,
     /// Where `mpp` came from: `manifest` or `flag`, whichever layer of the settings said it.
     pub mpp_from: Option<&'static str>,
     pub mask: MaskChoice,
     pub roi: Option<PathBuf>,
+    /// The manifest's other columns: name and cell, in its order. Carried through to the tables.
+    pub manifest: Vec<(String, String)>,
 }
 
 impl SlideConfig {
@@ -168,6 +172,7 @@ impl SlideConfig {
         Request {
             path: self.path.clone(),
             stem: self.stem.clone(),
+            manifest: self.manifest.clone(),
             mpp: self.mpp,
             mpp_from: self.mpp_from,
             page: run.page,

@@ -14,7 +14,8 @@ use super::slide::{AnalysedSlide, analyse_slide};
 use super::{Ending, Models, RunConfig, SlideConfig, SlideFailure, Watch};
 use crate::model::{Architecture, TypeInfo};
 use crate::nuclei::Nucleus;
-use crate::output::{self, mat5, nuclei_json, pictures, qupath_tsv};
+use crate::output::nuclei_json::{self, HovernetPx};
+use crate::output::{self, mat5, pictures, qupath_tsv};
 use crate::pipeline::PipelineError;
 use crate::result::SlideResult;
 use crate::slide::{SlideReader, thumb};
@@ -37,6 +38,16 @@ pub struct WsiFiles {
     pub proc_mag: f64,
     pub save_thumb: bool,
     pub save_mask: bool,
+}
+
+impl WsiFiles {
+    /// hover_net's own habit: JSON lies beside the other folders only where there are some.
+    pub fn json_folder(&self) -> &'static str {
+        match self.save_thumb || self.save_mask {
+            true => "json",
+            false => "",
+        }
+    }
 }
 
 /// hover_net's `tile` for one image; `types` are the names and colours to write.
@@ -66,7 +77,11 @@ pub fn run_tile(
     } = analysed;
     take_hovernet_types(&mut result, pool.model().spec.architecture, types);
     let file = |folder: &str, ending: &str| file_in(&config.output, folder, &image.stem, ending);
-    nuclei_json::write(&result, &file("json", "json")?)?;
+    let px = HovernetPx {
+        per_level0: [1.0; 2],
+        level0_size_px: result.frames().level0_size_px,
+    };
+    nuclei_json::write_for_hovernet(&result, px, &file("json", "json")?)?;
     let raw = map.as_ref().filter(|_| files.save_raw_map);
     mat5::write(&result, raw, &file("mat", "mat")?)?;
     if files.save_qupath {
@@ -107,7 +122,7 @@ pub fn run_wsi(
         reader,
         ..
     } = analysed;
-    let mut result = at_power(result, files.proc_mag);
+    let (mut result, px) = at_power(result, files.proc_mag);
     take_hovernet_types(&mut result, architecture, types);
     let file = |folder: &str, ending: &str| file_in(&config.output, folder, &slide.stem, ending);
     if files.save_thumb || files.save_mask {
@@ -122,12 +137,7 @@ pub fn run_wsi(
             pictures::write_png(&picture.into(), &file("thumb", "png")?)?;
         }
     }
-    // hover_net's own habit: JSON lies beside the other folders only where there are some.
-    let json = match files.save_thumb || files.save_mask {
-        true => "json",
-        false => "",
-    };
-    nuclei_json::write(&result, &file(json, "json")?)?;
+    nuclei_json::write_for_hovernet(&result, px, &file(files.json_folder(), "json")?)?;
     Ok(ending)
 }
 
@@ -174,19 +184,24 @@ fn count_types_by_pixels(nucleus: &mut Nucleus) {
 }
 
 /// The same nuclei, counted in px of `power`: level-0 px times `power` over the objective's power.
-fn at_power(mut result: SlideResult, power: f64) -> SlideResult {
+fn at_power(mut result: SlideResult, power: f64) -> (SlideResult, HovernetPx) {
     let frames = &mut result.meta.frames;
+    let level0_size_px = frames.level0_size_px;
     let objective = result.meta.slide.objective_power;
     let scale = [0, 1].map(|axis| match objective {
         Some(objective) => power / objective,
         None => power * frames.level0_mpp[axis] / UM_AT_1X,
     });
-    for (axis, scale) in scale.into_iter().enumerate() {
+    for (axis, scale) in scale.iter().enumerate() {
         let size = frames.level0_size_px[axis] as f64 * scale;
         frames.level0_size_px[axis] = size.round().max(1.0) as u64;
         frames.level0_mpp[axis] /= scale;
         frames.proc_per_level0[axis] /= scale;
     }
     result.meta.slide.objective_power = Some(power);
-    result
+    let px = HovernetPx {
+        per_level0: scale,
+        level0_size_px,
+    };
+    (result, px)
 }

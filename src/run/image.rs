@@ -14,7 +14,8 @@ use super::{Ending, Models, RunConfig, RunEvent, SlideConfig, SlideFailure, Watc
 use crate::model::Pool;
 use crate::nuclei::PostprocRules;
 use crate::output::plausible::few_nuclei_warning;
-use crate::output::{self, Pictures, labels, raw_map};
+use crate::output::raw_map::{self, MapCard};
+use crate::output::{self, Pictures, labels};
 use crate::pipeline::events::Event;
 use crate::pipeline::image::ImageOptions;
 use crate::pipeline::{self, PipelineError};
@@ -57,7 +58,13 @@ pub fn run_image(
     let few_nuclei = few_nuclei_warning(&analysed.result, &thumb, &mask);
     analysed.result.meta.warnings.extend(few_nuclei);
     if let (true, Some(map)) = (save_raw, &analysed.map) {
-        raw_map::write(map, &image.folder.join("raw.npy"))?;
+        let path = image.folder.join("raw.npy");
+        raw_map::write(map, &path)?;
+        let card = MapCard {
+            mpp: analysed.result.frames().proc_mpp(),
+            model: pool.model().spec.clone(),
+        };
+        raw_map::write_card(&card, &path)?;
     }
     write_results(
         &analysed.result,
@@ -116,6 +123,7 @@ pub(super) fn analyse_image(
         identity: std::collections::BTreeMap::new(),
         stem: image.stem.clone(),
         slide: SlideSource::from(info),
+        manifest: Vec::new(),
         mpp_from: image.mpp_from.unwrap_or(mpp.from).to_owned(),
         frames,
         model: ModelCard::from(spec),

@@ -17,9 +17,11 @@ use crate::slide::mpp;
 pub use crate::slide::{IMAGE_EXTENSIONS, slide_extensions};
 use crate::tissue::MaskChoice;
 
+/// The columns of a manifest that the run reads; all others are carried through to the tables.
+const COLUMNS: [&str; 6] = ["path", "id", "mpp", "mask", "roi", "model"];
+
 /// One row of a manifest. Empty cells say nothing.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Row {
     path: String,
     #[serde(default)]
@@ -80,8 +82,8 @@ pub fn from_paths(
     with_folders(slides, config)
 }
 
-/// The slides of a manifest: CSV with a header, column `path` and optionally `id, mpp, mask, roi, model`. Paths count
-/// from the manifest's folder.
+/// The slides of a manifest: CSV with a header, column `path` and optionally `id, mpp, mask, roi, model`; other columns
+/// are kept for the tables. Paths count from the manifest's folder.
 pub fn from_manifest(manifest: &Path, config: &RunConfig) -> Result<Vec<SlideConfig>, RunError> {
     let wrong = |line: u64, reason: String| {
         RunError::Usage(format!("{}, line {line}: {reason}", manifest.display()))
@@ -105,9 +107,26 @@ pub fn from_manifest(manifest: &Path, config: &RunConfig) -> Result<Vec<SlideCon
         return Err(wrong(
             1,
             "no column `path`: the first line names the columns (path, and optionally id, mpp, \
-            mask, roi, model)"
+            mask, roi, model; others are carried through to the tables)"
                 .into(),
         ));
+    }
+    for (place, name) in header.iter().enumerate() {
+        if let Some(meant) = COLUMNS.iter().find(|known| is_slip(name, known)) {
+            return Err(wrong(
+                1,
+                format!("column `{name}`: did you mean `{meant}`?"),
+            ));
+        }
+        if name.is_empty() || header.iter().take(place).any(|other| other == name) {
+            return Err(wrong(
+                1,
+                format!(
+                    "column {} (`{name}`): each column needs a name of its own",
+                    place + 1
+                ),
+            ));
+        }
     }
     let mut slides = Vec::new();
     let mut record = csv::StringRecord::new();
@@ -126,7 +145,15 @@ pub fn from_manifest(manifest: &Path, config: &RunConfig) -> Result<Vec<SlideCon
             };
             wrong(line, reason)
         })?;
-        slides.push(from_row(&row, folder, config).map_err(|reason| wrong(line, reason))?);
+        let slide = from_row(&row, folder, config).map_err(|reason| wrong(line, reason))?;
+        let others = header.iter().zip(&record);
+        let others = others.filter(|(name, _)| !COLUMNS.contains(name));
+        slides.push(SlideConfig {
+            manifest: others
+                .map(|(name, cell)| (name.into(), cell.into()))
+                .collect(),
+            ..slide
+        });
     }
     if slides.is_empty() {
         return Err(RunError::Usage(format!(
@@ -135,6 +162,32 @@ pub fn from_manifest(manifest: &Path, config: &RunConfig) -> Result<Vec<SlideCon
         )));
     }
     with_folders(slides, config)
+}
+
+/// Whether a name is a slip of the pen for a known column: other capitals, one letter too many or too few, two swapped.
+/// Short names are near to too many words.
+fn is_slip(name: &str, known: &str) -> bool {
+    let lower = name.to_lowercase();
+    if lower == known {
+        return name != known;
+    }
+    let (a, b): (Vec<char>, Vec<char>) = (lower.chars().collect(), known.chars().collect());
+    if b.len() < 4 {
+        return false;
+    }
+    let without = |all: &[char], place: usize| {
+        let mut rest = all.to_vec();
+        rest.remove(place);
+        rest
+    };
+    let swapped = |place: usize| {
+        let mut other = a.clone();
+        other.swap(place, place + 1);
+        other == b
+    };
+    (a.len() == b.len() + 1 && (0..a.len()).any(|i| without(&a, i) == b))
+        || (a.len() + 1 == b.len() && (0..b.len()).any(|i| without(&b, i) == a))
+        || (a.len() == b.len() && (0..a.len().saturating_sub(1)).any(swapped))
 }
 
 fn from_row(row: &Row, folder: &Path, config: &RunConfig) -> Result<SlideConfig, String> {
@@ -189,6 +242,7 @@ fn existing(path: PathBuf, column: &str) -> Result<PathBuf, String> {
 fn slide(path: PathBuf, stem: String, config: &RunConfig) -> SlideConfig {
     SlideConfig {
         folder: config.output.join(&stem),
+        results: None,
         path,
         stem,
         model: config.model.clone(),
@@ -196,6 +250,7 @@ fn slide(path: PathBuf, stem: String, config: &RunConfig) -> SlideConfig {
         mpp_from: config.mpp.map(|_| "flag"),
         mask: config.mask.clone(),
         roi: config.roi.clone(),
+        manifest: Vec::new(),
     }
 }
 
@@ -268,7 +323,8 @@ fn sanitised(name: &str) -> String {
     }
 }
 
-/// Files below `folder` with one of `extensions`, sorted by name; hidden files and folders are passed over.
+/// Files below `folder` with one of `extensions`, sorted by name; hidden files and folders, and the insides of Zarr
+/// stores, are passed over.
 pub fn search(
     folder: &Path,
     recursive: bool,
@@ -293,7 +349,9 @@ pub fn search(
         // A folder that a link points to may lead back here.
         let linked = entry.file_type().map_err(unreadable)?.is_symlink();
         if path.is_dir() {
-            if recursive && !linked {
+            // A store or a label pyramid is one thing, and full of JSON.
+            let zarr = path.extension().is_some_and(|e| e == "zarr");
+            if recursive && !linked && !zarr {
                 files.extend(search(&path, recursive, extensions)?);
             }
             continue;
@@ -428,6 +486,21 @@ mod tests {
     }
 
     #[test]
+    fn other_columns_of_a_manifest_are_kept_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cohort.csv");
+        let text = "patient,path,task,id,age\nP1,x.svs,train,one,63\n\"P, 2\",y.svs,,two,\n";
+        fs::write(&file, text).unwrap();
+        let slides = from_manifest(&file, &config(false)).unwrap();
+        let kept = |slide: &SlideConfig| -> Vec<String> {
+            let pairs = slide.manifest.iter();
+            pairs.map(|(name, cell)| format!("{name}={cell}")).collect()
+        };
+        assert_eq!(kept(&slides[0]), ["patient=P1", "task=train", "age=63"]);
+        assert_eq!(kept(&slides[1]), ["patient=P, 2", "task=", "age="]);
+    }
+
+    #[test]
     fn a_manifests_mistakes_are_named_with_their_line() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("cohort.csv");
@@ -441,7 +514,20 @@ mod tests {
         assert!(mistake("path,mpp\nx.svs,\ny.svs,fast\n").contains("line 3: mpp `fast`"));
         assert!(mistake("path,id\nx.svs,../up\n").contains("line 2: id `../up`"));
         assert!(mistake("path,mask\nx.svs,none.png\n").contains("line 2: mask"));
-        assert!(mistake("path,colour\nx.svs,red\n").contains("unknown field `colour`"));
+        for slip in [
+            "Path,path",
+            "path,MPP",
+            "path,maks",
+            "path,masks",
+            "path,modl",
+        ] {
+            let said = mistake(&format!("{slip}\nx.svs,\n"));
+            assert!(
+                said.contains("line 1") && said.contains("did you mean"),
+                "{said}"
+            );
+        }
+        assert!(mistake("path,a,a\nx.svs,1,2\n").contains("a name of its own"));
         assert!(mistake("path,id\nx.svs\n").contains("line 2"));
         assert!(mistake("path\n").contains("no slides"));
     }

@@ -18,15 +18,18 @@ use crate::slide;
 use crate::slide::frames::Frames;
 use crate::tissue::TissueMask;
 
+/// µm per px of a map that nobody knows the scale of: 40x.
+const MPP_AT_40X: f64 = 0.25;
+
 /// What is known of a prediction map beside its numbers.
 pub struct MapRequest<'a> {
     /// The map: [np, h, v], [tp, np, h, v], or class probabilities, np, h, v.
     pub path: &'a Path,
     /// Folder of the results.
     pub output: &'a Path,
-    /// µm per px of the map.
-    pub mpp: f64,
-    /// The model that made the map: its constants and names of types.
+    /// µm per px of the map, over what its card says; 0.25 where nobody says.
+    pub mpp: Option<f64>,
+    /// The model that made the map: its constants and names of types. `None`: the one that its card names.
     pub model: Option<ModelSpec>,
     pub rules: PostprocRules,
     /// The picture that the map was made from, of the same size.
@@ -38,6 +41,8 @@ pub struct MapRequest<'a> {
 pub struct SegmentedMap {
     pub nuclei: usize,
     pub folder: PathBuf,
+    /// The model whose constants were used; `None`: nobody named one.
+    pub model: Option<String>,
 }
 
 /// Why a map could not be segmented.
@@ -60,6 +65,18 @@ impl From<output::OutputError> for MapError {
 /// # Errors
 /// A map, model or picture that do not fit together, or a file that cannot be read or written.
 pub fn segment_map(request: MapRequest<'_>) -> Result<SegmentedMap, MapError> {
+    // With both said, a card is not needed, and a damaged one does no harm.
+    let card = match (request.mpp, &request.model) {
+        (Some(_), Some(_)) => None,
+        _ => raw_map::read_card(request.path)?,
+    };
+    let card_mpp = card.as_ref().map(|card| card.mpp);
+    let mpp = request.mpp.map(|mpp| [mpp; 2]).or(card_mpp);
+    let mpp = mpp.unwrap_or([MPP_AT_40X; 2]);
+    let request = MapRequest {
+        model: request.model.or(card.map(|card| card.model)),
+        ..request
+    };
     let types = request.model.as_ref().map(|spec| spec.types.len());
     let types = types.filter(|n| *n > 0);
     let map = raw_map::read(request.path, types)?;
@@ -80,16 +97,14 @@ pub fn segment_map(request: MapRequest<'_>) -> Result<SegmentedMap, MapError> {
     let folder = request.output.join(&stem);
     let (card, params) = match &request.model {
         Some(spec) => (ModelCard::from(spec), spec.postproc.clone()),
-        None => (unnamed_card(&map, request.mpp), PostprocParams::default()),
+        None => (unnamed_card(&map, mpp[0]), PostprocParams::default()),
     };
     let nuclei = match request.rules {
         PostprocRules::Reference => reference::segment_map(&map, &picture).0,
-        PostprocRules::Default => {
-            crate::nuclei::segment_map(&map, &picture, &params, [request.mpp; 2])
-        }
+        PostprocRules::Default => crate::nuclei::segment_map(&map, &picture, &params, mpp),
     };
     let count = nuclei.len();
-    let meta = meta(&request, stem, &map, card);
+    let meta = meta(&request, mpp, stem, &map, card);
     let frames = meta.frames;
     let result = SlideResult {
         coverage: Coverage::whole(frames.proc_rect().area()),
@@ -114,6 +129,7 @@ pub fn segment_map(request: MapRequest<'_>) -> Result<SegmentedMap, MapError> {
     Ok(SegmentedMap {
         nuclei: count,
         folder,
+        model: request.model.map(|spec| spec.name),
     })
 }
 
@@ -153,6 +169,7 @@ fn unnamed_card(map: &PredictionMap, mpp: f64) -> ModelCard {
 
 fn meta(
     request: &MapRequest<'_>,
+    mpp: [f64; 2],
     stem: String,
     map: &PredictionMap,
     model: ModelCard,
@@ -160,7 +177,7 @@ fn meta(
     let size = [map.width as u64, map.height as u64];
     let frames = Frames {
         level0_size_px: size,
-        level0_mpp: [request.mpp; 2],
+        level0_mpp: mpp,
         proc_size_px: size.map(|px| px as i32),
         proc_per_level0: [1.0; 2],
     };
@@ -171,6 +188,7 @@ fn meta(
             path: request.path.to_owned(),
             ..SlideSource::default()
         },
+        manifest: Vec::new(),
         mpp_from: "flag".into(),
         frames,
         model,

@@ -36,7 +36,7 @@ pub enum RunError {
     /// What was asked for is wrong, whatever the slides.
     #[error("{0}")]
     Usage(String),
-    /// The machine cannot do it: no device, no threads, no process.
+    /// The machine cannot do it: no threads, no process.
     #[error("{0}")]
     Machine(String),
 }

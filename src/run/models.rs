@@ -76,7 +76,8 @@ impl Models {
 /// # Errors
 /// A device that is not there.
 pub fn first_device(choice: &DeviceChoice) -> Result<Device, RunError> {
-    let devices = device::resolve(choice).map_err(|error| RunError::Machine(error.to_string()))?;
+    // Nothing was started, whatever the slides: it is the command line that asks for what is not there.
+    let devices = device::resolve(choice).map_err(|error| RunError::Usage(error.to_string()))?;
     Ok(devices.first().copied().unwrap_or(Device::Cpu))
 }
 

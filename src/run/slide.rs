@@ -57,8 +57,12 @@ pub fn run_slide(
     report.peak_memory_bytes = peak_memory_bytes();
     report.exit_code = exit_code(std::slice::from_ref(&ending));
     report.error = ending.reason().map(str::to_owned);
-    // A slide that never got a folder, or whose folder belongs to another run, gets no report either.
-    if !slide.folder.is_dir() || matches!(ending, Ending::Refused(_)) {
+    // Nothing was started, or the folder belongs to another run.
+    if matches!(ending, Ending::Refused(_)) {
+        return ending;
+    }
+    // A slide that failed before it had a folder gets one, with the reason in it.
+    if !slide.folder.is_dir() && !matches!(ending, Ending::Failed(_)) {
         return ending;
     }
     match (write_report(&report, slide, config, &ending), ending) {
@@ -72,6 +76,31 @@ pub fn run_slide(
         // What went wrong before is what the user must hear: a full disk takes run.json down as well.
         (_, ending) => ending,
     }
+}
+
+/// Writes run.json for a slide whose process died before it could: what is left is the reason.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn report_death(
+    slide: &SlideConfig,
+    config: &RunConfig,
+    ending: &Ending,
+    seconds: f64,
+) -> Result<(), output::OutputError> {
+    let report = RunReport {
+        slide: SlideReport {
+            path: slide.path.display().to_string(),
+            ..SlideReport::default()
+        },
+        settings: config.settings.clone(),
+        started_unix_s: unix_seconds().saturating_sub(seconds as u64),
+        seconds,
+        exit_code: exit_code(std::slice::from_ref(ending)),
+        error: ending.reason().map(str::to_owned),
+        ..RunReport::default()
+    };
+    write_report(&report, slide, config, ending)
 }
 
 fn write_report(
@@ -114,7 +143,9 @@ pub(super) fn analyse_slide(
     let finished = pipeline::run(prepared, &store, &pool, stop, &|event| {
         watch(RunEvent::Slide(event));
     })?;
-    let result = finished.loaded.slide;
+    let mut result = finished.loaded.slide;
+    // No result depends on it, so the store may hold an earlier manifest's.
+    result.meta.manifest.clone_from(&slide.manifest);
     report.stages = finished.stages;
     report.tiles_planned = result.coverage.planned_tiles;
     report.tiles_reused = finished.tiles_reused;

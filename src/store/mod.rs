@@ -65,6 +65,9 @@ pub struct StoreMeta {
     /// Folder name of the slide's outputs.
     pub stem: String,
     pub slide: SlideInfo,
+    /// What a manifest says of the slide beside what the run needs: column and cell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifest: Vec<(String, String)>,
     /// Where µm/px came from: `file`, `flag`, `manifest` or `objective`.
     pub mpp_from: String,
     pub frames: Frames,
@@ -85,6 +88,7 @@ impl StoreMeta {
             identity: self.identity.clone(),
             stem: self.stem.clone(),
             slide: SlideSource::from(&self.slide),
+            manifest: self.manifest.clone(),
             mpp_from: self.mpp_from.clone(),
             frames: self.frames,
             model: ModelCard::from(&self.model),

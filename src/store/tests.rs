@@ -39,6 +39,7 @@ pub(crate) fn meta(planned_tiles: Vec<[i32; 2]>, tiles_xy: [i32; 2]) -> StoreMet
             file_bytes: 1 << 40,
             quickhash: "00ff".into(),
         },
+        manifest: Vec::new(),
         mpp_from: "file".into(),
         frames: Frames {
             level0_size_px: [100, 90],

@@ -120,7 +120,21 @@ pub struct ModelCard {
     pub training_data: String,
 }
 
+/// config/train-default.toml as it stands in the binary: how the embedded model was trained.
+const DEFAULT_TOML: &str = include_str!("../../config/train-default.toml");
+
 impl TrainConfig {
+    /// The training of the embedded model.
+    pub fn embedded() -> Result<Self, TrainError> {
+        let place = Path::new("config/train-default.toml");
+        toml::from_str(DEFAULT_TOML).map_err(|e| TrainError::file(place, e))
+    }
+
+    /// The training TOML at `path`; without one, that of the embedded model.
+    pub fn read_or_default(path: Option<&Path>) -> Result<Self, TrainError> {
+        path.map_or_else(Self::embedded, Self::read)
+    }
+
     /// Reads and checks a training TOML.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let text = std::fs::read_to_string(path).map_err(|e| TrainError::file(path, e))?;

@@ -121,8 +121,8 @@ fn classes_loss(logits: &Tensor, class: &Tensor, weight: &Tensor) -> Tensor {
     let chosen = log_p.gather(1, &class.unsqueeze(1), false);
     let ce = -(chosen * weight).sum(Kind::Float) / weight.sum(Kind::Float).clamp_min(1.0);
     let one_hot = class.one_hot(logits.size()[1]).permute([0, 3, 1, 2]);
-    let truth = one_hot.to_kind(Kind::Float) * weight;
-    ce + dice(&(log_p.exp() * weight), &truth, &[0, 2, 3]).sum(Kind::Float)
+    let truth = one_hot.to_kind(Kind::Float);
+    ce + dice(&log_p.exp(), &truth, weight, &[0, 2, 3]).sum(Kind::Float)
 }
 
 fn np_loss(logits: &Tensor, batch: &Batch) -> Tensor {
@@ -135,9 +135,7 @@ fn np_loss(logits: &Tensor, batch: &Batch) -> Tensor {
     );
     let bce = (bce * &weight).sum(Kind::Float) / weight.sum(Kind::Float).clamp_min(1.0);
     let known = batch.np_weight.gt(0.0).to_kind(Kind::Float);
-    let p = logits.sigmoid() * &known;
-    let t = &batch.np * &known;
-    bce + dice(&p, &t, &[0, 1, 2, 3])
+    bce + dice(&logits.sigmoid(), &batch.np, &known, &[0, 1, 2, 3])
 }
 
 /// Targets of np and their weights: the labels, or with a teacher the mean of both where labels
@@ -164,10 +162,12 @@ fn mix(labels: &Tensor, teacher: &Tensor, share: f64) -> Tensor {
     labels * (1.0 - share) + teacher * share
 }
 
-/// 1 - 2 |p t| / (|p| + |t|), summed over `dims`.
-fn dice(p: &Tensor, t: &Tensor, dims: &[i64]) -> Tensor {
-    let sum = |x: &Tensor| x.sum_dim_intlist(dims, false, Kind::Float);
-    let overlap: Tensor = (sum(&(p * t)) * 2.0 + 1e-3) / (sum(p) + sum(t) + 1e-3);
+/// 1 - 2 |w p t| / (|w p| + |w t|), summed over `dims`. Each px is weighed once: with p and t weighed before, the
+/// overlap carries the square of the weight and is above 1 for weights above 1.
+fn dice(p: &Tensor, t: &Tensor, weight: &Tensor, dims: &[i64]) -> Tensor {
+    let sum = |x: Tensor| x.sum_dim_intlist(dims, false, Kind::Float);
+    let (p, weighed) = (p * weight, t * weight);
+    let overlap: Tensor = (sum(&p * t) * 2.0 + 1e-3) / (sum(p) + sum(weighed) + 1e-3);
     1.0 - overlap
 }
 
@@ -237,15 +237,13 @@ fn tp_loss(logits: &Tensor, batch: &Batch) -> Tensor {
         None => one_hot.shallow_clone(),
         Some((teacher, tp)) => mix(&one_hot, tp, teacher.share),
     };
-    let one_hot = one_hot * &batch.tp_weight;
     let ce = -(truth * &log_p * &batch.tp_weight).sum(Kind::Float) / &weight_sum;
-    let p = log_p.exp() * &batch.tp_weight;
     // Only types that occur in the batch count: an absent type has no overlap.
-    let present = one_hot
+    let present = (&one_hot * &batch.tp_weight)
         .sum_dim_intlist(&[0i64, 2, 3][..], false, Kind::Float)
         .gt(0.0)
         .to_kind(Kind::Float);
-    let per_type = dice(&p, &one_hot, &[0, 2, 3]) * &present;
+    let per_type = dice(&log_p.exp(), &one_hot, &batch.tp_weight, &[0, 2, 3]) * &present;
     let dice = per_type.sum(Kind::Float) / present.sum(Kind::Float).clamp_min(1.0);
     ce + dice * 0.6
 }
@@ -327,6 +325,48 @@ mod tests {
         let taught = hv_loss(&hv, &swapped).double_value(&[]);
         assert!((loss(1.0) - taught).abs() < 1e-6 && (taught - labelled).abs() > 0.01);
         assert!((loss(0.25) - (0.75 * labelled + 0.25 * taught)).abs() < 1e-6);
+    }
+
+    /// Dots have weight 2: by hand, with each px weighed once.
+    #[test]
+    fn a_weight_counts_once_in_the_dice_of_types() {
+        let logits = Tensor::cat(&[row(&LOGITS), row(&[0.0; 4])], 1);
+        let classes = [0i64, 1, 0, 0];
+        let of = |weights: [f32; 4]| {
+            let batch = Batch {
+                tp: Tensor::from_slice(&classes).view([1, 1, 4]),
+                tp_weight: row(&weights),
+                ..batch(None)
+            };
+            tp_loss(&logits, &batch).double_value(&[])
+        };
+        let by_hand = |weights: [f64; 4]| {
+            let p0 = LOGITS.map(|x| 1.0 / (1.0 + (-f64::from(x)).exp()));
+            let sum = |f: &dyn Fn(usize) -> f64| (0..4).map(|i| weights[i] * f(i)).sum::<f64>();
+            let p = |class: i64, i: usize| if class == 0 { p0[i] } else { 1.0 - p0[i] };
+            let t = |class: i64, i: usize| f64::from(u8::from(classes[i] == class));
+            let ce = sum(&|i| -p(classes[i], i).ln()) / sum(&|_| 1.0);
+            let dice = |class: i64| {
+                let overlap = sum(&|i| p(class, i) * t(class, i)) * 2.0 + 1e-3;
+                1.0 - overlap / (sum(&|i| p(class, i)) + sum(&|i| t(class, i)) + 1e-3)
+            };
+            ce + 0.6 * (dice(0) + dice(1)) / 2.0
+        };
+        for weights in [[1.0f32; 4], [2.0; 4], [1.0, 2.0, 0.5, 0.0]] {
+            let (found, wanted) = (of(weights), by_hand(weights.map(f64::from)));
+            assert!(
+                (found - wanted).abs() < 1e-6,
+                "{weights:?}: {found} {wanted}"
+            );
+        }
+        // Sure and right, and as dots: nothing is lost, and nothing less than nothing.
+        let sure = Tensor::cat(&[row(&[20.0; 4]), row(&[-20.0; 4])], 1);
+        let dots = Batch {
+            tp_weight: row(&[2.0; 4]),
+            ..batch(None)
+        };
+        let loss = tp_loss(&sure, &dots).double_value(&[]);
+        assert!((0.0..1e-6).contains(&loss), "{loss}");
     }
 
     #[test]

@@ -76,6 +76,8 @@ pub struct Progress {
     pub loss: f64,
     /// PQ of the last validation.
     pub pq: Option<f64>,
+    /// The greatest PQ so far, and the step that it was measured after; 0: the start's own.
+    pub best: Option<(f64, u64)>,
 }
 
 /// Trains to the end, from the checkpoint in `out` if there is one, or until `stop` is set; calls
@@ -123,6 +125,7 @@ pub fn run(
             best,
             validation,
             last_pq: None,
+            best_step: None,
         };
         training.run_steps(receive, stop, report)
     })
@@ -163,9 +166,16 @@ struct Training<'a> {
     best: Best,
     validation: Vec<LoadedSet>,
     last_pq: Option<f64>,
+    /// Step of the best validation of this process.
+    best_step: Option<u64>,
 }
 
 impl Training<'_> {
+    /// The best PQ, where this process measured it.
+    fn best_scored(&self) -> Option<(f64, u64)> {
+        self.best.pq.zip(self.best_step)
+    }
+
     fn run_steps(
         &mut self,
         batches: Receiver<Batch>,
@@ -182,6 +192,17 @@ impl Training<'_> {
         let mut write_line = |value: serde_json::Value| {
             writeln!(log, "{value}").map_err(|e| TrainError::file(&log_path, e))
         };
+        // A model to start from has a score of its own: only what is better than it is a gain.
+        let known = matches!(job.start, Start::Model(_)) && job.validate_every > 0;
+        if known && self.optimizer.step == 0 && !self.validation.is_empty() {
+            write_line(self.validate(0)?)?;
+            report(&Progress {
+                step: 0,
+                loss: f64::NAN,
+                pq: self.last_pq,
+                best: self.best_scored(),
+            });
+        }
         let mut sums = [0.0; 4];
         let mut since = Instant::now();
         while let Some(parts) = self.take_step(&batches)? {
@@ -191,6 +212,7 @@ impl Training<'_> {
                 step,
                 loss: parts[0],
                 pq: self.last_pq,
+                best: self.best_scored(),
             });
             if step.is_multiple_of(LOG_EVERY) {
                 let mean = sums.map(|s| s / LOG_EVERY as f64);
@@ -316,6 +338,7 @@ impl Training<'_> {
                 pq: Some(scores.pq),
                 stale: 0,
             };
+            self.best_step = Some(step);
             if job.patience > 0 {
                 package::write_model(&job.out.join("best"), &job.config, &folded)?;
             }

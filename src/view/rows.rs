@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use rayon::prelude::*;
 
 /// Columns that are no quantity: nothing to filter by a range.
-const NO_QUANTITY: [&str; 3] = ["id", "type", "type_name"];
+const NO_QUANTITY: [&str; 4] = ["id", "type", "type_name", "slide"];
 /// Bytes of the file that are read at a time when lines are looked for.
 const READ_BYTES: usize = 1 << 20;
 /// Rows that one core reads at a time, and how many such parts are held.

@@ -15,7 +15,7 @@ fn images() -> Dir {
 }
 
 const TYPE_INFO: &str =
-    r#"{"0": ["nolabe", [0, 0, 0]], "1": ["neopla", [255, 0, 0]], "2": ["inflam", [0, 255, 0]]}"#;
+    r#"{"0": ["nolabe", [0, 0, 0]], "1": ["DARK", [255, 0, 0]], "2": ["pale", [0, 255, 0]]}"#;
 
 /// Numeric matrices of a .mat by name: [rows, columns].
 fn matrices(bytes: &[u8]) -> Vec<(String, [usize; 2])> {
@@ -53,9 +53,9 @@ fn tile_writes_hover_nets_files() {
         let tsv = String::from_utf8(dir.read(&format!("out/qupath/{stem}.tsv"))).unwrap();
         assert_eq!(tsv.lines().count(), n + 1);
         assert!(
-            tsv.lines()
-                .skip(1)
-                .all(|l| l.contains("\tneopla\t") || l.contains("\tinflam\t"))
+            tsv.lines().skip(1).all(
+                |l| l.ends_with("\tDARK\tDARK\t16711680") || l.ends_with("\tpale\tpale\t65280")
+            )
         );
         let overlay = image::open(dir.path(&format!("out/overlay/{stem}.png"))).unwrap();
         assert_eq!([overlay.height() as usize, overlay.width() as usize], side);
@@ -109,6 +109,67 @@ fn wsi_counts_in_px_of_proc_mag() {
     assert_eq!(dir.json("out/a.json")["nuc"], json["nuc"]);
 }
 
+/// The truth is `run` on the same slide: what `export` makes of hover_net's JSON must lie where `run` says.
+#[test]
+fn export_of_a_20x_slide_in_px_of_40x_lies_where_run_says() {
+    let dir = images();
+    std::fs::remove_file(dir.path("in/b.png")).unwrap();
+    let said = dir.run(
+        "hovernet --model_path=analytic wsi --input_dir=in --output_dir=hv --mpp=0.5 --save_thumb",
+    );
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    // The message names a file that is there.
+    assert!(
+        said.stderr.contains("written to hv/json/a.json"),
+        "{}",
+        said.stderr
+    );
+    let json = dir.json("hv/json/a.json");
+    assert!(json["frame"].as_str().unwrap().starts_with("px of 40x"));
+    for nucleus in json["nuc"].as_object().unwrap().values() {
+        let points = nucleus["contour"].as_array().unwrap().iter();
+        assert!(
+            points
+                .flat_map(|p| p.as_array().unwrap())
+                .all(|v| v.is_u64())
+        );
+    }
+    dir.ok("export hv/json/a.json -o x --format csv,geojson");
+    dir.ok("run in/a.png -o r --model analytic --mpp 0.5 --format csv,geojson");
+    let rows = |path: &str| {
+        let text = dir.read(path);
+        let mut reader = csv::Reader::from_reader(&text[..]);
+        let header = reader.headers().unwrap().clone();
+        let column = |name: &str| header.iter().position(|h| h == name).unwrap();
+        let wanted = ["x_px", "y_px", "x_um", "area_um2", "max_x", "perimeter_um"].map(column);
+        let records = reader.records().map(Result::unwrap);
+        let rows: Vec<_> = records.map(|r| wanted.map(|c| r[c].to_owned())).collect();
+        rows
+    };
+    let (exported, run) = (rows("x/a/nuclei.csv"), rows("r/a/nuclei.csv"));
+    assert!(run.len() > 10);
+    assert_eq!(exported, run);
+    let corner =
+        |path: &str| dir.json(path)["features"][3]["geometry"]["coordinates"][0][0].clone();
+    assert_eq!(corner("x/a/nuclei.geojson"), corner("r/a/nuclei.geojson"));
+}
+
+#[test]
+fn tile_names_the_file_it_wrote() {
+    let dir = images();
+    let said =
+        dir.run("hovernet --model_path=analytic tile --input_dir=in --output_dir=out --mpp=0.5");
+    for stem in ["a", "b"] {
+        let file = format!("out/json/{stem}.json");
+        assert!(
+            said.stderr.contains(&format!("written to {file}")),
+            "{}",
+            said.stderr
+        );
+        assert!(dir.path(&file).is_file());
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_process_that_dies_costs_wsi_one_slide() {
@@ -157,6 +218,15 @@ fn misfits_are_named() {
     dir.write("type_info.json", r#"{"1": ["a", [0, 0, 0]]}"#);
     let info = "tile --type_info_path=type_info.json";
     dir.fails(&format!("{line} {info}"), 2, &["type_info.json", "\"0\""]);
+    // As long as the model's, but of other types: it would rename them.
+    let other =
+        r#"{"0": ["nolabe", [0, 0, 0]], "1": ["neopla", [0, 0, 0]], "2": ["inflam", [0, 0, 0]]}"#;
+    dir.write("type_info.json", other);
+    dir.fails(
+        &format!("{line} {info}"),
+        2,
+        &["1 dark / neopla", "2 pale / inflam"],
+    );
     dir.write("in/c.png", b"no picture");
     let run = dir.run(&format!("{line} tile"));
     assert_eq!(run.code, Some(1), "{}", run.stderr);

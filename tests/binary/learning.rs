@@ -192,3 +192,75 @@ fn data_check_finds_what_is_wrong_and_draws_it() {
     let found = dir.json("wrong/check.json");
     assert_eq!(found["sets"]["set"]["images"], 4);
 }
+
+/// The truth of step 0: the start's own nuclei, scored by `eval`.
+#[test]
+fn training_scores_its_start_and_says_what_it_learned_from() {
+    let dir = Dir::new();
+    four_images(&dir);
+    let line = "train --data set --mpp 0.25 --hold-out t3 --from default --steps 2 --validate-every 1 --patience 5 \
+                --lr 0.03 --batch 1 -o tuned";
+    let said = dir.ok(line).stderr;
+    let log = String::from_utf8(dir.read("tuned/train.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &serde_json::Value| !line["val_pq"].is_null())
+        .collect();
+    let steps: Vec<u64> = lines.iter().map(|l| l["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [0, 1, 2]);
+    std::fs::create_dir_all(dir.path("truth")).unwrap();
+    std::fs::copy(dir.path("set/labels/t3.png"), dir.path("truth/t3.png")).unwrap();
+    dir.ok("tile set/images/t3.png --mpp 0.25 -o out");
+    let run = dir.ok("eval --pred out --truth truth --json");
+    let scores: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let pq = scores["all"]["scores"]["pq"]["value"].as_f64().unwrap();
+    let start = lines[0]["val_pq"].as_f64().unwrap();
+    assert!((start - pq).abs() < 1e-6, "{start} {pq}");
+
+    // What is read in a log: a time, plain words, and the verdict.
+    assert!(
+        said.contains(&format!("the start: PQ {start:.3}")),
+        "{said}"
+    );
+    assert!(said.contains("step 2 of 2 (100 %), loss "), "{said}");
+    let scores: Vec<f64> = lines
+        .iter()
+        .map(|l| l["val_pq"].as_f64().unwrap())
+        .collect();
+    let better = scores[1..].iter().any(|pq| *pq > scores[0]);
+    let verdict = match better {
+        true => format!("; the start: {start:.3}"),
+        false => "no validation was better than the start".into(),
+    };
+    assert!(said.lines().last().unwrap().contains(&verdict), "{said}");
+    assert!(
+        said.lines().all(|line| line.as_bytes()[10] == b'T'),
+        "{said}"
+    );
+
+    let info = dir.ok("model info tuned").stdout;
+    let trained = info.lines().find(|l| l.starts_with("trained on")).unwrap();
+    assert!(
+        trained.contains(" set; fine-tuned from hovernet-lite (CoNSeP"),
+        "{info}"
+    );
+    let licence = info.lines().find(|l| l.starts_with("licence")).unwrap();
+    assert!(licence.contains("new data"), "{info}");
+    // A mean has a name of its own, and both origins.
+    dir.ok("model average default tuned -o both");
+    let info = dir.ok("model info both/").stdout;
+    assert!(info.starts_with("name          both\n"), "{info}");
+    assert!(info.contains("fine-tuned from hovernet-lite"), "{info}");
+    dir.fails(
+        "model average default tuned -o x/hovernet-lite",
+        2,
+        &["--name"],
+    );
+    dir.ok("model average default tuned -o x/hovernet-lite --name third");
+    assert!(
+        dir.ok("model info x/hovernet-lite/")
+            .stdout
+            .contains("third")
+    );
+}

@@ -23,3 +23,4 @@ mod seams;
 mod stopped;
 mod tiff;
 mod view;
+mod words;

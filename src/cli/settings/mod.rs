@@ -25,6 +25,9 @@ pub use values::{Auto, ByteSize, Count, Mpp, ProgressMode};
 /// What the process holds before any slide: with less nothing can be done.
 const LEAST_MEMORY: ByteSize = ByteSize(budget::BASE_BYTES);
 
+/// Side of the least tile, px: no network that is worth running has smaller patches, and a tile holds whole ones.
+const LEAST_TILE_PX: Count = Count(64);
+
 /// A setting that cannot be used. Messages name the place and the cure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -211,6 +214,13 @@ fn check(settings: &Settings, from: &BTreeMap<&'static str, Origin>) -> Result<(
     {
         return refuse(format!(
             "--threads {threads} is more than any machine has: at most {MOST_THREADS}"
+        ));
+    }
+    if let Some(Auto::Is(tile)) = settings.tile_size
+        && tile < LEAST_TILE_PX
+    {
+        return refuse(format!(
+            "--tile-size {tile} is too small: a tile holds whole patches, so at least {LEAST_TILE_PX} px (auto chooses well)"
         ));
     }
     if let Some(Auto::Is(memory)) = settings.memory
