@@ -11,6 +11,7 @@ pub struct TypeCount {
     pub colour: [u8; 3],
     pub count: usize,
     pub share: Option<f64>,
+    /// Per mm² of tissue.
     pub density_per_mm2: Option<f64>,
 }
 
@@ -25,7 +26,7 @@ pub fn types_of(summary: &Value) -> Vec<TypeCount> {
             colour: colour(&entry["color"]),
             count: entry["count"].as_u64().unwrap_or(0) as usize,
             share: entry["share"].as_f64(),
-            density_per_mm2: entry["density_per_mm2"].as_f64(),
+            density_per_mm2: entry["density_per_mm2_tissue"].as_f64(),
         })
         .collect();
     if !typed.is_empty() {
@@ -37,7 +38,7 @@ pub fn types_of(summary: &Value) -> Vec<TypeCount> {
         colour: colour(&Value::Null),
         count: nuclei["count"].as_u64().unwrap_or(0) as usize,
         share: Some(1.0),
-        density_per_mm2: nuclei["density_per_mm2"].as_f64(),
+        density_per_mm2: nuclei["density_per_mm2_tissue"].as_f64(),
     }]
 }
 

@@ -20,7 +20,7 @@ use crate::result::{Coverage, ModelCard, SlideMeta, SlideResult, SlideSource};
 use crate::slide::blocks::ProcImage;
 use crate::slide::frames::Frames;
 use crate::slide::{self, SlideReader};
-use crate::tissue::TissueMask;
+use crate::tissue::{TissueMask, TissueSource};
 
 /// Longest side of thumb.png, px.
 const THUMB_SIDE_PX: u32 = 2048;
@@ -112,6 +112,7 @@ pub(super) fn analyse_image(
         frames,
         model: ModelCard::from(spec),
         tissue_mm2: frames.mm2(frames.proc_rect().area()),
+        tissue_from: TissueSource::Image,
         region: None,
         warnings: mpp
             .warning
@@ -130,6 +131,7 @@ pub(super) fn analyse_image(
         rings: Some(rings),
         nuclei,
         imported: None,
+        examined: None,
     };
     Ok(AnalysedImage {
         result,

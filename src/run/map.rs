@@ -16,7 +16,7 @@ use crate::prediction::PredictionMap;
 use crate::result::{Coverage, ModelCard, SlideMeta, SlideResult, SlideSource};
 use crate::slide;
 use crate::slide::frames::Frames;
-use crate::tissue::TissueMask;
+use crate::tissue::{TissueMask, TissueSource};
 
 /// What is known of a prediction map beside its numbers.
 pub struct MapRequest<'a> {
@@ -98,6 +98,7 @@ pub fn segment_map(request: MapRequest<'_>) -> Result<SegmentedMap, MapError> {
         read_errors: Vec::new(),
         rings: None,
         imported: None,
+        examined: None,
     };
     let mask = TissueMask::all(frames.level0_size_px, frames.level0_mpp);
     let pictures = Pictures {
@@ -175,6 +176,7 @@ fn meta(
         frames,
         model,
         tissue_mm2: frames.mm2(frames.proc_rect().area()),
+        tissue_from: TissueSource::Image,
         region: None,
         warnings: Vec::new(),
     }

@@ -73,7 +73,7 @@ fn a_box_reports_the_centroids_inside_it_alone() {
     let summary = dir.json("part/a/summary.json");
     // 300 x 200 px of 0.5 µm.
     assert_eq!(summary["area_mm2"]["roi"], 0.015);
-    let density = summary["nuclei"]["density_per_mm2"].as_f64().unwrap();
+    let density = summary["nuclei"]["density_per_mm2_tissue"].as_f64().unwrap();
     assert!((density / (count as f64 / 0.015) - 1.0).abs() < 1e-4);
 }
 
@@ -114,7 +114,7 @@ fn a_region_without_anything_says_why() {
             ring(5000.0, 5000.0, 200.0),
             "lies outside the slide of 1500 x 1200 px",
         ),
-        ("tiny", ring(300.1, 300.1, 0.2), "holds no pixel"),
+        ("tiny", ring(300.1, 300.1, 0.2), "is smaller than a pixel"),
     ] {
         dir.write("roi.geojson", ring);
         let line = FLAGS.replace("--quiet", "");
