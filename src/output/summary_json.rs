@@ -84,6 +84,7 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
             "licence": meta.model.licence,
             "citation": meta.model.citation,
             "training_data": meta.model.training_data,
+            "taught_on": taught_on(&meta.model.scores),
             "settings": meta.identity,
         },
     });
@@ -218,12 +219,39 @@ fn types(result: &SlideResult) -> Value {
                 "share": share,
                 "on_tissue": on_tissue,
                 "density_per_mm2_tissue": density(*on_tissue, tissue_mm2),
+                "held_out_f1": held_out_f1(&result.meta.model.scores, &result.type_name(id)),
                 "color": super::pictures::type_colour(result, id).0,
             });
             (result.type_name(id), entry)
         })
         .collect();
     Value::Object(entries)
+}
+
+/// F1 of a type on each held-out set that has it, with its 95 % interval, as model.toml states them.
+fn held_out_f1(scores: &toml::Table, type_name: &str) -> Vec<Value> {
+    let key = format!("f1_{type_name}");
+    scores
+        .iter()
+        .filter_map(|(set, values)| {
+            let values = values.as_table()?;
+            let score = values.get(&key)?.as_array()?;
+            let at = |place: usize| score.get(place).and_then(toml::Value::as_float);
+            Some(json!({
+                "set": set,
+                "tissue": values.get("taught").and_then(|taught| taught.get("tissue")).and_then(toml::Value::as_str),
+                "f1": at(0)?,
+                "low": at(1),
+                "high": at(2),
+            }))
+        })
+        .collect()
+}
+
+/// What the images looked like on which the types were taught, set by set.
+fn taught_on(scores: &toml::Table) -> Vec<Value> {
+    let sets = scores.values().filter_map(|values| values.get("taught"));
+    sets.map(|taught| json!(taught)).collect()
 }
 
 fn median_map(medians: &[(String, f64)]) -> Value {
@@ -311,6 +339,31 @@ mod tests {
         };
         assert!(words(TissueSource::Found).contains("mm² of tissue found"));
         assert!(words(TissueSource::Everything).contains("--mask none"));
+    }
+
+    #[test]
+    fn scores_of_the_model_stand_beside_its_types() {
+        let mut result = fixture::result(1.0);
+        let scores = r#"
+            [colon]
+            f1_tumour = [0.7, 0.6, 0.8]
+            pq = [0.5, 0.4, 0.6]
+            [colon.taught]
+            tissue = "large bowel"
+            area_um2 = [20.0, 30.0]
+            [breast]
+            f1_tumour = [0.5]
+        "#;
+        result.meta.model.scores = scores.parse().unwrap();
+        let value = summary(&result, &Medians::default());
+        let of = |name: &str| value["types"][name]["held_out_f1"].clone();
+        let expected = json!([
+            {"set": "breast", "tissue": null, "f1": 0.5, "low": null, "high": null},
+            {"set": "colon", "tissue": "large bowel", "f1": 0.7, "low": 0.6, "high": 0.8},
+        ]);
+        assert_eq!((of("tumour"), of("lymphocyte")), (expected, json!([])));
+        let taught = json!([{"tissue": "large bowel", "area_um2": [20.0, 30.0]}]);
+        assert_eq!(value["provenance"]["taught_on"], taught);
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub struct Request {
     pub threads: usize,
     pub shard: Option<Shard>,
     pub mix_devices: bool,
+    /// Whether to run a slide on which nuclei cannot be seen.
+    pub force_scale: bool,
 }
 
 /// A slide that is ready to run.
@@ -110,6 +112,7 @@ pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineErr
     let info = reader.info().clone();
     let mpp = slide::mpp::resolve_mpp(&info, request.mpp)?;
     let (frames, level) = Frames::for_slide(&info, mpp.mpp, model.spec.mpp)?;
+    frames.refuse_coarse(&request.path, request.force_scale)?;
     let mut warnings: Vec<String> = mpp
         .warning
         .into_iter()

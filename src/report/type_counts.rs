@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::boxes::hex;
+use super::reading::{HeldOut, held_out_of};
 
 /// A type with its nuclei, as summary.json counts them.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,6 +14,8 @@ pub struct TypeCount {
     pub share: Option<f64>,
     /// Per mm² of tissue.
     pub density_per_mm2: Option<f64>,
+    /// F1 on images that were never shown in training, by data set.
+    pub held_out: Vec<HeldOut>,
 }
 
 /// The types of a summary.json in its order; one unnamed type for a model without any.
@@ -27,6 +30,7 @@ pub fn types_of(summary: &Value) -> Vec<TypeCount> {
             count: entry["count"].as_u64().unwrap_or(0) as usize,
             share: entry["share"].as_f64(),
             density_per_mm2: entry["density_per_mm2_tissue"].as_f64(),
+            held_out: held_out_of(entry),
         })
         .collect();
     if !typed.is_empty() {
@@ -39,6 +43,7 @@ pub fn types_of(summary: &Value) -> Vec<TypeCount> {
         count: nuclei["count"].as_u64().unwrap_or(0) as usize,
         share: Some(1.0),
         density_per_mm2: nuclei["density_per_mm2_tissue"].as_f64(),
+        held_out: Vec::new(),
     }]
 }
 

@@ -1,7 +1,7 @@
 //! A prediction map to instances, without a network.
 //!
 //! In: raw.npy as `tile --save-raw` or hover_net's --save_raw_map keep it, and what is known of it. Out:
-//! `OUT/<stem>/` with nuclei.json, nuclei.csv, overlay.png and labels.png.
+//! `OUT/<stem>/` with nuclei.json, nuclei.csv, overlay.jpg and labels.png.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -37,7 +37,7 @@ impl Region {
     }
 
     /// The box around polygons and box, clipped to the slide, on whole px.
-    fn bounds(&self, level0_size_px: [u64; 2]) -> [f64; 4] {
+    pub fn bounds(&self, level0_size_px: [u64; 2]) -> [f64; 4] {
         let mut bounds = [0.0, 0.0, level0_size_px[0] as f64, level0_size_px[1] as f64];
         let mut clip = |b: [f64; 4]| {
             bounds[0] = bounds[0].max(b[0].floor());

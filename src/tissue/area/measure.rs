@@ -23,6 +23,19 @@ impl Area {
         self.mm2(self.px_in(rect_level0, &|rect| self.tissue_px(rect)))
     }
 
+    /// The share of a box that lies on the slide, in the regions and in the level-0 box.
+    pub fn share_asked(&self, rect_level0: [f64; 4]) -> f64 {
+        let area = |[left, top, right, bottom]: [f64; 4]| (right - left) * (bottom - top);
+        self.px_in(rect_level0, &area) / area(rect_level0).max(f64::MIN_POSITIVE)
+    }
+
+    /// The share of a box that is tissue as well.
+    pub fn share_of_tissue(&self, rect_level0: [f64; 4]) -> f64 {
+        let [left, top, right, bottom] = rect_level0;
+        let px = self.px_in(rect_level0, &|rect| self.tissue_px(rect));
+        px / ((right - left) * (bottom - top)).max(f64::MIN_POSITIVE)
+    }
+
     /// mm² of the slide in the regions and the level-0 box, tissue or not.
     pub(super) fn region_mm2(&self) -> f64 {
         let [left, top, right, bottom] = self.slide_level0();
