@@ -249,9 +249,8 @@ fn region_shares(result: &SlideResult, grid: &Grid, area: &Area) -> Vec<f64> {
         false => area.share_asked(grid.rect(at)),
     };
     let mut shares: Vec<f64> = (0..grid.len()).map(share).collect();
-    let is_whole = |at: usize, shares: &[f64]| {
-        shares[at] >= WHOLE && is_examined(result, grid.rect(at))
-    };
+    let is_whole =
+        |at: usize, shares: &[f64]| shares[at] >= WHOLE && is_examined(result, grid.rect(at));
     let whole: Vec<bool> = (0..grid.len()).map(|at| is_whole(at, &shares)).collect();
     if whole.contains(&true) {
         for (share, whole) in shares.iter_mut().zip(whole) {
@@ -263,7 +262,10 @@ fn region_shares(result: &SlideResult, grid: &Grid, area: &Area) -> Vec<f64> {
     for (at, share) in shares.iter_mut().enumerate() {
         let [left, top, right, bottom] = grid.rect(at);
         let middle = [(left + right) / 2.0, (top + bottom) / 2.0].map(f64::floor);
-        if !is_examined(result, [middle[0], middle[1], middle[0] + 1.0, middle[1] + 1.0]) {
+        if !is_examined(
+            result,
+            [middle[0], middle[1], middle[0] + 1.0, middle[1] + 1.0],
+        ) {
             *share = 0.0;
         }
     }
@@ -373,12 +375,7 @@ fn remove_older(folder: &Path, now: usize) {
 
 /// The field enlarged to [`PICTURE_MPP`] where level 0 is coarser, with the outlines of all nuclei that reach into it.
 /// What was not asked for or not examined is pale.
-fn outlined(
-    result: &SlideResult,
-    mask: &TissueMask,
-    field: &Field,
-    pixels: &RgbImage,
-) -> RgbImage {
+fn outlined(result: &SlideResult, mask: &TissueMask, field: &Field, pixels: &RgbImage) -> RgbImage {
     let frames = result.frames();
     let [mpp, _] = frames.level0_mpp;
     let factor = (mpp / PICTURE_MPP).round().clamp(1.0, 8.0) as u32;
@@ -430,7 +427,9 @@ fn fade_outside(
     for (x, y, pixel) in picture.enumerate_pixels_mut() {
         let x = left + f64::from(x / factor);
         let y = top + f64::from(y / factor);
-        let shown = is_asked.as_ref().is_none_or(|test| test([x + 0.5, y + 0.5]))
+        let shown = is_asked
+            .as_ref()
+            .is_none_or(|test| test([x + 0.5, y + 0.5]))
             && is_examined(result, [x, y, x + 1.0, y + 1.0]);
         if !shown {
             *pixel = Rgb(pixel.0.map(|value| 191 + value / 4));

@@ -159,13 +159,7 @@ pub(super) fn draw_ring(
 }
 
 /// A line of stamps of `stroke_px` a side from `a` to `b`.
-fn draw_line(
-    picture: &mut RgbImage,
-    a: [i64; 2],
-    b: [i64; 2],
-    stroke_px: i64,
-    colour: Rgb<u8>,
-) {
+fn draw_line(picture: &mut RgbImage, a: [i64; 2], b: [i64; 2], stroke_px: i64, colour: Rgb<u8>) {
     let (dx, dy) = (b[0] - a[0], b[1] - a[1]);
     let steps = dx.abs().max(dy.abs()).max(1);
     for step in 0..=steps {
@@ -236,7 +230,9 @@ pub fn with_legend(picture: RgbImage, result: &SlideResult) -> RgbImage {
     let frames = result.frames();
     let width_um = frames.level0_size_px[0] as f64 * frames.level0_mpp[0];
     let bar_um = maps::scale_bar_um(width_um);
-    let bar_px = (bar_um / width_um * f64::from(picture.width())).round().max(1.0) as u32;
+    let bar_px = (bar_um / width_um * f64::from(picture.width()))
+        .round()
+        .max(1.0) as u32;
     let bar_text = maps::length_text(bar_um);
 
     // Places in the strip; the scale bar comes first.
@@ -256,7 +252,12 @@ pub fn with_legend(picture: RgbImage, result: &SlideResult) -> RgbImage {
     let height = picture.height() + (row + 1) * size.row_px();
     let mut strip = on_white(picture, width, height);
     let black = Rgb([0, 0, 0]);
-    fill(&mut strip, [gap, top + 3 * size.dot_px], [bar_px, 2 * size.dot_px], black);
+    fill(
+        &mut strip,
+        [gap, top + 3 * size.dot_px],
+        [bar_px, 2 * size.dot_px],
+        black,
+    );
     draw_text(&mut strip, size, gap + bar_px + gap, top, &bar_text);
     for ((colour, text), (x, y)) in entries.iter().zip(places) {
         fill(&mut strip, [x, y], [size.letter_px(); 2], *colour);
@@ -380,7 +381,10 @@ mod tests {
         result.meta.frames.level0_mpp = [1.0; 2];
         let mut picture = RgbImage::from_pixel(60, 40, white);
         draw_nuclei(&mut picture, &result);
-        let blue = picture.pixels().filter(|pixel| pixel.0 == [0, 0, 255]).count();
+        let blue = picture
+            .pixels()
+            .filter(|pixel| pixel.0 == [0, 0, 255])
+            .count();
         let of_type_2 = result.records().filter(|r| r.type_id == Some(2)).count();
         assert!(of_type_2 >= 1 && blue >= 36, "{blue}");
         assert_eq!(*picture.get_pixel(21, 11), white);

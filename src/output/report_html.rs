@@ -294,7 +294,11 @@ mod tests {
         let mut mask = TissueMask::all(size, mpp);
         let area = Area::new(mask.clone(), size, mpp).within_box([0.0, 16.0, 24.0, 64.0]);
         let region = area.region(false).unwrap();
-        keep_inside(&mut mask, &region, &serde_json::json!({"width": 64, "height": 64}));
+        keep_inside(
+            &mut mask,
+            &region,
+            &serde_json::json!({"width": 64, "height": 64}),
+        );
         let kept = mask.tissue.iter().filter(|&&cell| cell).count();
         // Cells of 8 px: 3 x 6.
         assert_eq!(kept, 18);

@@ -327,7 +327,10 @@ mod tests {
         });
         let value = summary(&result, &Medians::default());
         let nuclei = &value["nuclei"];
-        assert_eq!((&nuclei["count"], &nuclei["on_tissue"]), (&json!(4), &json!(3)));
+        assert_eq!(
+            (&nuclei["count"], &nuclei["on_tissue"]),
+            (&json!(4), &json!(3))
+        );
         assert_eq!(nuclei["density_per_mm2_tissue"], 60000.0);
         // The first nucleus is a tumour's.
         assert_eq!(value["types"]["tumour"]["density_per_mm2_tissue"], 40000.0);

@@ -53,7 +53,11 @@ pub fn of(loaded: &Loaded, meta: &StoreMeta, mask: TissueMask) -> Examined {
     }
     Examined {
         // What is left of sums and differences of the same squares is no tissue.
-        tissue_mm2: if patches.is_empty() { 0.0 } else { tissue_mm2.max(0.0) },
+        tissue_mm2: if patches.is_empty() {
+            0.0
+        } else {
+            tissue_mm2.max(0.0)
+        },
         on_tissue,
         cell_um,
         grid,

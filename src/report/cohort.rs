@@ -101,7 +101,11 @@ fn metrics(slides: &[CohortSlide], kinds: &[Vec<TypeCount>]) -> Vec<Metric> {
         metric("nuclei".into(), "", &of("/nuclei/count")),
         metric("tissue".into(), "mm²", &of("/tissue/examined_mm2")),
         metric("examined".into(), "mm²", &of("/area_mm2/done")),
-        metric("density".into(), "per mm² of tissue", &of("/nuclei/density_per_mm2_tissue")),
+        metric(
+            "density".into(),
+            "per mm² of tissue",
+            &of("/nuclei/density_per_mm2_tissue"),
+        ),
     ];
     let mut names: Vec<&str> = Vec::new();
     for kind in kinds.iter().flatten() {
@@ -331,7 +335,9 @@ mod tests {
             .map(|(i, v)| slide(i, *v))
             .collect();
         let html = html(&slides).unwrap();
-        assert!(html.contains("<li><a href=\"s5/report.html\">&lt;s5&gt;</a>: density 30 per mm² of tissue"));
+        assert!(html.contains(
+            "<li><a href=\"s5/report.html\">&lt;s5&gt;</a>: density 30 per mm² of tissue"
+        ));
         assert_eq!(html.matches("<li>").count(), 1);
         assert!(!html.contains("<s5>"));
     }

@@ -112,7 +112,9 @@ pub fn sections(columns: &Columns<'_>, types: &[TypeCount]) -> String {
 fn panels(columns: &Columns<'_>, types: &[TypeCount]) -> Vec<Panel> {
     let (field_of, fields) = fields(columns);
     let draws = Draws::new(fields);
-    let mut compared: Vec<usize> = (0..types.len()).filter(|&id| types[id].count >= LEAST_NUCLEI).collect();
+    let mut compared: Vec<usize> = (0..types.len())
+        .filter(|&id| types[id].count >= LEAST_NUCLEI)
+        .collect();
     compared.sort_by_key(|&id| std::cmp::Reverse(types[id].count));
     compared.truncate(MOST_COMPARED);
     compared.sort_unstable();

@@ -28,6 +28,9 @@ pub(super) fn maps_section(report: &SlideReport<'_>) -> Result<String, ImageErro
     let mut html = String::from("<section><h2>Where they are</h2>\n<div class=\"pictures\">\n");
     let mut cell_um = [0.0; 2];
     for (id, kind) in report.types.iter().enumerate() {
+        if kind.count == 0 {
+            continue;
+        }
         let columns = &report.columns;
         let places = columns.places.iter().zip(columns.type_of);
         let places = places.filter(|(_, of)| usize::from(**of) == id);
@@ -86,7 +89,8 @@ pub(super) fn crops_section(report: &SlideReport<'_>) -> Result<String, ImageErr
     }
     html.push_str(
         "</div>\n<p class=\"note\">Click a field to see it at full size. Fields are chosen by rule, never by hand, and \
-         lie where something was examined. The same fields without outlines are in the folder crops/.</p></section>\n",
+         lie where something was examined. Uncertainty: how evenly the \
+         probabilities of a nucleus are spread over the types; 0 is certain. The same fields without outlines are in the folder crops/.</p></section>\n",
     );
     Ok(html)
 }
@@ -95,13 +99,7 @@ pub(super) fn crops_section(report: &SlideReport<'_>) -> Result<String, ImageErr
 fn colour_key(types: &[TypeCount]) -> String {
     types
         .iter()
-        .map(|kind| {
-            format!(
-                "<span>{}{}</span>",
-                swatch(kind.colour),
-                escape(&kind.name)
-            )
-        })
+        .map(|kind| format!("<span>{}{}</span>", swatch(kind.colour), escape(&kind.name)))
         .collect::<Vec<_>>()
         .join(" ")
 }

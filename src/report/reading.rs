@@ -99,7 +99,10 @@ pub fn section(summary: &Value, types: &[TypeCount]) -> String {
         );
     }
     html.push_str("</ul></div></div>\n");
-    if summary["types"].as_object().is_some_and(|types| !types.is_empty()) {
+    if summary["types"]
+        .as_object()
+        .is_some_and(|types| !types.is_empty())
+    {
         html.push_str(&caution(summary, types));
     }
     html.push_str("</section>\n");
@@ -122,7 +125,11 @@ fn cannot_tell(summary: &Value) -> Vec<String> {
 
 fn unreliable_types(types: &[TypeCount]) -> Vec<String> {
     let below = |kind: &&TypeCount| kind.held_out.iter().any(|score| score.f1 < RELIABLE_F1);
-    types.iter().filter(below).map(|kind| kind.name.clone()).collect()
+    types
+        .iter()
+        .filter(below)
+        .map(|kind| kind.name.clone())
+        .collect()
 }
 
 /// On what the types were taught, and louder where this slide looks different from all of it.
@@ -183,7 +190,11 @@ fn differences(summary: &Value, taught: &[Taught]) -> Vec<String> {
         };
         let ranges: Vec<(&str, [f64; 2])> = taught
             .iter()
-            .flat_map(|set| set.ranges.iter().map(|(m, range)| (set.tissue.as_str(), *m, *range)))
+            .flat_map(|set| {
+                set.ranges
+                    .iter()
+                    .map(|(m, range)| (set.tissue.as_str(), *m, *range))
+            })
             .filter(|(_, of, _)| *of == measure)
             .map(|(tissue, _, range)| (tissue, range))
             .collect();

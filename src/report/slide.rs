@@ -48,8 +48,8 @@ pub struct SlideReport<'a> {
 pub fn html(report: &SlideReport<'_>) -> Result<String, ImageError> {
     let stem = report.summary["slide"].as_str().unwrap_or("slide");
     let mut body = String::new();
-    body.push_str(&card(report)?);
     body.push_str(&reading::section(report.summary, &report.types));
+    body.push_str(&card(report)?);
     body.push_str(&types_section(report));
     body.push_str(&features::sections(&report.columns, &report.types));
     body.push_str(&maps_section(report)?);
@@ -120,7 +120,11 @@ fn facts(summary: &Value) -> Vec<(&'static str, String)> {
             "Density",
             format!(
                 "{} per mm² of {}",
-                number(nuclei["density_per_mm2_tissue"].as_f64().unwrap_or(f64::NAN)),
+                number(
+                    nuclei["density_per_mm2_tissue"]
+                        .as_f64()
+                        .unwrap_or(f64::NAN)
+                ),
                 denominator(summary)
             ),
         ),
@@ -182,7 +186,11 @@ fn tissue_fact(summary: &Value) -> String {
     if let Some(examined) = tissue["examined_mm2"].as_f64()
         && (examined - found).abs() > 1e-5 * found
     {
-        let _ = write!(text, ", of which {} mm² could be examined", number(examined));
+        let _ = write!(
+            text,
+            ", of which {} mm² could be examined",
+            number(examined)
+        );
     }
     if let Some(cell) = tissue["mask_um_per_px"][0].as_f64() {
         let _ = write!(text, " (mask of {} µm per px)", number(cell));

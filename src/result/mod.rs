@@ -3,9 +3,9 @@
 //! In: joined nuclei and what is known of their slide and model. Out: a [`SlideResult`], the one thing that writers,
 //! reports and viewers take, and its [`Record`]s. Never names a file format or a store, never touches a file.
 
+mod examined;
 #[cfg(test)]
 pub(crate) mod fixture;
-mod examined;
 mod meta;
 mod record;
 

@@ -88,7 +88,9 @@ pub(super) fn analyse_image(
     let mpp = slide::mpp::resolve_mpp(info, image.mpp).map_err(PipelineError::from)?;
     let (frames, level) =
         Frames::for_slide(info, mpp.mpp, spec.mpp).map_err(PipelineError::from)?;
-    frames.refuse_coarse(&image.path, config.force_scale).map_err(PipelineError::from)?;
+    frames
+        .refuse_coarse(&image.path, config.force_scale)
+        .map_err(PipelineError::from)?;
     let proc = ProcImage::new(reader.clone(), frames, level, CACHE_BYTES);
     let by_reference = config.postproc == PostprocRules::Reference;
     let options = ImageOptions {

@@ -17,8 +17,8 @@ pub use overlap::{Overlap, check_disjoint};
 
 use self::join::group_fragments;
 use crate::geometry::Rect;
-use crate::plan::PatchIndex;
 use crate::nuclei::{CUT, CutRule, Extent, Foreground, Nucleus, cut_along_grid};
+use crate::plan::PatchIndex;
 use crate::result::{Coverage, SlideResult};
 use crate::store::{Store, StoreError, TileResult, TileState};
 

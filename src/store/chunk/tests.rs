@@ -77,7 +77,10 @@ fn tile(seed: u64, types: usize, nuclei: u64, fragments: u64) -> TileResult {
         done_px: 1500,
         unreadable_px: 500,
         outside_px: 48,
-        unreadable: vec![PatchIndex { col: -1, row: 70_000 }],
+        unreadable: vec![PatchIndex {
+            col: -1,
+            row: 70_000,
+        }],
         read_errors: vec!["level 0 at (3, 4): é".into()],
         nuclei: (0..nuclei)
             .map(|i| nucleus(rect, types, seed + i))

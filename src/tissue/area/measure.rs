@@ -136,7 +136,10 @@ fn divide(
             }
         }
         Coverage::Partly => {
-            let (x, y) = (middle(left, right, finest_px), middle(top, bottom, finest_px));
+            let (x, y) = (
+                middle(left, right, finest_px),
+                middle(top, bottom, finest_px),
+            );
             [
                 [left, top, x, y],
                 [x, top, right, y],

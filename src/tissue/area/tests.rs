@@ -152,7 +152,10 @@ fn areas_are_those_of_plane_geometry() {
     assert!(near(region_px(vec![ring], None), 7500.0));
     assert_eq!(region_px(vec![square(500.0, 0.0, 10.0)], None), 0.0);
     // A box between pixels.
-    assert!(near(region_px(vec![], Some([0.25, 0.5, 1.0, 1.75])), 0.9375));
+    assert!(near(
+        region_px(vec![], Some([0.25, 0.5, 1.0, 1.75])),
+        0.9375
+    ));
     // A triangle and a circle, whose outlines meet no grid.
     let triangle = vec![vec![vec![[10.3, 20.7], [310.3, 20.7], [10.3, 170.7]]]];
     let found = region_px(triangle, None);
@@ -180,8 +183,12 @@ fn tissue_of_squares_adds_up_for_any_squares() {
         [200.5, 2000.25],
     ]]];
     // Tissue by a plain count of points, 8 px apart.
-    let (regions, limit) = (Regions::from_polygons(&polygon), [100.0, 300.0, 2500.0, 3000.0]);
-    let points = (0..400).flat_map(|y| (0..400).map(move |x| [x, y].map(|v| f64::from(v) * 8.0 + 4.0)));
+    let (regions, limit) = (
+        Regions::from_polygons(&polygon),
+        [100.0, 300.0, 2500.0, 3000.0],
+    );
+    let points =
+        (0..400).flat_map(|y| (0..400).map(move |x| [x, y].map(|v| f64::from(v) * 8.0 + 4.0)));
     let hits = points
         .filter(|&[x, y]| (100.0..2500.0).contains(&x) && (300.0..3000.0).contains(&y))
         .filter(|&point| mask.contains(point) && regions.contains(point))
@@ -189,7 +196,10 @@ fn tissue_of_squares_adds_up_for_any_squares() {
     let counted_mm2 = hits as f64 * 64.0 * 0.0625e-6;
     let area = Area::new(mask, SIZE, MPP).within(regions).within_box(limit);
     let whole = area.tissue_mm2();
-    assert!((whole / counted_mm2 - 1.0).abs() < 2e-3, "{whole} {counted_mm2}");
+    assert!(
+        (whole / counted_mm2 - 1.0).abs() < 2e-3,
+        "{whole} {counted_mm2}"
+    );
     for side in [251.0, 700.0, 3200.0] {
         let count = (3200.0 / side) as i32 + 1;
         let squares = (0..count).flat_map(|y| (0..count).map(move |x| [x, y]));
