@@ -20,7 +20,7 @@ use crate::tissue::TissueMask;
 /// Longest side of overlay.jpg, px: larger slides are drawn smaller. `view` shows them at any zoom.
 pub const OVERLAY_SIDE_PX: u32 = 4000;
 /// Of overlay.jpg: outlines stay sharp, and a picture of the largest size has about 5 MB.
-const OVERLAY_QUALITY: u8 = 85;
+const OVERLAY_QUALITY: u8 = 80;
 /// JPEG holds no longer side; the legend needs room too.
 const JPEG_SIDE_PX: u32 = 60_000;
 /// Up to this many µm per px an outline of 2 px leaves the nucleus to be seen.

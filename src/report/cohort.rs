@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::boxes::{count, hex, number, strip};
 use super::maps::at_most;
 use super::page::{escape, jpeg_tag, page_with};
-use super::type_counts::{TypeCount, swatch, types_of};
+use super::type_counts::{TypeCount, swatch, tissue_source, types_of};
+use crate::tissue::TissueSource;
 
 const STYLE: &str = concat!(include_str!("slide.css"), include_str!("cohort.css"));
 const SCRIPT: &str = include_str!("sort.js");
@@ -81,6 +82,28 @@ pub fn small(thumb: &RgbImage) -> RgbImage {
     at_most(thumb, THUMB_SIDE_PX)
 }
 
+/// What the densities of all slides are per mm² of.
+fn density_unit(slides: &[CohortSlide]) -> &'static str {
+    match sources(slides).as_slice() {
+        [TissueSource::Everything] => "per mm², glass included",
+        [TissueSource::Image] => "per mm² of image",
+        [] | [_] => "per mm² of tissue",
+        [..] => "per mm², not comparable",
+    }
+}
+
+/// What counts as tissue in these slides, each kind once.
+fn sources(slides: &[CohortSlide]) -> Vec<TissueSource> {
+    let mut kinds: Vec<TissueSource> = Vec::new();
+    for slide in slides {
+        let source = tissue_source(&slide.summary);
+        if !kinds.contains(&source) {
+            kinds.push(source);
+        }
+    }
+    kinds
+}
+
 fn metrics(slides: &[CohortSlide], kinds: &[Vec<TypeCount>]) -> Vec<Metric> {
     let metric = |name: String, unit, take: &dyn Fn(usize) -> Option<f64>| {
         let values: Vec<f64> = (0..slides.len())
@@ -103,7 +126,7 @@ fn metrics(slides: &[CohortSlide], kinds: &[Vec<TypeCount>]) -> Vec<Metric> {
         metric("examined".into(), "mm²", &of("/area_mm2/done")),
         metric(
             "density".into(),
-            "per mm² of tissue",
+            density_unit(slides),
             &of("/nuclei/density_per_mm2_tissue"),
         ),
     ];
@@ -246,19 +269,17 @@ fn table_section(slides: &[CohortSlide], metrics: &[Metric]) -> String {
 
 /// What the densities are per mm² of; slides that differ in it cannot be compared.
 fn table_note(slides: &[CohortSlide]) -> String {
-    let mut kinds: Vec<&str> = slides
-        .iter()
-        .filter_map(|slide| slide.summary["tissue"]["density_denominator"].as_str())
+    let kinds: Vec<&str> = sources(slides)
+        .into_iter()
+        .map(TissueSource::denominator)
         .collect();
-    kinds.sort_unstable();
-    kinds.dedup();
     let examined = "Examined: the squares that were predicted, with glass at the tissue’s edge.";
     let text = match kinds.as_slice() {
         [] => return String::new(),
-        [one] => format!("Density: nuclei per {one}. {examined}"),
+        [one] => format!("Density: nuclei per mm² of {one}. {examined}"),
         several => format!(
-            "Densities are not comparable: these slides count them per {}. {examined}",
-            several.join("; others per ")
+            "Densities are not comparable: some slides count them per mm² of {}. {examined}",
+            several.join("; others per mm² of ")
         ),
     };
     format!("<p class=\"note\">{}</p>\n", escape(&text))
@@ -315,7 +336,7 @@ mod tests {
             summary: json!({
                 "slide": format!("<s{i}>"),
                 "nuclei": {"count": 1000 + i, "density_per_mm2_tissue": density},
-                "tissue": {"density_denominator": "mm² of tissue found on the slide"},
+                "tissue": {"from": "found"},
                 "types": {"a": {"id": 1, "count": 500, "share": 0.5, "color": [1, 2, 3]}},
                 "warnings": ["w"],
             }),
@@ -347,9 +368,11 @@ mod tests {
         let mut slides = vec![slide(0, 10.0), slide(1, 11.0)];
         let alike = html(&slides).unwrap();
         assert!(alike.contains("nuclei per mm² of tissue found on the slide."));
-        slides[1].summary["tissue"]["density_denominator"] = json!("mm² of everything");
+        slides[1].summary["tissue"]["from"] = json!("everything");
         let unlike = html(&slides).unwrap();
-        assert!(unlike.contains("not comparable") && unlike.contains("others per mm² of tissue"));
+        assert!(
+            unlike.contains("not comparable") && unlike.contains("others per mm² of everything")
+        );
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub(super) fn maps_section(report: &SlideReport<'_>) -> Result<String, ImageErro
     let _ = write!(
         html,
         "</div>\n<p class=\"note\">Nuclei in squares of {} × {} µm, per mm² of the square, whether it is tissue or not. \
-         So the numbers are lower than those per mm² of tissue wherever a square holds glass. Each map has its own scale.</p>\
+         So the numbers are lower than those above wherever a square holds glass. Each map has its own scale.</p>\
          </section>\n",
         number(cell_um[0]),
         number(cell_um[1])

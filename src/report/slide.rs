@@ -14,8 +14,8 @@ use super::figures::{crops_section, maps_section, with_scale_bar};
 use super::maps::{CARD_SIDE_PX, Mask, at_most, draw_region, outline_tissue};
 use super::page::{escape, jpeg_tag, page_with};
 use super::reading;
-use super::type_counts::swatch;
 pub use super::type_counts::{TypeCount, types_of};
+use super::type_counts::{swatch, tissue_source};
 use crate::tissue::Region;
 
 const STYLE: &str = include_str!("slide.css");
@@ -215,7 +215,8 @@ fn types_section(report: &SlideReport<'_>) -> String {
     };
     let mut html = format!(
         "<section><h2>Types</h2>\n<div class=\"beside\"><div><table><thead><tr><th>type</th><th>nuclei</th>\
-         <th>share</th><th>per mm² of tissue</th>{score_head}</tr></thead><tbody>\n",
+         <th>share</th><th>per mm² of {}</th>{score_head}</tr></thead><tbody>\n",
+        tissue_source(report.summary).short()
     );
     for kind in types {
         let _ = writeln!(

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::boxes::hex;
 use super::reading::{HeldOut, held_out_of};
+use crate::tissue::TissueSource;
 
 /// A type with its nuclei, as summary.json counts them.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +17,11 @@ pub struct TypeCount {
     pub density_per_mm2: Option<f64>,
     /// F1 on images that were never shown in training, by data set.
     pub held_out: Vec<HeldOut>,
+}
+
+/// What the tissue of a summary.json is.
+pub fn tissue_source(summary: &Value) -> TissueSource {
+    serde_json::from_value(summary["tissue"]["from"].clone()).unwrap_or_default()
 }
 
 /// The types of a summary.json in its order; one unnamed type for a model without any.
