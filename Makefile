@@ -24,7 +24,7 @@ build: setup ## the release binary
 demo: build ## sets up, builds, finds the nuclei of a real slide: out/demo
 	@scripts/fetch_demo_slide.sh
 	@"$(BINARY)" run $(DEMO_SLIDE) -o out/demo
-	@echo "demo: look at $$PWD/out/demo/CMU-1-Small-Region/overlay.png; the numbers are in nuclei.csv and summary.json beside it"
+	@echo "demo: look at $$PWD/out/demo/CMU-1-Small-Region/overlay.jpg; the numbers are in nuclei.csv and summary.json beside it"
 
 test: setup ## format, lints and all tests
 	@cargo fmt --version >/dev/null && cargo clippy --version >/dev/null || { echo "make test: cure: rustup component add rustfmt clippy" >&2; exit 1; }

@@ -16,7 +16,7 @@ use wsi_nuclei::internals::{
 };
 use wsi_nuclei::{
     Choice, Coverage, Format, Frames, GeojsonFrame, Measurements, ModelCard, Nucleus, Rect, Ring,
-    SlideMeta, SlideResult, SlideSource, TypeInfo, Units, write_nuclei,
+    SlideMeta, SlideResult, SlideSource, TissueSource, TypeInfo, Units, write_nuclei,
 };
 
 const SIDE: i32 = 1000;
@@ -129,6 +129,7 @@ fn empty_result(px: i32) -> SlideResult {
                 ..ModelCard::default()
             },
             tissue_mm2: 1.0,
+            tissue_from: TissueSource::Image,
             region: None,
             warnings: Vec::new(),
         },
@@ -137,6 +138,7 @@ fn empty_result(px: i32) -> SlideResult {
         rings: None,
         read_errors: Vec::new(),
         imported: None,
+        examined: None,
     }
 }
 
@@ -223,6 +225,7 @@ fn report(result: &SlideResult, measured: Measurements, path: &Path) {
         measured,
         thumb: look(),
         mask: TissueMask::all(result.frames().level0_size_px, [0.25; 2]),
+        region: None,
         crops: Vec::new(),
     };
     report_html::write(results, path).unwrap();

@@ -66,14 +66,16 @@ pub use output::{
     Choice, Format, GeojsonFrame, OutputError, Units, table::Measurements, write_nuclei,
 };
 pub use pipeline::PipelineError;
+pub use plan::{PatchGrid, PatchIndex};
 pub use prediction::PredictionMap;
 pub use result::{
-    Coverage, Imported, ImportedLabel, ModelCard, Record, SlideMeta, SlideResult, SlideSource,
+    Coverage, Examined, Imported, ImportedLabel, ModelCard, Record, SlideMeta, SlideResult,
+    SlideSource,
 };
 #[cfg(feature = "torch")]
 pub use run::{Ending, RunConfig, RunError, read_result, run_slide};
 pub use slide::{Frames, SlideError, SlideInfo, SlideReader, open as open_slide};
-pub use tissue::Region;
+pub use tissue::{Region, TissueSource};
 
 /// What this repository's own binary, tests and benches reach into. No promise: it changes without notice.
 #[doc(hidden)]

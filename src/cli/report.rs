@@ -151,6 +151,7 @@ fn from_store(path: &Path) -> Result<Results, String> {
         measured,
         thumb,
         mask,
+        region: loaded.slide.meta.region,
         crops: Vec::new(),
     })
 }

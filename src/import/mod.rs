@@ -151,6 +151,7 @@ pub fn read(path: &Path, options: &Options) -> Result<SlideResult, ImportError> 
             labels,
             scale_known: scale.mpp.is_some(),
         }),
+        examined: None,
     })
 }
 
@@ -361,6 +362,7 @@ fn meta(
             ..ModelCard::default()
         },
         tissue_mm2: frames.mm2(frames.proc_rect().area()),
+        tissue_from: crate::tissue::TissueSource::Image,
         region: None,
         warnings: scale.warning.clone().into_iter().collect(),
     }

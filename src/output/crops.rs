@@ -1,9 +1,11 @@
 //! crops/: fields at full resolution with their nuclei outlined, chosen by rule and never by hand.
 //!
 //! In: a [`SlideResult`], the tissue mask, and the fields' pixels, read by someone else. Out: the choice, then
-//! `<rule>-<rank>.png` (outlines), `<rule>-<rank>-pixels.png` (none) and crops.json. The random ones follow from the
-//! run's identity: the same result gives the same fields.
+//! `<rule>-<rank>.png` (outlines), `<rule>-<rank>-pixels.png` (none) and crops.json. Only what was examined and lies in
+//! the region asked for is shown, and no field twice. The random ones follow from the run's identity: the same result
+//! gives the same fields.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use image::imageops::FilterType;
@@ -13,10 +15,11 @@ use serde_json::json;
 
 use super::{OutputError, pictures, write_file};
 use crate::features::type_entropy;
+use crate::geometry::Rect;
 use crate::report::slide::Crop;
 use crate::result::SlideResult;
 use crate::store::identity;
-use crate::tissue::TissueMask;
+use crate::tissue::{Area, TissueMask};
 
 /// Side of a field, µm.
 pub const FIELD_UM: f64 = 128.0;
@@ -24,6 +27,8 @@ pub const FIELD_UM: f64 = 128.0;
 const FIELDS_PER_RULE: usize = 3;
 /// With fewer nuclei a field's mean says little.
 const LEAST_NUCLEI: usize = 10;
+/// A field is wholly in the region from this share on: areas along outlines are not exact to the last digit.
+const WHOLE: f64 = 0.9999;
 /// µm per px of the pictures, or finer: outlines of 2 px stay thin.
 const PICTURE_MPP: f64 = 0.25;
 const LIST: &str = "crops.json";
@@ -61,9 +66,19 @@ pub struct Field {
     pub rank: usize,
     /// Left, top, width, height, level-0 px.
     pub level0_px: [u64; 4],
+    /// Width on the slide.
+    #[serde(default)]
+    pub width_um: Option<f64>,
     pub nuclei: usize,
+    /// Share of the field that lies in the region asked for; what lies outside is pale.
+    #[serde(default = "whole")]
+    pub region_share: f64,
     /// Mean over the field's nuclei: entropy in nats, or 1 less the probability of a nucleus. None without nuclei.
     pub uncertainty: Option<f64>,
+}
+
+fn whole() -> f64 {
+    1.0
 }
 
 impl Field {
@@ -72,16 +87,26 @@ impl Field {
     }
 
     fn caption(&self) -> String {
+        let rule = match self.rule {
+            Rule::Densest => "Densest fields",
+            Rule::Uncertain => "Most uncertain fields",
+            Rule::Random => "Random fields",
+        };
+        let nuclei = match self.nuclei {
+            1 => "1 nucleus".to_owned(),
+            n => format!("{n} nuclei"),
+        };
         let uncertainty = self
             .uncertainty
-            .map_or(String::new(), |u| format!(", uncertainty {u:.2}"));
+            .map_or(String::new(), |u| format!(", mean uncertainty {u:.2}"));
+        let outside = match self.region_share < WHOLE {
+            true => " Pale: outside the region asked for.",
+            false => "",
+        };
+        let [x, y, ..] = self.level0_px;
         format!(
-            "{} {}: {} nuclei{uncertainty}; x {}, y {}",
-            self.rule.name(),
-            self.rank,
-            self.nuclei,
-            self.level0_px[0],
-            self.level0_px[1]
+            "{rule}, no. {}: {nuclei}{uncertainty}. At x {x}, y {y} px.{outside}",
+            self.rank
         )
     }
 }
@@ -93,8 +118,10 @@ struct Cell {
     doubt: f64,
 }
 
-/// A grid of whole fields from the slide's origin; a slide smaller than a field is one field.
+/// A grid of whole fields from the upper left corner of what was asked for; where that is smaller than a field, it is
+/// one field.
 struct Grid {
+    origin_px: [u64; 2],
     cells: [u64; 2],
     side_px: [u64; 2],
 }
@@ -102,12 +129,19 @@ struct Grid {
 impl Grid {
     fn of(result: &SlideResult) -> Self {
         let frames = result.frames();
+        let size_px = frames.level0_size_px;
+        let whole = [0.0, 0.0, size_px[0] as f64, size_px[1] as f64];
+        let region = result.meta.region.as_ref();
+        let [left, top, right, bottom] = region.map_or(whole, |region| region.bounds(size_px));
+        let origin_px = [left, top].map(|at| at.max(0.0) as u64);
+        let asked_px = [right - left, bottom - top].map(|px| px.max(1.0) as u64);
         let side_px = [0, 1].map(|axis| {
             let px = (FIELD_UM / frames.level0_mpp[axis]).round().max(1.0) as u64;
-            px.min(frames.level0_size_px[axis].max(1))
+            px.min(asked_px[axis])
         });
         Self {
-            cells: [0, 1].map(|axis| (frames.level0_size_px[axis] / side_px[axis]).max(1)),
+            origin_px,
+            cells: [0, 1].map(|axis| (asked_px[axis] / side_px[axis]).max(1)),
             side_px,
         }
     }
@@ -118,8 +152,8 @@ impl Grid {
 
     /// The cell that holds a point (level-0 px), if it is in a whole field.
     fn cell_at(&self, [x, y]: [f64; 2]) -> Option<usize> {
-        let column = (x.max(0.0) as u64) / self.side_px[0];
-        let row = (y.max(0.0) as u64) / self.side_px[1];
+        let column = (x.max(0.0) as u64).checked_sub(self.origin_px[0])? / self.side_px[0];
+        let row = (y.max(0.0) as u64).checked_sub(self.origin_px[1])? / self.side_px[1];
         (column < self.cells[0] && row < self.cells[1])
             .then(|| (row * self.cells[0] + column) as usize)
     }
@@ -127,13 +161,70 @@ impl Grid {
     fn level0_px(&self, cell: usize) -> [u64; 4] {
         let [column, row] = [cell as u64 % self.cells[0], cell as u64 / self.cells[0]];
         let [w, h] = self.side_px;
-        [column * w, row * h, w, h]
+        let [left, top] = self.origin_px;
+        [left + column * w, top + row * h, w, h]
+    }
+
+    fn rect(&self, cell: usize) -> [f64; 4] {
+        let [x, y, w, h] = self.level0_px(cell).map(|px| px as f64);
+        [x, y, x + w, y + h]
     }
 }
 
-/// The fields to show, rule after rule; ties go in raster order.
+/// The fields to show, rule after rule, none twice; ties go in raster order.
 pub fn choose(result: &SlideResult, mask: &TissueMask) -> Vec<Field> {
     let grid = Grid::of(result);
+    let cells = count_nuclei(result, &grid);
+    let frames = result.frames();
+    let area = Area::of_region(
+        mask.clone(),
+        result.meta.region.as_ref(),
+        frames.level0_size_px,
+        frames.level0_mpp,
+    );
+    let shares = region_shares(result, &grid, &area);
+    let shown: Vec<usize> = (0..grid.len()).filter(|&at| shares[at] > 0.0).collect();
+    let mean = |at: usize| cells[at].doubt / cells[at].nuclei.max(1) as f64;
+
+    let with_at_least = |nuclei: usize| -> Vec<usize> {
+        let fields = shown.iter().copied();
+        fields.filter(|&at| cells[at].nuclei >= nuclei).collect()
+    };
+    let mut densest = with_at_least(1);
+    densest.sort_by_key(|&at| std::cmp::Reverse(cells[at].nuclei));
+    let mut uncertain = with_at_least(LEAST_NUCLEI);
+    uncertain.sort_by(|&a, &b| mean(b).total_cmp(&mean(a)));
+    let of_tissue = |at: &usize| area.share_of_tissue(grid.rect(*at)) >= 0.5 * shares[*at];
+    let mut random: Vec<usize> = shown.iter().copied().filter(of_tissue).collect();
+    if random.is_empty() {
+        random.clone_from(&shown);
+    }
+    fastrand::Rng::with_seed(seed(result)).shuffle(&mut random);
+
+    let mut fields: Vec<Field> = Vec::new();
+    let mut taken = HashSet::new();
+    for (rule, order) in [
+        (Rule::Densest, densest),
+        (Rule::Uncertain, uncertain),
+        (Rule::Random, random),
+    ] {
+        let others = order.into_iter().filter(|at| !taken.contains(at));
+        let chosen: Vec<usize> = others.take(FIELDS_PER_RULE).collect();
+        taken.extend(chosen.iter().copied());
+        fields.extend(chosen.into_iter().zip(1..).map(|(at, rank)| Field {
+            rule,
+            rank,
+            level0_px: grid.level0_px(at),
+            width_um: Some(grid.side_px[0] as f64 * frames.level0_mpp[0]),
+            nuclei: cells[at].nuclei,
+            region_share: shares[at],
+            uncertainty: (cells[at].nuclei > 0).then(|| mean(at)),
+        }));
+    }
+    fields
+}
+
+fn count_nuclei(result: &SlideResult, grid: &Grid) -> Vec<Cell> {
     let mut cells = vec![Cell::default(); grid.len()];
     let typed = result.meta.model.types.len() > 1;
     for record in result.records() {
@@ -146,62 +237,60 @@ pub fn choose(result: &SlideResult, mask: &TissueMask) -> Vec<Field> {
             };
         }
     }
-    let mean = |at: usize| cells[at].doubt / cells[at].nuclei.max(1) as f64;
-    let field = |rule: Rule, (rank, at): (usize, usize)| Field {
-        rule,
-        rank: rank + 1,
-        level0_px: grid.level0_px(at),
-        nuclei: cells[at].nuclei,
-        uncertainty: (cells[at].nuclei > 0).then(|| mean(at)),
-    };
-    let mut densest: Vec<usize> = (0..cells.len())
-        .filter(|&at| cells[at].nuclei > 0)
-        .collect();
-    densest.sort_by_key(|&at| std::cmp::Reverse(cells[at].nuclei));
-    let mut uncertain: Vec<usize> = (0..cells.len())
-        .filter(|&at| cells[at].nuclei >= LEAST_NUCLEI)
-        .collect();
-    uncertain.sort_by(|&a, &b| mean(b).total_cmp(&mean(a)));
-    let mut random = tissue_cells(&grid, mask);
-    fastrand::Rng::with_seed(seed(result)).shuffle(&mut random);
-    [
-        (Rule::Densest, densest),
-        (Rule::Uncertain, uncertain),
-        (Rule::Random, random),
-    ]
-    .into_iter()
-    .flat_map(|(rule, chosen)| {
-        let chosen = chosen.into_iter().take(FIELDS_PER_RULE).enumerate();
-        chosen.map(move |one| (rule, one))
-    })
-    .map(|(rule, one)| field(rule, one))
-    .collect()
+    cells
 }
 
-/// Cells of which at least half is tissue; all where none is.
-fn tissue_cells(grid: &Grid, mask: &TissueMask) -> Vec<usize> {
-    let tissue_share = |at: usize| {
-        let [x, y, w, h] = grid.level0_px(at).map(|v| v as f64);
-        let span = |from: f64, length: f64, cell: f64| {
-            let first = (from / cell).floor() as u32;
-            first..((from + length) / cell).ceil().max(f64::from(first) + 1.0) as u32
-        };
-        let columns = span(x, w, mask.cell_level0_px[0]);
-        let rows = span(y, h, mask.cell_level0_px[1]);
-        let all = columns.len() * rows.len();
-        let tissue = rows
-            .flat_map(|row| columns.clone().map(move |column| (column, row)))
-            .filter(|&(column, row)| mask.is_tissue(column, row))
-            .count();
-        tissue as f64 / all.max(1) as f64
+/// The share of each field that lies in the region; 0 for a field that is not to be shown, because part of it was not
+/// examined or lies outside. Where no field lies wholly in the region, those that lie in it the most may be shown.
+fn region_shares(result: &SlideResult, grid: &Grid, area: &Area) -> Vec<f64> {
+    let by_mask = result.meta.region.as_ref().is_some_and(|r| r.by_mask);
+    let share = |at: usize| match by_mask {
+        true => area.share_of_tissue(grid.rect(at)),
+        false => area.share_asked(grid.rect(at)),
     };
-    let cells: Vec<usize> = (0..grid.len())
-        .filter(|&at| tissue_share(at) >= 0.5)
-        .collect();
-    if cells.is_empty() {
-        return (0..grid.len()).collect();
+    let mut shares: Vec<f64> = (0..grid.len()).map(share).collect();
+    let is_whole =
+        |at: usize, shares: &[f64]| shares[at] >= WHOLE && is_examined(result, grid.rect(at));
+    let whole: Vec<bool> = (0..grid.len()).map(|at| is_whole(at, &shares)).collect();
+    if whole.contains(&true) {
+        for (share, whole) in shares.iter_mut().zip(whole) {
+            *share *= f64::from(u8::from(whole));
+        }
+        return shares;
     }
-    cells
+    // Nothing is shown of a field whose middle was not examined.
+    for (at, share) in shares.iter_mut().enumerate() {
+        let [left, top, right, bottom] = grid.rect(at);
+        let middle = [(left + right) / 2.0, (top + bottom) / 2.0].map(f64::floor);
+        if !is_examined(
+            result,
+            [middle[0], middle[1], middle[0] + 1.0, middle[1] + 1.0],
+        ) {
+            *share = 0.0;
+        }
+    }
+    let most = shares.iter().copied().fold(0.0, f64::max);
+    for share in &mut shares {
+        if *share < 0.5 * most {
+            *share = 0.0;
+        }
+    }
+    shares
+}
+
+/// Whether every pixel of a box (left, top, right, bottom, level-0 px) was predicted.
+fn is_examined(result: &SlideResult, [left, top, right, bottom]: [f64; 4]) -> bool {
+    let Some(examined) = &result.examined else {
+        return true;
+    };
+    let [x0, y0] = result.frames().to_proc(left, top).map(f64::floor);
+    let [x1, y1] = result.frames().to_proc(right, bottom).map(f64::ceil);
+    examined.covers(Rect::new(
+        x0 as i32,
+        y0 as i32,
+        (x1 - x0) as i32,
+        (y1 - y0) as i32,
+    ))
 }
 
 fn seed(result: &SlideResult) -> u64 {
@@ -215,6 +304,7 @@ fn seed(result: &SlideResult) -> u64 {
 /// Writes the fields with their level-0 pixels into `folder/crops` and returns the outlined pictures.
 pub fn write(
     result: &SlideResult,
+    mask: &TissueMask,
     fields: &[(Field, RgbImage)],
     folder: &Path,
 ) -> Result<Vec<Crop>, OutputError> {
@@ -223,12 +313,13 @@ pub fn write(
     remove_older(&folder, fields.len());
     let mut crops = Vec::with_capacity(fields.len());
     for (field, pixels) in fields {
-        let picture = outlined(result, field, pixels);
+        let picture = outlined(result, mask, field, pixels);
         pictures::write_png(&pixels.clone().into(), &folder.join(field.file("-pixels")))?;
         pictures::write_png(&picture.clone().into(), &folder.join(field.file("")))?;
         crops.push(Crop {
             picture,
             caption: field.caption(),
+            width_um: field.width_um,
         });
     }
     let list: Vec<&Field> = fields.iter().map(|(field, _)| field).collect();
@@ -260,6 +351,7 @@ pub fn read(folder: &Path) -> Result<Vec<Crop>, OutputError> {
             Ok(Crop {
                 picture: picture.into_rgb8(),
                 caption: field.caption(),
+                width_um: field.width_um,
             })
         })
         .collect()
@@ -282,7 +374,8 @@ fn remove_older(folder: &Path, now: usize) {
 }
 
 /// The field enlarged to [`PICTURE_MPP`] where level 0 is coarser, with the outlines of all nuclei that reach into it.
-fn outlined(result: &SlideResult, field: &Field, pixels: &RgbImage) -> RgbImage {
+/// What was not asked for or not examined is pale.
+fn outlined(result: &SlideResult, mask: &TissueMask, field: &Field, pixels: &RgbImage) -> RgbImage {
     let frames = result.frames();
     let [mpp, _] = frames.level0_mpp;
     let factor = (mpp / PICTURE_MPP).round().clamp(1.0, 8.0) as u32;
@@ -292,6 +385,7 @@ fn outlined(result: &SlideResult, field: &Field, pixels: &RgbImage) -> RgbImage 
     } else {
         pixels.clone()
     };
+    fade_outside(&mut picture, result, mask, field, factor);
     let [left, top, ..] = field.level0_px.map(|v| v as f64);
     let scale = frames
         .proc_per_level0
@@ -310,17 +404,45 @@ fn outlined(result: &SlideResult, field: &Field, pixels: &RgbImage) -> RgbImage 
             || f64::from(b.y) > y1;
         if !apart {
             let colour: Rgb<u8> = pictures::colour_of(result, record.type_id);
-            pictures::draw_ring(&mut picture, &record, scale, origin_px, colour);
+            pictures::draw_ring(&mut picture, &record, scale, origin_px, 2, colour);
         }
     }
     picture
 }
 
+/// Makes pale what of a field (enlarged by `factor`) lies outside the region or was not examined.
+fn fade_outside(
+    picture: &mut RgbImage,
+    result: &SlideResult,
+    mask: &TissueMask,
+    field: &Field,
+    factor: u32,
+) {
+    let [left, top, w, h] = field.level0_px.map(|px| px as f64);
+    if field.region_share >= WHOLE && is_examined(result, [left, top, left + w, top + h]) {
+        return;
+    }
+    let region = result.meta.region.as_ref();
+    let is_asked = region.map(|region| region.test(mask));
+    for (x, y, pixel) in picture.enumerate_pixels_mut() {
+        let x = left + f64::from(x / factor);
+        let y = top + f64::from(y / factor);
+        let shown = is_asked
+            .as_ref()
+            .is_none_or(|test| test([x + 0.5, y + 0.5]))
+            && is_examined(result, [x, y, x + 1.0, y + 1.0]);
+        if !shown {
+            *pixel = Rgb(pixel.0.map(|value| 191 + value / 4));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::Rect;
-    use crate::result::fixture;
+    use crate::plan::{PatchGrid, PatchIndex};
+    use crate::result::{Examined, fixture};
+    use crate::tissue::Regions;
 
     /// A slide of 4 x 1 fields with 12, 0, 3 and 20 nuclei; those of the first field are unsure of their type.
     fn result() -> SlideResult {
@@ -360,14 +482,101 @@ mod tests {
                 .collect()
         };
         assert_eq!(of(Rule::Densest), [(1536, 20), (0, 12), (1024, 3)]);
-        assert_eq!(of(Rule::Uncertain), [(0, 12), (1536, 20)]);
-        let mut random = of(Rule::Random);
-        random.sort_unstable();
-        assert_eq!(random, [(512, 0), (1024, 3)]);
+        // Those with enough nuclei, and the last field of tissue, are shown already.
+        assert_eq!(of(Rule::Uncertain), []);
+        assert_eq!(of(Rule::Random), [(512, 0)]);
         assert_eq!(choose(&result, &mask), fields);
         let mut other = result.clone();
         other.meta.slide.quickhash = "another slide".into();
         assert_ne!(seed(&other), seed(&result));
+    }
+
+    /// 12 fields in three rows; 30 to 41 nuclei each.
+    fn crowded() -> SlideResult {
+        let mut result = result();
+        let size = [2048, 1536];
+        result.meta.frames.level0_size_px = size;
+        result.meta.frames.proc_size_px = [2048, 1536];
+        let one = result.nuclei[0].clone();
+        result.nuclei.clear();
+        for field in 0..12 {
+            for i in 0..30 + field {
+                let mut nucleus = one.clone();
+                let (x, y) = (field % 4 * 512 + 12 * i + 8, field / 4 * 512 + 100);
+                nucleus.bbox = Rect::new(x, y, one.bbox.w, one.bbox.h);
+                result.nuclei.push(nucleus);
+            }
+        }
+        result
+    }
+
+    #[test]
+    fn no_field_is_shown_twice() {
+        let fields = choose(&crowded(), &TissueMask::all([2048, 1536], [0.25; 2]));
+        let places: HashSet<[u64; 4]> = fields.iter().map(|f| f.level0_px).collect();
+        assert_eq!((fields.len(), places.len()), (9, 9));
+    }
+
+    #[test]
+    fn fields_lie_in_the_region_and_where_something_was_examined() {
+        let mask = TissueMask::all([2048, 1536], [0.25; 2]);
+        let mut result = crowded();
+        let level0_box = [300.0, 200.0, 1900.0, 1300.0];
+        let area = Area::new(mask.clone(), [2048, 1536], [0.25; 2]).within_box(level0_box);
+        result.meta.region = area.region(false);
+        let inside = |fields: &[Field]| {
+            fields.iter().all(|field| {
+                let [x, y, w, h] = field.level0_px;
+                x >= 300 && y >= 200 && x + w <= 1900 && y + h <= 1300
+            })
+        };
+        let fields = choose(&result, &mask);
+        assert!(inside(&fields) && fields.len() == 6, "{fields:?}");
+
+        // One patch in the middle was not read: the fields that touch it are not shown.
+        let grid = PatchGrid {
+            slide_px: [2048, 1536],
+            patch_in_px: 120,
+            patch_out_px: 100,
+        };
+        let patches = (0..21).flat_map(|col| (0..16).map(move |row| PatchIndex { col, row }));
+        result.examined = Some(Examined {
+            tissue_mm2: 1.0,
+            on_tissue: Vec::new(),
+            cell_um: [8.0; 2],
+            grid,
+            patches: patches.filter(|at| (at.col, at.row) != (10, 5)).collect(),
+        });
+        let fields = choose(&result, &mask);
+        assert!(fields.len() == 5, "{fields:?}");
+        let holds = |f: &Field| f.level0_px[0] == 812 && f.level0_px[1] == 200;
+        assert!(!fields.iter().any(holds));
+
+        // Nothing was examined, nothing is shown.
+        if let Some(examined) = &mut result.examined {
+            examined.patches.clear();
+        }
+        assert_eq!(choose(&result, &mask), []);
+    }
+
+    #[test]
+    fn what_lies_outside_the_region_is_pale() {
+        let mask = TissueMask::all([2048, 1536], [0.25; 2]);
+        let mut result = crowded();
+        // No field of 512 px lies wholly in a triangle of 600 px.
+        let corners = vec![vec![vec![[600.0, 600.0], [1200.0, 600.0], [600.0, 1200.0]]]];
+        let area = Area::new(mask.clone(), [2048, 1536], [0.25; 2]);
+        let area = area.within(Regions::from_polygons(&corners));
+        result.meta.region = area.region(false);
+        let fields = choose(&result, &mask);
+        assert_eq!(fields.len(), 1);
+        let share = fields[0].region_share;
+        assert!((share - 0.6571).abs() < 1e-3, "{share}");
+        assert!(fields[0].caption().contains("outside the region"));
+        let pixels = RgbImage::from_pixel(512, 512, Rgb([40, 80, 120]));
+        let picture = outlined(&result, &mask, &fields[0], &pixels);
+        assert_eq!(*picture.get_pixel(10, 500), Rgb([40, 80, 120]));
+        assert_eq!(*picture.get_pixel(500, 500), Rgb([201, 211, 221]));
     }
 
     #[test]
@@ -381,14 +590,14 @@ mod tests {
             .collect();
         let folder = tempfile::tempdir().unwrap();
         assert!(read(folder.path()).unwrap().is_empty());
-        let written = write(&result, &fields, folder.path()).unwrap();
+        let written = write(&result, &mask, &fields, folder.path()).unwrap();
         assert_eq!(read(folder.path()).unwrap(), written);
         // The densest field's first nucleus: its upper left corner at (8, 100).
         let densest = &written[0].picture;
         assert_ne!(densest.get_pixel(8, 100), white.get_pixel(0, 0));
         assert_eq!(densest.get_pixel(6, 98), white.get_pixel(0, 0));
         fields.truncate(1);
-        write(&result, &fields, folder.path()).unwrap();
+        write(&result, &mask, &fields, folder.path()).unwrap();
         assert_eq!(
             std::fs::read_dir(folder.path().join("crops"))
                 .unwrap()
@@ -402,6 +611,6 @@ mod tests {
         let result = fixture::result(1.0);
         let fields = choose(&result, &TissueMask::all([60, 40], [0.25; 2]));
         assert!(fields.iter().all(|f| f.level0_px == [0, 0, 60, 40]));
-        assert_eq!(fields.len(), 2, "too few nuclei for the uncertain one");
+        assert_eq!(fields.len(), 1, "the only field is shown once");
     }
 }

@@ -30,7 +30,7 @@ pub enum Format {
     Geojson,
     /// The same, compressed.
     GeojsonGz,
-    /// overlay.png, outlines over the picture.
+    /// overlay.jpg, outlines over the picture.
     Overlay,
     /// crops/, fields at full resolution, outlined: the densest, the least certain, some at random.
     Crops,
@@ -167,7 +167,7 @@ const TABLE: [FormatRow; 9] = [
         needs: Needs::Pixels,
         default: Default::OfSlides,
         writer: Writer::Picture(|result, pictures, folder| {
-            pictures.captions = crops::write(result, &pictures.crops, folder)?;
+            pictures.captions = crops::write(result, &pictures.mask, &pictures.crops, folder)?;
             Ok(())
         }),
     },

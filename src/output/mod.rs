@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, RgbImage};
 
+use crate::report::maps;
 use crate::report::slide::Crop;
 use crate::result::SlideResult;
 use crate::store::atomic;
@@ -65,11 +66,11 @@ pub struct Pictures {
     pub thumb: RgbImage,
     /// Its tissue mask.
     pub mask: TissueMask,
-    /// The whole slide as overlay.png shows it; outlines are drawn over it. None: over the thumb.
+    /// The whole slide as overlay.jpg shows it; outlines are drawn over it. None: over the thumb.
     pub overlay: Option<RgbImage>,
     /// Fields that `crops::choose` named, with their level-0 pixels; none: no crops are written.
     pub crops: Vec<(crops::Field, RgbImage)>,
-    /// Whether a strip below overlay.png names the types; without it the picture keeps its size.
+    /// Whether a strip below overlay.jpg names the types and has a scale bar; without it the picture keeps its size.
     pub legend: bool,
     /// The crops as the report shows them: empty until they are written.
     pub captions: Vec<Crop>,
@@ -122,7 +123,11 @@ pub fn write_all(
         captions,
         ..
     } = pictures;
-    pictures::write_png(&thumb.clone().into(), &folder.join("thumb.png"))?;
+    let mut small = thumb.clone();
+    if let Some(region) = &result.meta.region {
+        maps::draw_region(&mut small, region, result.frames().level0_size_px);
+    }
+    pictures::write_png(&small.into(), &folder.join("thumb.png"))?;
     let cells: DynamicImage = pictures::mask_picture(&mask).into();
     pictures::write_png(&cells, &folder.join("mask.png"))?;
     let summary = summary_json::summary(result, &measured.medians);
@@ -134,6 +139,7 @@ pub fn write_all(
             measured,
             thumb,
             mask,
+            region: result.meta.region.clone(),
             crops: captions,
         };
         report_html::write(results, &folder.join("report.html"))?;

@@ -1,22 +1,32 @@
-//! thumb.png, mask.png and overlay.png: what a person looks at.
+//! thumb.png, mask.png and overlay.jpg: what a person looks at.
 //!
-//! In: pixels that someone else read, a [`TissueMask`], a [`SlideResult`]. Out: PNG files. Drawing is plain integer
+//! In: pixels that someone else read, a [`TissueMask`], a [`SlideResult`]. Out: PNG and JPEG files. Drawing is plain integer
 //! work in order of id: the same result gives the same bytes.
 
 use std::path::Path;
 
 use font8x8::UnicodeFonts;
+use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 
 use super::{OutputError, Pictures, write_file};
 use crate::nuclei::outline_through_centres;
+use crate::report::maps;
 use crate::report::overlay::TYPE_COLOURS;
 use crate::result::{Record, SlideResult};
 use crate::tissue::TissueMask;
 
-/// Longest side of overlay.png, px: larger slides are drawn smaller.
-pub const OVERLAY_SIDE_PX: u32 = 6000;
+/// Longest side of overlay.jpg, px: larger slides are drawn smaller. `view` shows them at any zoom.
+pub const OVERLAY_SIDE_PX: u32 = 4000;
+/// Of overlay.jpg: outlines stay sharp, and a picture of the largest size has about 5 MB.
+const OVERLAY_QUALITY: u8 = 80;
+/// JPEG holds no longer side; the legend needs room too.
+const JPEG_SIDE_PX: u32 = 60_000;
+/// Up to this many µm per px an outline of 2 px leaves the nucleus to be seen.
+const THICK_MPP: f64 = 0.6;
+/// From here on a nucleus is a few px: its outline would be a blot, so that it is drawn as a point.
+const POINT_MPP: f64 = 1.5;
 
 /// For a model without types.
 const UNTYPED: Rgb<u8> = Rgb([0, 230, 0]);
@@ -29,7 +39,7 @@ pub fn write_png(picture: &DynamicImage, path: &Path) -> Result<(), OutputError>
     })
 }
 
-/// Writes overlay.png: the pictures' overlay, or the thumbnail, with every nucleus outlined.
+/// Writes overlay.jpg: the pictures' overlay, or the thumbnail, with every nucleus and the region outlined.
 pub(super) fn write_overlay(
     result: &SlideResult,
     pictures: &mut Pictures,
@@ -37,11 +47,46 @@ pub(super) fn write_overlay(
 ) -> Result<(), OutputError> {
     let overlay = pictures.overlay.take();
     let mut picture = overlay.unwrap_or_else(|| pictures.thumb.clone());
-    draw_outlines(&mut picture, result);
+    if picture.width().max(picture.height()) > JPEG_SIDE_PX {
+        picture = maps::at_most(&picture, JPEG_SIDE_PX);
+    }
+    draw_nuclei(&mut picture, result);
+    if let Some(region) = &result.meta.region {
+        maps::draw_region(&mut picture, region, result.frames().level0_size_px);
+    }
     if pictures.legend {
         picture = with_legend(picture, result);
     }
-    write_png(&picture.into(), &folder.join("overlay.png"))
+    write_file(&folder.join("overlay.jpg"), |out| {
+        picture
+            .write_with_encoder(JpegEncoder::new_with_quality(out, OVERLAY_QUALITY))
+            .map_err(std::io::Error::other)
+    })
+}
+
+/// Draws every nucleus over a picture of the whole slide as its scale allows: an outline of 2 px, of 1 px, or a point.
+fn draw_nuclei(picture: &mut RgbImage, result: &SlideResult) {
+    let frames = result.frames();
+    let width_um = frames.level0_size_px[0] as f64 * frames.level0_mpp[0];
+    let mpp = width_um / f64::from(picture.width().max(1));
+    if mpp <= THICK_MPP {
+        draw_rings(picture, result, 2);
+    } else if mpp <= POINT_MPP {
+        draw_rings(picture, result, 1);
+    } else {
+        draw_points(picture, result);
+    }
+}
+
+/// A pixel in its type's colour for every nucleus; where several share one, the last in raster order shows.
+fn draw_points(picture: &mut RgbImage, result: &SlideResult) {
+    let [width, height] = result.frames().proc_size_px.map(f64::from);
+    for record in result.records() {
+        let [x, y] = record.centroid_proc_px();
+        let x = (x / width * f64::from(picture.width())).floor() as i64;
+        let y = (y / height * f64::from(picture.height())).floor() as i64;
+        set(picture, x, y, colour_of(result, record.type_id));
+    }
 }
 
 /// The mask as a picture: one px per cell, 255 is tissue.
@@ -55,6 +100,10 @@ pub fn mask_picture(mask: &TissueMask) -> GrayImage {
 
 /// Draws every nucleus's outline, 2 px wide in its type's colour, over a picture of the whole slide of any size.
 pub fn draw_outlines(picture: &mut RgbImage, result: &SlideResult) {
+    draw_rings(picture, result, 2);
+}
+
+fn draw_rings(picture: &mut RgbImage, result: &SlideResult, stroke_px: i64) {
     let [width, height] = result.frames().proc_size_px.map(f64::from);
     let scale = [
         f64::from(picture.width()) / width,
@@ -62,7 +111,7 @@ pub fn draw_outlines(picture: &mut RgbImage, result: &SlideResult) {
     ];
     for record in result.records() {
         let colour = colour_of(result, record.type_id);
-        draw_ring(picture, &record, scale, [0.0; 2], colour);
+        draw_ring(picture, &record, scale, [0.0; 2], stroke_px, colour);
     }
 }
 
@@ -91,6 +140,7 @@ pub(super) fn draw_ring(
     record: &Record<'_>,
     scale: [f64; 2],
     origin_px: [f64; 2],
+    stroke_px: i64,
     colour: Rgb<u8>,
 ) {
     let ring: Vec<[i64; 2]> = outline_through_centres(record.nucleus)
@@ -104,19 +154,19 @@ pub(super) fn draw_ring(
         .collect();
     for (i, a) in ring.iter().enumerate() {
         let b = ring.get(i + 1).or(ring.first()).unwrap_or(a);
-        draw_line(picture, *a, *b, colour);
+        draw_line(picture, *a, *b, stroke_px, colour);
     }
 }
 
-/// A line of 2 x 2 px stamps from `a` to `b`.
-fn draw_line(picture: &mut RgbImage, a: [i64; 2], b: [i64; 2], colour: Rgb<u8>) {
+/// A line of stamps of `stroke_px` a side from `a` to `b`.
+fn draw_line(picture: &mut RgbImage, a: [i64; 2], b: [i64; 2], stroke_px: i64, colour: Rgb<u8>) {
     let (dx, dy) = (b[0] - a[0], b[1] - a[1]);
     let steps = dx.abs().max(dy.abs()).max(1);
     for step in 0..=steps {
         let at = |from: i64, d: i64| from + (2 * d * step + steps).div_euclid(2 * steps);
         let (x, y) = (at(a[0], dx), at(a[1], dy));
-        for (px, py) in [(x, y), (x + 1, y), (x, y + 1), (x + 1, y + 1)] {
-            set(picture, px, py, colour);
+        for (dx, dy) in (0..stroke_px).flat_map(|dx| (0..stroke_px).map(move |dy| (dx, dy))) {
+            set(picture, x + dx, y + dy, colour);
         }
     }
 }
@@ -138,36 +188,88 @@ pub fn type_colour(result: &SlideResult, id: usize) -> Rgb<u8> {
     }
 }
 
-/// Letters are 8 x 8 px, drawn twice as large.
-const LETTER_PX: u32 = 16;
-const ROW_PX: u32 = 28;
-const SWATCH_PX: u32 = 16;
 /// Narrowest legend: a picture of a few px still gets a readable one.
 const LEAST_WIDTH_PX: u32 = 480;
 
-/// The picture with a strip below that names each type's colour and count.
+/// Sizes of a legend that is readable where the whole picture fits a screen.
+#[derive(Clone, Copy)]
+struct LegendSize {
+    /// Px per px of a letter, which has 8 x 8.
+    dot_px: u32,
+}
+
+impl LegendSize {
+    fn of(picture: &RgbImage) -> Self {
+        let side_px = picture.width().max(picture.height());
+        Self {
+            dot_px: (side_px / 700).max(2),
+        }
+    }
+
+    fn letter_px(self) -> u32 {
+        8 * self.dot_px
+    }
+
+    fn row_px(self) -> u32 {
+        14 * self.dot_px
+    }
+
+    fn gap_px(self) -> u32 {
+        4 * self.dot_px
+    }
+
+    fn text_px(self, text: &str) -> u32 {
+        self.letter_px() * text.chars().count() as u32
+    }
+}
+
+/// The picture with a strip below: a scale bar, and each type's colour, name and count.
 pub fn with_legend(picture: RgbImage, result: &SlideResult) -> RgbImage {
+    let size = LegendSize::of(&picture);
+    let gap = size.gap_px();
+    let frames = result.frames();
+    let width_um = frames.level0_size_px[0] as f64 * frames.level0_mpp[0];
+    let bar_um = maps::scale_bar_um(width_um);
+    let bar_px = (bar_um / width_um * f64::from(picture.width()))
+        .round()
+        .max(1.0) as u32;
+    let bar_text = maps::length_text(bar_um);
+
+    // Places in the strip; the scale bar comes first.
     let entries = legend_entries(result);
     let width = picture.width().max(LEAST_WIDTH_PX);
+    let (mut x, mut row) = (gap + bar_px + gap + size.text_px(&bar_text) + 3 * gap, 0u32);
     let mut places = Vec::new();
-    let (mut x, mut row) = (8u32, 0u32);
     for (_, text) in &entries {
-        let entry_width = SWATCH_PX + 8 + LETTER_PX * text.chars().count() as u32 + 24;
-        if x > 8 && x + entry_width > width {
-            (x, row) = (8, row + 1);
+        let entry_px = size.letter_px() + gap + size.text_px(text) + 2 * gap;
+        if x > gap && x + entry_px > width {
+            (x, row) = (gap, row + 1);
         }
-        places.push((x, picture.height() + row * ROW_PX + 6));
-        x += entry_width;
+        places.push((x, picture.height() + row * size.row_px() + 3 * size.dot_px));
+        x += entry_px;
     }
-    let height = picture.height() + (row + 1) * ROW_PX;
+    let top = picture.height() + 3 * size.dot_px;
+    let height = picture.height() + (row + 1) * size.row_px();
     let mut strip = on_white(picture, width, height);
+    let black = Rgb([0, 0, 0]);
+    fill(
+        &mut strip,
+        [gap, top + 3 * size.dot_px],
+        [bar_px, 2 * size.dot_px],
+        black,
+    );
+    draw_text(&mut strip, size, gap + bar_px + gap, top, &bar_text);
     for ((colour, text), (x, y)) in entries.iter().zip(places) {
-        for (dx, dy) in (0..SWATCH_PX).flat_map(|dx| (0..SWATCH_PX).map(move |dy| (dx, dy))) {
-            set(&mut strip, i64::from(x + dx), i64::from(y + dy), *colour);
-        }
-        draw_text(&mut strip, x + SWATCH_PX + 8, y, text);
+        fill(&mut strip, [x, y], [size.letter_px(); 2], *colour);
+        draw_text(&mut strip, size, x + size.letter_px() + gap, y, text);
     }
     strip
+}
+
+fn fill(picture: &mut RgbImage, [x, y]: [u32; 2], [w, h]: [u32; 2], colour: Rgb<u8>) {
+    for (dx, dy) in (0..w).flat_map(|dx| (0..h).map(move |dy| (dx, dy))) {
+        set(picture, i64::from(x + dx), i64::from(y + dy), colour);
+    }
 }
 
 /// A picture in the upper left corner of a white one; grown in place where it is as wide, since it may be large.
@@ -205,23 +307,17 @@ fn legend_entries(result: &SlideResult) -> Vec<(Rgb<u8>, String)> {
         .collect()
 }
 
-fn draw_text(picture: &mut RgbImage, x: u32, y: u32, text: &str) {
+fn draw_text(picture: &mut RgbImage, size: LegendSize, x: u32, y: u32, text: &str) {
     for (i, letter) in text.chars().enumerate() {
-        let Some(rows) = font8x8::BASIC_FONTS.get(letter) else {
+        let rows = font8x8::BASIC_FONTS.get(letter);
+        let Some(rows) = rows.or_else(|| font8x8::LATIN_FONTS.get(letter)) else {
             continue;
         };
-        let left = x + i as u32 * LETTER_PX;
-        for dy in 0..LETTER_PX {
-            for dx in 0..LETTER_PX {
-                let row = rows.get(dy as usize / 2).copied().unwrap_or(0);
-                if row >> (dx / 2) & 1 == 1 {
-                    set(
-                        picture,
-                        i64::from(left + dx),
-                        i64::from(y + dy),
-                        Rgb([0, 0, 0]),
-                    );
-                }
+        let left = x + i as u32 * size.letter_px();
+        for (row, bits) in (0u32..).zip(rows) {
+            for column in (0..8).filter(|column| bits >> column & 1 == 1) {
+                let at = [left + column * size.dot_px, y + row * size.dot_px];
+                fill(picture, at, [size.dot_px; 2], Rgb([0, 0, 0]));
             }
         }
     }
@@ -254,10 +350,44 @@ mod tests {
         assert_eq!(with.width(), LEAST_WIDTH_PX);
         assert!(with.height() > 40);
         assert_eq!(*with.get_pixel(59, 39), Rgb([1, 2, 3]));
-        // The first swatch is type 1's red.
-        assert_eq!(*with.get_pixel(8, 46), Rgb([255, 0, 0]));
+        // 60 px of 0.25 µm: a bar of 5 µm is 20 px, black, after a gap of 8 px.
+        assert_eq!(*with.get_pixel(8, 54), Rgb([0, 0, 0]));
+        assert_eq!(*with.get_pixel(27, 54), Rgb([0, 0, 0]));
+        assert_eq!(*with.get_pixel(28, 54), Rgb([255, 255, 255]));
+        // Behind it and its text, `5 µm`, is type 1's red.
+        assert_eq!(*with.get_pixel(124, 46), Rgb([255, 0, 0]));
         let letters = with.pixels().filter(|p| **p == Rgb([0, 0, 0])).count();
         assert!(letters > 200, "{letters}");
+    }
+
+    /// The legend of a large picture can be read where all of it is on a screen; that of a small one as before.
+    #[test]
+    fn letters_grow_with_the_picture() {
+        let letter = |side| LegendSize::of(&RgbImage::new(side, 8)).letter_px();
+        assert_eq!((letter(60), letter(1400), letter(4000)), (16, 16, 40));
+    }
+
+    #[test]
+    fn a_nucleus_is_an_outline_or_a_point_as_the_scale_allows() {
+        let mut result = fixture::result(1.0);
+        // 60 px of the picture are 600 µm: nuclei of 2 px.
+        result.meta.frames.level0_mpp = [10.0; 2];
+        let white = Rgb([255, 255, 255]);
+        let mut picture = RgbImage::from_pixel(60, 40, white);
+        draw_nuclei(&mut picture, &result);
+        let drawn = picture.pixels().filter(|pixel| **pixel != white).count();
+        assert_eq!(drawn, result.nuclei.len());
+        // At 1 µm/px the box of nucleus 2, 12 x 8 px, has a rim of 1 px.
+        result.meta.frames.level0_mpp = [1.0; 2];
+        let mut picture = RgbImage::from_pixel(60, 40, white);
+        draw_nuclei(&mut picture, &result);
+        let blue = picture
+            .pixels()
+            .filter(|pixel| pixel.0 == [0, 0, 255])
+            .count();
+        let of_type_2 = result.records().filter(|r| r.type_id == Some(2)).count();
+        assert!(of_type_2 >= 1 && blue >= 36, "{blue}");
+        assert_eq!(*picture.get_pixel(21, 11), white);
     }
 
     #[test]

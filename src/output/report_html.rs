@@ -13,7 +13,7 @@ use super::{OutputError, write_file};
 use crate::report::features::Columns;
 use crate::report::maps::Mask;
 use crate::report::slide::{Crop, SlideReport, html, types_of};
-use crate::tissue::TissueMask;
+use crate::tissue::{Region, TissueMask};
 
 /// The columns of the table before the features.
 const LAST_BEFORE_FEATURES: &str = "max_y";
@@ -30,6 +30,8 @@ pub struct Results {
     pub thumb: RgbImage,
     /// Its tissue mask.
     pub mask: TissueMask,
+    /// The region asked for, if the run was restricted to one.
+    pub region: Option<Region>,
     /// Fields at full resolution with their captions.
     pub crops: Vec<Crop>,
 }
@@ -49,9 +51,13 @@ pub fn page(results: Results) -> Result<String, image::ImageError> {
         summary,
         measured,
         thumb,
-        mask,
+        mut mask,
+        region,
         crops,
     } = results;
+    if let Some(region) = &region {
+        keep_inside(&mut mask, region, &summary);
+    }
     let types = types_of(&summary);
     let ids: Vec<Option<u64>> = summary["types"]
         .as_object()
@@ -97,9 +103,32 @@ pub fn page(results: Results) -> Result<String, image::ImageError> {
             ],
             tissue: &mask.tissue,
         },
+        region: region.as_ref(),
         crops,
     };
     html(&report)
+}
+
+/// Drops the tissue whose cell has its centre outside the region: it was not asked for.
+fn keep_inside(mask: &mut TissueMask, region: &Region, summary: &Value) {
+    let size = ["width", "height"].map(|name| summary[name].as_u64().unwrap_or(1));
+    let [left, top, right, bottom] = region.bounds(size);
+    let kept: Vec<bool> = {
+        let is_inside = region.test(mask);
+        let width = mask.width.max(1);
+        let cells = mask.tissue.iter().zip(0u32..);
+        cells
+            .map(|(&tissue, place)| {
+                let [x, y] = [
+                    (f64::from(place % width) + 0.5) * mask.cell_level0_px[0],
+                    (f64::from(place / width) + 0.5) * mask.cell_level0_px[1],
+                ];
+                let near = x >= left && x < right && y >= top && y < bottom;
+                tissue && near && is_inside([x, y])
+            })
+            .collect()
+    };
+    mask.tissue = kept;
 }
 
 /// The results in a folder without a store, as `tile` writes them: summary.json, nuclei.csv, thumb.png, mask.png.
@@ -126,6 +155,7 @@ pub fn read_folder(folder: &Path) -> Result<Results, OutputError> {
         summary,
         thumb,
         mask,
+        region: None,
         crops: Vec::new(),
     })
 }
@@ -201,6 +231,7 @@ mod tests {
 
     use super::*;
     use crate::output::Units;
+    use crate::tissue::Area;
 
     fn results(folder: &Path) -> Results {
         let result = fixture::result(1.0);
@@ -218,6 +249,7 @@ mod tests {
             measured,
             thumb,
             mask,
+            region: None,
             crops: Vec::new(),
         }
     }
@@ -257,6 +289,23 @@ mod tests {
     }
 
     #[test]
+    fn tissue_outside_the_region_is_not_drawn() {
+        let (size, mpp) = ([64, 64], [1.0; 2]);
+        let mut mask = TissueMask::all(size, mpp);
+        let area = Area::new(mask.clone(), size, mpp).within_box([0.0, 16.0, 24.0, 64.0]);
+        let region = area.region(false).unwrap();
+        keep_inside(
+            &mut mask,
+            &region,
+            &serde_json::json!({"width": 64, "height": 64}),
+        );
+        let kept = mask.tissue.iter().filter(|&&cell| cell).count();
+        // Cells of 8 px: 3 x 6.
+        assert_eq!(kept, 18);
+        assert!(mask.is_tissue(0, 2) && !mask.is_tissue(3, 2) && !mask.is_tissue(0, 1));
+    }
+
+    #[test]
     fn no_nucleus_and_no_type_are_no_error() {
         let mut result = fixture::result(1.0);
         result.nuclei.clear();
@@ -269,6 +318,7 @@ mod tests {
             measured,
             thumb: RgbImage::new(1, 1),
             mask: TissueMask::all([60, 40], [0.25; 2]),
+            region: None,
             crops: Vec::new(),
         });
         assert!(html.unwrap().contains("no nucleus was found"));

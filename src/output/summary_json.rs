@@ -32,11 +32,8 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
     let meta = &result.meta;
     let area = Area::of(result);
     let covered = &result.coverage;
-    // Nuclei of a region are counted per mm² of its tissue, others per mm² of what was examined.
-    let counted_mm2 = match &meta.region {
-        Some(region) => region.tissue_mm2,
-        None => area.done_mm2,
-    };
+    let on_tissue = (0..result.nuclei.len()).filter(|&place| result.is_on_tissue(place));
+    let on_tissue = on_tissue.count();
     let mut warnings = meta.warnings.clone();
     warnings.extend(result_warnings(result));
     let mut summary = json!({
@@ -50,9 +47,11 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
         "complete": covered.missing_tiles == 0 && covered.unreadable_px == 0,
         "nuclei": {
             "count": result.nuclei.len(),
-            "density_per_mm2": density(result.nuclei.len(), counted_mm2),
+            "on_tissue": on_tissue,
+            "density_per_mm2_tissue": density(on_tissue, result.examined_tissue_mm2()),
         },
-        "types": types(result, counted_mm2),
+        "types": types(result),
+        "tissue": tissue(result),
         "area_mm2": {
             "tissue": number(meta.tissue_mm2),
             "tiles": number(area.tiles_mm2),
@@ -85,6 +84,7 @@ pub fn summary(result: &SlideResult, medians: &Medians) -> Value {
             "licence": meta.model.licence,
             "citation": meta.model.citation,
             "training_data": meta.model.training_data,
+            "taught_on": taught_on(&meta.model.scores),
             "settings": meta.identity,
         },
     });
@@ -183,33 +183,80 @@ impl Area {
     }
 }
 
-fn types(result: &SlideResult, counted_mm2: f64) -> Value {
+/// What the densities are counted per.
+fn tissue(result: &SlideResult) -> Value {
+    let from = result.meta.tissue_from;
+    let cell_um = result.examined.as_ref().map(|examined| examined.cell_um);
+    let place = match result.meta.region {
+        Some(_) => ", in the region asked for",
+        None => "",
+    };
+    json!({
+        "from": from,
+        "examined_mm2": number(result.examined_tissue_mm2()),
+        "mask_um_per_px": cell_um.map(|sides| sides.map(number)),
+        "density_denominator": format!("mm² of {}{place}", from.denominator()),
+    })
+}
+
+fn types(result: &SlideResult) -> Value {
     let kinds = &result.meta.model.types;
-    let mut counts = vec![0usize; kinds.len()];
-    for record in result.records() {
+    // All of a type, and those on tissue.
+    let mut counts = vec![[0usize; 2]; kinds.len()];
+    for (place, record) in result.records().enumerate() {
         if let Some(count) = record.type_id.and_then(|id| counts.get_mut(id)) {
-            *count += 1;
+            count[0] += 1;
+            count[1] += usize::from(result.is_on_tissue(place));
         }
     }
+    let tissue_mm2 = result.examined_tissue_mm2();
     let total = result.nuclei.len();
     let entries: Map<String, Value> = counts
         .iter()
         .enumerate()
         // Background is no type of nucleus, unless the model saw nothing else.
-        .filter(|(id, count)| *id > 0 || **count > 0)
-        .map(|(id, count)| {
+        .filter(|(id, [count, _])| *id > 0 || *count > 0)
+        .map(|(id, [count, on_tissue])| {
             let share = (total > 0).then(|| number(*count as f64 / total as f64));
             let entry = json!({
                 "id": id,
                 "count": count,
                 "share": share,
-                "density_per_mm2": density(*count, counted_mm2),
+                "on_tissue": on_tissue,
+                "density_per_mm2_tissue": density(*on_tissue, tissue_mm2),
+                "held_out_f1": held_out_f1(&result.meta.model.scores, &result.type_name(id)),
                 "color": super::pictures::type_colour(result, id).0,
             });
             (result.type_name(id), entry)
         })
         .collect();
     Value::Object(entries)
+}
+
+/// F1 of a type on each held-out set that has it, with its 95 % interval, as model.toml states them.
+fn held_out_f1(scores: &toml::Table, type_name: &str) -> Vec<Value> {
+    let key = format!("f1_{type_name}");
+    scores
+        .iter()
+        .filter_map(|(set, values)| {
+            let values = values.as_table()?;
+            let score = values.get(&key)?.as_array()?;
+            let at = |place: usize| score.get(place).and_then(toml::Value::as_float);
+            Some(json!({
+                "set": set,
+                "tissue": values.get("taught").and_then(|taught| taught.get("tissue")).and_then(toml::Value::as_str),
+                "f1": at(0)?,
+                "low": at(1),
+                "high": at(2),
+            }))
+        })
+        .collect()
+}
+
+/// What the images looked like on which the types were taught, set by set.
+fn taught_on(scores: &toml::Table) -> Vec<Value> {
+    let sets = scores.values().filter_map(|values| values.get("taught"));
+    sets.map(|taught| json!(taught)).collect()
 }
 
 fn median_map(medians: &[(String, f64)]) -> Value {
@@ -238,7 +285,9 @@ fn number(value: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::fixture;
+    use crate::plan::PatchGrid;
+    use crate::result::{Examined, fixture};
+    use crate::tissue::TissueSource;
 
     #[test]
     fn counts_densities_and_areas_add_up() {
@@ -249,9 +298,11 @@ mod tests {
         assert_eq!(value["types"]["tumour"]["id"], 1);
         assert_eq!(value["types"]["lymphocyte"]["share"], 0.25);
         assert!(value["types"].get("background").is_none());
-        // 1600 proc px of 0.25 µm: 0.0001 mm².
+        // 1600 proc px of 0.25 µm: 0.0001 mm². Densities are per mm² of tissue, which is all of the slide here.
         assert_eq!(value["area_mm2"]["done"], 1e-4);
-        assert_eq!(value["nuclei"]["density_per_mm2"], 40000.0);
+        assert_eq!(value["nuclei"]["density_per_mm2_tissue"], 26666.7);
+        assert_eq!(value["types"]["tumour"]["density_per_mm2_tissue"], 20000.0);
+        assert!(value["nuclei"].get("density_per_mm2").is_none());
         let area = |name: &str| value["area_mm2"][name].as_f64().unwrap();
         assert_eq!(area("tiles"), 1.5e-4);
         assert_eq!(
@@ -263,6 +314,64 @@ mod tests {
         let warnings = value["warnings"].to_string();
         assert!(warnings.contains("made by hand") && warnings.contains("could not be read"));
         assert!(!warnings.contains("accounted"));
+    }
+
+    #[test]
+    fn densities_count_the_nuclei_on_tissue_per_mm2_of_tissue_that_was_examined() {
+        let mut result = fixture::result(1.0);
+        result.examined = Some(Examined {
+            tissue_mm2: 5e-5,
+            on_tissue: vec![false, true, true, true],
+            cell_um: [8.0, 8.5],
+            grid: PatchGrid {
+                slide_px: [60, 40],
+                patch_in_px: 64,
+                patch_out_px: 32,
+            },
+            patches: [].into(),
+        });
+        let value = summary(&result, &Medians::default());
+        let nuclei = &value["nuclei"];
+        assert_eq!(
+            (&nuclei["count"], &nuclei["on_tissue"]),
+            (&json!(4), &json!(3))
+        );
+        assert_eq!(nuclei["density_per_mm2_tissue"], 60000.0);
+        // The first nucleus is a tumour's.
+        assert_eq!(value["types"]["tumour"]["density_per_mm2_tissue"], 40000.0);
+        assert_eq!(value["tissue"]["mask_um_per_px"], json!([8.0, 8.5]));
+        let words = |from: TissueSource| {
+            let mut result = result.clone();
+            result.meta.tissue_from = from;
+            summary(&result, &Medians::default())["tissue"]["density_denominator"].to_string()
+        };
+        assert!(words(TissueSource::Found).contains("mm² of tissue found"));
+        assert!(words(TissueSource::Everything).contains("--mask none"));
+    }
+
+    #[test]
+    fn scores_of_the_model_stand_beside_its_types() {
+        let mut result = fixture::result(1.0);
+        let scores = r#"
+            [colon]
+            f1_tumour = [0.7, 0.6, 0.8]
+            pq = [0.5, 0.4, 0.6]
+            [colon.taught]
+            tissue = "large bowel"
+            area_um2 = [20.0, 30.0]
+            [breast]
+            f1_tumour = [0.5]
+        "#;
+        result.meta.model.scores = scores.parse().unwrap();
+        let value = summary(&result, &Medians::default());
+        let of = |name: &str| value["types"][name]["held_out_f1"].clone();
+        let expected = json!([
+            {"set": "breast", "tissue": null, "f1": 0.5, "low": null, "high": null},
+            {"set": "colon", "tissue": "large bowel", "f1": 0.7, "low": 0.6, "high": 0.8},
+        ]);
+        assert_eq!((of("tumour"), of("lymphocyte")), (expected, json!([])));
+        let taught = json!([{"tissue": "large bowel", "area_um2": [20.0, 30.0]}]);
+        assert_eq!(value["provenance"]["taught_on"], taught);
     }
 
     #[test]

@@ -20,7 +20,7 @@ const FOREGROUND_SHARE: f64 = 0.5;
 const RESULT_BYTES_PER_NUCLEUS: f64 = 620.0;
 /// A mm² of crowded tissue has about so many nuclei.
 const NUCLEI_PER_MM2: f64 = 5625.0;
-/// overlay.png is drawn at up to twice the model's scale, and held with what it is compressed to.
+/// overlay.jpg is drawn at up to twice the model's scale, and held with what it is compressed to.
 const OVERLAY_BYTES_PER_PX: u64 = 5;
 /// One proc block, RGB.
 const BLOCK_BYTES: u64 = 3 * 512 * 512;

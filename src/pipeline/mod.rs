@@ -7,6 +7,7 @@
 pub mod budget;
 pub mod estimate;
 pub mod events;
+mod examined;
 pub mod image;
 pub mod patch;
 pub mod prepare;
@@ -30,7 +31,7 @@ use crate::result::SlideResult;
 use crate::slide::SlideError;
 use crate::stitch::{self, Loaded, Overlap};
 use crate::store::{IdentityMismatch, Store, StoreError, TileState};
-use crate::tissue::TissueError;
+use crate::tissue::{TissueError, TissueMask};
 use events::{Event, Events};
 use stages::{Message, Work};
 use telemetry::{Stage, StageReport};
@@ -248,25 +249,25 @@ pub fn load(store: &Store) -> Result<Loaded, PipelineError> {
     })?;
     loaded.slide.meta.warnings.extend(mixed(&loaded.numerics));
     stitch::check_disjoint(&loaded.slide.nuclei)?;
-    keep_inside(&mut loaded.slide, store)?;
+    let mask = store.mask()?;
+    keep_inside(&mut loaded.slide, &mask);
+    loaded.slide.examined = Some(examined::of(&loaded, meta, mask));
     loaded.slide.rings = store.read_rings(&loaded.slide.nuclei);
     Ok(loaded)
 }
 
 /// Drops the nuclei whose centroid is outside the region that was asked for.
-fn keep_inside(result: &mut SlideResult, store: &Store) -> Result<(), PipelineError> {
+fn keep_inside(result: &mut SlideResult, mask: &TissueMask) {
     let Some(region) = &result.meta.region else {
-        return Ok(());
+        return;
     };
-    let mask = store.mask()?;
-    let is_inside = region.test(&mask);
+    let is_inside = region.test(mask);
     let kept: Vec<bool> = result
         .records()
         .map(|record| is_inside(record.to_edge(record.centroid_proc_px())))
         .collect();
     let mut kept = kept.into_iter();
     result.nuclei.retain(|_| kept.next().unwrap_or(false));
-    Ok(())
 }
 
 /// The warning of a slide whose tiles come from several kinds of hardware or libraries.

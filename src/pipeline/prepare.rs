@@ -22,7 +22,7 @@ use crate::slide::blocks::ProcImage;
 use crate::slide::frames::Frames;
 use crate::slide::{self, SlideReader};
 use crate::store::{Lock, Store, StoreMeta};
-use crate::tissue::{self, Area, MaskChoice, Region, Regions, TissueMask};
+use crate::tissue::{self, Area, MaskChoice, Region, Regions, TissueMask, TissueSource};
 
 /// Raised whenever the same input gives another result.
 pub const ALGORITHM: u32 = 1;
@@ -63,6 +63,8 @@ pub struct Request {
     pub threads: usize,
     pub shard: Option<Shard>,
     pub mix_devices: bool,
+    /// Whether to run a slide on which nuclei cannot be seen.
+    pub force_scale: bool,
 }
 
 /// A slide that is ready to run.
@@ -114,6 +116,7 @@ pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineErr
     let info = reader.info().clone();
     let mpp = slide::mpp::resolve_mpp(&info, request.mpp)?;
     let (frames, level) = Frames::for_slide(&info, mpp.mpp, model.spec.mpp)?;
+    frames.refuse_coarse(&request.path, request.force_scale)?;
     let mut warnings: Vec<String> = mpp
         .warning
         .into_iter()
@@ -163,6 +166,7 @@ pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineErr
         frames,
         model: model.spec.clone(),
         tissue_mm2,
+        tissue_from: TissueSource::from(&request.mask),
         region,
         warnings: warnings.clone(),
     };
@@ -246,13 +250,16 @@ fn nothing_to_do(frames: &Frames, region: Option<&Region>, tissue_mm2: f64) -> O
              coordinates; --geojson-frame says where those of --roi have their origin)"
         ));
     }
+    let pixel_mm2 = frames.level0_mpp[0] * frames.level0_mpp[1] / 1e6;
+    if region.is_some_and(|region| !region.by_mask && region.mm2 < pixel_mm2) {
+        return Some(
+            "the region asked for is smaller than a pixel: nothing will be predicted".into(),
+        );
+    }
     if tissue_mm2 > 0.0 {
         return None;
     }
     Some(match region {
-        Some(region) if region.mm2 == 0.0 => {
-            "the region asked for holds no pixel: nothing will be predicted".into()
-        }
         Some(_) => "no tissue was found in the region asked for: nothing will be predicted there \
                     (--mask none looks everywhere)"
             .into(),

@@ -369,6 +369,7 @@ fn finish(work: &Work, tile: &Tile, mut assembly: Assembly) -> TileResult {
         done_px: assembly.done_px,
         unreadable_px: assembly.unreadable_px,
         outside_px: tile.rect.area() - assembly.done_px - assembly.unreadable_px,
+        unreadable: assembly.read_errors.iter().map(|(at, _)| *at).collect(),
         read_errors: assembly
             .read_errors
             .into_iter()

@@ -23,14 +23,18 @@ pub use shard::Shard;
 pub struct PatchGrid {
     /// Width and height of the slide, proc px.
     pub slide_px: [i32; 2],
+    /// Side of the network's input, proc px.
     pub patch_in_px: i32,
+    /// Side of the output square, proc px.
     pub patch_out_px: i32,
 }
 
 /// Column and row in the patch grid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PatchIndex {
+    /// From the left, from 0.
     pub col: i32,
+    /// From the top, from 0.
     pub row: i32,
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::features::LEAST_NUCLEI;
 use super::page::escape;
 use super::stats::Quantiles;
 
@@ -21,7 +22,8 @@ const AXIS: f64 = 40.0;
 /// Longest name that fits beside a row.
 const NAME_CHARS: usize = 16;
 
-/// A box from quartile to quartile with the median, whiskers from 5 % to 95 %.
+/// A box from quartile to quartile with the median, whiskers from 5 % to 95 %; no box without quantiles, which groups
+/// of few nuclei do not have.
 pub fn boxes(title: &str, x_label: &str, groups: &[(Group<'_>, Option<Quantiles>)]) -> String {
     let finite = groups.iter().filter_map(|(_, q)| q.as_ref());
     let low = finite
@@ -39,6 +41,12 @@ pub fn boxes(title: &str, x_label: &str, groups: &[(Group<'_>, Option<Quantiles>
         let middle = middle(row);
         name(&mut svg, middle, group.name);
         let Some(q) = quantiles else {
+            let _ = writeln!(
+                svg,
+                "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"12\" fill-opacity=\".7\">fewer than {LEAST_NUCLEI} nuclei</text>",
+                LEFT + 6.0,
+                middle + 4.0,
+            );
             continue;
         };
         let [p5, p25, p50, p75, p95] = q.at.map(|v| scale.at(v));

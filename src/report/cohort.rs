@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::boxes::{count, hex, number, strip};
 use super::maps::at_most;
 use super::page::{escape, jpeg_tag, page_with};
-use super::type_counts::{TypeCount, swatch, types_of};
+use super::type_counts::{TypeCount, swatch, tissue_source, types_of};
+use crate::tissue::TissueSource;
 
 const STYLE: &str = concat!(include_str!("slide.css"), include_str!("cohort.css"));
 const SCRIPT: &str = include_str!("sort.js");
@@ -81,6 +82,28 @@ pub fn small(thumb: &RgbImage) -> RgbImage {
     at_most(thumb, THUMB_SIDE_PX)
 }
 
+/// What the densities of all slides are per mm² of.
+fn density_unit(slides: &[CohortSlide]) -> &'static str {
+    match sources(slides).as_slice() {
+        [TissueSource::Everything] => "per mm², glass included",
+        [TissueSource::Image] => "per mm² of image",
+        [] | [_] => "per mm² of tissue",
+        [..] => "per mm², not comparable",
+    }
+}
+
+/// What counts as tissue in these slides, each kind once.
+fn sources(slides: &[CohortSlide]) -> Vec<TissueSource> {
+    let mut kinds: Vec<TissueSource> = Vec::new();
+    for slide in slides {
+        let source = tissue_source(&slide.summary);
+        if !kinds.contains(&source) {
+            kinds.push(source);
+        }
+    }
+    kinds
+}
+
 fn metrics(slides: &[CohortSlide], kinds: &[Vec<TypeCount>]) -> Vec<Metric> {
     let metric = |name: String, unit, take: &dyn Fn(usize) -> Option<f64>| {
         let values: Vec<f64> = (0..slides.len())
@@ -99,8 +122,13 @@ fn metrics(slides: &[CohortSlide], kinds: &[Vec<TypeCount>]) -> Vec<Metric> {
     };
     let mut metrics = vec![
         metric("nuclei".into(), "", &of("/nuclei/count")),
+        metric("tissue".into(), "mm²", &of("/tissue/examined_mm2")),
         metric("examined".into(), "mm²", &of("/area_mm2/done")),
-        metric("density".into(), "a mm²", &of("/nuclei/density_per_mm2")),
+        metric(
+            "density".into(),
+            density_unit(slides),
+            &of("/nuclei/density_per_mm2_tissue"),
+        ),
     ];
     let mut names: Vec<&str> = Vec::new();
     for kind in kinds.iter().flatten() {
@@ -192,7 +220,8 @@ fn outliers_section(slides: &[CohortSlide], metrics: &[Metric]) -> String {
 
 fn table_section(slides: &[CohortSlide], metrics: &[Metric]) -> String {
     let mut html = String::from(
-        "<section><h2>Table</h2>\n<table class=\"sortable\"><thead><tr><th><button type=\"button\">slide</button></th>",
+        "<section><h2>Table</h2>\n<table class=\"sortable\"><thead><tr><th><button type=\"button\">slide</button></th>\
+         <th><button type=\"button\">warnings</button></th>",
     );
     for metric in metrics {
         let _ = write!(
@@ -203,11 +232,12 @@ fn table_section(slides: &[CohortSlide], metrics: &[Metric]) -> String {
             metric.unit
         );
     }
-    html.push_str("<th><button type=\"button\">warnings</button></th></tr></thead><tbody>\n");
+    html.push_str("</tr></thead><tbody>\n");
     for (i, slide) in slides.iter().enumerate() {
+        let warnings = slide.summary["warnings"].as_array().map_or(0, Vec::len);
         let _ = write!(
             html,
-            "<tr><td><a href=\"{}\">{}</a></td>",
+            "<tr><td><a href=\"{}\">{}</a></td><td data-sort=\"{warnings}\">{warnings}</td>",
             escape(&slide.href),
             escape(slide.stem())
         );
@@ -229,11 +259,30 @@ fn table_section(slides: &[CohortSlide], metrics: &[Metric]) -> String {
             };
             let _ = write!(html, "<td data-sort=\"{sort}\"{class}>{shown}</td>");
         }
-        let warnings = slide.summary["warnings"].as_array().map_or(0, Vec::len);
-        let _ = writeln!(html, "<td data-sort=\"{warnings}\">{warnings}</td></tr>");
+        html.push_str("</tr>\n");
     }
-    html.push_str("</tbody></table></section>\n");
+    html.push_str("</tbody></table>\n");
+    html.push_str(&table_note(slides));
+    html.push_str("</section>\n");
     html
+}
+
+/// What the densities are per mm² of; slides that differ in it cannot be compared.
+fn table_note(slides: &[CohortSlide]) -> String {
+    let kinds: Vec<&str> = sources(slides)
+        .into_iter()
+        .map(TissueSource::denominator)
+        .collect();
+    let examined = "Examined: the squares that were predicted, with glass at the tissue’s edge.";
+    let text = match kinds.as_slice() {
+        [] => return String::new(),
+        [one] => format!("Density: nuclei per mm² of {one}. {examined}"),
+        several => format!(
+            "Densities are not comparable: some slides count them per mm² of {}. {examined}",
+            several.join("; others per mm² of ")
+        ),
+    };
+    format!("<p class=\"note\">{}</p>\n", escape(&text))
 }
 
 /// Picture, counts, and the types' shares as one bar.
@@ -286,7 +335,8 @@ mod tests {
             href: format!("s{i}/report.html"),
             summary: json!({
                 "slide": format!("<s{i}>"),
-                "nuclei": {"count": 1000 + i, "density_per_mm2": density},
+                "nuclei": {"count": 1000 + i, "density_per_mm2_tissue": density},
+                "tissue": {"from": "found"},
                 "types": {"a": {"id": 1, "count": 500, "share": 0.5, "color": [1, 2, 3]}},
                 "warnings": ["w"],
             }),
@@ -306,9 +356,23 @@ mod tests {
             .map(|(i, v)| slide(i, *v))
             .collect();
         let html = html(&slides).unwrap();
-        assert!(html.contains("<li><a href=\"s5/report.html\">&lt;s5&gt;</a>: density 30 a mm²"));
+        assert!(html.contains(
+            "<li><a href=\"s5/report.html\">&lt;s5&gt;</a>: density 30 per mm² of tissue"
+        ));
         assert_eq!(html.matches("<li>").count(), 1);
         assert!(!html.contains("<s5>"));
+    }
+
+    #[test]
+    fn densities_name_their_denominator_and_unlike_ones_are_not_compared() {
+        let mut slides = vec![slide(0, 10.0), slide(1, 11.0)];
+        let alike = html(&slides).unwrap();
+        assert!(alike.contains("nuclei per mm² of tissue found on the slide."));
+        slides[1].summary["tissue"]["from"] = json!("everything");
+        let unlike = html(&slides).unwrap();
+        assert!(
+            unlike.contains("not comparable") && unlike.contains("others per mm² of everything")
+        );
     }
 
     #[test]

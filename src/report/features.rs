@@ -14,6 +14,8 @@ use super::type_counts::{TypeCount, swatch};
 
 /// Figures of hover_net users' usual tutorial, by the start of the column's name.
 const TUTORIAL: [&str; 3] = ["area", "convex_area", "equivalent_diameter"];
+/// With fewer nuclei a type has no box, quantile or effect size: they would be chance.
+pub const LEAST_NUCLEI: usize = 20;
 /// Types compared with each other: the most frequent.
 const MOST_COMPARED: usize = 6;
 /// Fields an axis for the intervals: at most this many cells, about [`FIELD_UM`] wide.
@@ -74,7 +76,8 @@ pub fn sections(columns: &Columns<'_>, types: &[TypeCount]) -> String {
         let _ = writeln!(html, "<figure>{}</figure>", plot(panel, types));
     }
     html.push_str(
-        "</div>\n<p class=\"note\">Box: quartiles with the median; whiskers: 5 % to 95 %.</p></section>\n\
+        "</div>\n<p class=\"note\">Box: quartiles with the median; whiskers: 5 % to 95 %. A type with fewer than 20 nuclei has \
+         no box.</p></section>\n\
          <section><h2>Every feature</h2>\n<div class=\"picker\" role=\"group\" aria-label=\"Feature\">\n",
     );
     for (i, panel) in panels.iter().enumerate() {
@@ -96,11 +99,12 @@ pub fn sections(columns: &Columns<'_>, types: &[TypeCount]) -> String {
         );
     }
     html.push_str(
-        "</div>\n<p class=\"note\">Cliff’s δ: how often a nucleus of the first type has the larger value, less \
-            how often the \
-         smaller (0: no difference; ±1: no overlap). Interval: 95 %, from 200 draws of whole fields of the slide, because \
-         neighbours resemble each other. No p-values: with this many nuclei every p is tiny, and the nuclei of one slide \
-         are no independent sample; compare slides or patients for that.</p></section>\n",
+        "</div>\n<p class=\"note\">Cliff’s δ: how often a nucleus of the first type has the larger value, minus \
+            how often it has the smaller \
+         (0: no difference; ±1: no overlap). Types with fewer than 20 nuclei are not compared. The interval covers 95 % of \
+         200 draws of whole fields of the slide, because neighbouring nuclei resemble each other. There are no p-values: \
+         with so many nuclei every p-value is tiny, and the nuclei of one slide are not independent. To test a \
+         difference, compare slides or patients.</p></section>\n",
     );
     html
 }
@@ -108,7 +112,9 @@ pub fn sections(columns: &Columns<'_>, types: &[TypeCount]) -> String {
 fn panels(columns: &Columns<'_>, types: &[TypeCount]) -> Vec<Panel> {
     let (field_of, fields) = fields(columns);
     let draws = Draws::new(fields);
-    let mut compared: Vec<usize> = (0..types.len()).filter(|&id| types[id].count > 1).collect();
+    let mut compared: Vec<usize> = (0..types.len())
+        .filter(|&id| types[id].count >= LEAST_NUCLEI)
+        .collect();
     compared.sort_by_key(|&id| std::cmp::Reverse(types[id].count));
     compared.truncate(MOST_COMPARED);
     compared.sort_unstable();
@@ -128,12 +134,19 @@ fn panels(columns: &Columns<'_>, types: &[TypeCount]) -> Vec<Panel> {
                     false => Vec::new(),
                 })
                 .collect();
-            let quantiles: Vec<_> = groups.iter().map(|(values, _)| quantiles(values)).collect();
+            let quantiles: Vec<_> = groups
+                .iter()
+                .map(|(values, _)| match values.len() >= LEAST_NUCLEI {
+                    true => quantiles(values),
+                    false => None,
+                })
+                .collect();
             let median = |id: usize| quantiles[id].map_or(f64::NAN, |q| q.at[2]);
             let pairs = compared
                 .iter()
                 .flat_map(|&a| compared.iter().map(move |&b| (a, b)))
-                .filter(|(a, b)| a < b);
+                .filter(|(a, b)| a < b)
+                .filter(|&(a, b)| quantiles[a].is_some() && quantiles[b].is_some());
             let effects = pairs
                 .map(|(a, b)| Effect {
                     a,
@@ -223,19 +236,23 @@ fn quantile_table(panel: &Panel, types: &[TypeCount]) -> String {
             %</th><th>95 %</th></tr></thead><tbody>\n",
     );
     for (kind, quantiles) in types.iter().zip(&panel.quantiles) {
-        let Some(q) = quantiles else {
+        if kind.count == 0 {
             continue;
+        }
+        let cells: String = match quantiles {
+            Some(q) => {
+                q.at.iter()
+                    .map(|v| format!("<td>{}</td>", number(*v)))
+                    .collect()
+            }
+            None => "<td>–</td>".repeat(5),
         };
-        let cells: String =
-            q.at.iter()
-                .map(|v| format!("<td>{}</td>", number(*v)))
-                .collect();
         let _ = writeln!(
             html,
             "<tr><td>{}{}</td><td>{}</td>{cells}</tr>",
             swatch(kind.colour),
             escape(&kind.name),
-            count(q.count)
+            count(quantiles.map_or(kind.count, |q| q.count))
         );
     }
     html.push_str("</tbody></table>\n");
@@ -312,6 +329,7 @@ mod tests {
             count,
             share: None,
             density_per_mm2: None,
+            held_out: Vec::new(),
         }
     }
 
@@ -342,6 +360,29 @@ mod tests {
         let html = sections(&columns, &types);
         assert!(html.contains("−1.00") && html.contains("large") && html.contains("area, µm²"));
         assert!(style(&columns).starts_with("#f0:checked~.p0{"));
+    }
+
+    /// 19 nuclei give no box, no quantile and no effect size; 20 do.
+    #[test]
+    fn a_type_with_fewer_than_20_nuclei_is_counted_and_not_measured() {
+        let html = |rare: usize| {
+            let type_of: Vec<u8> = (0..60 + rare).map(|i| u8::from(i >= 60)).collect();
+            let places: Vec<[f32; 2]> = (0..60 + rare).map(|i| [i as f32 / 90.0; 2]).collect();
+            let area: Vec<f32> = (0..60 + rare).map(|i| i as f32).collect();
+            let columns = Columns {
+                type_of: &type_of,
+                places: &places,
+                slide_um: [2000.0; 2],
+                names: vec!["area_um2".into()],
+                values: vec![&area],
+            };
+            sections(&columns, &[kind("many", 60), kind("few", rare)])
+        };
+        let (without, with) = (html(LEAST_NUCLEI - 1), html(LEAST_NUCLEI));
+        assert!(!without.contains("first against second") && with.contains("first against second"));
+        assert!(without.contains("few</td><td>19</td><td>–</td>"));
+        assert!(without.contains("fewer than 20 nuclei</text>"));
+        assert!(with.contains("few</td><td>20</td><td>6") && !with.contains("nuclei</text>"));
     }
 
     #[test]

@@ -8,12 +8,15 @@ use std::fmt::Write;
 use image::{ImageError, RgbImage};
 use serde_json::Value;
 
-use super::boxes::{Group, bars, count, hex, number};
+use super::boxes::{Group, bars, count, number};
 use super::features::{self, Columns};
-use super::maps::{CARD_SIDE_PX, Density, Mask, at_most, outline_tissue};
+use super::figures::{crops_section, maps_section, with_scale_bar};
+use super::maps::{CARD_SIDE_PX, Mask, at_most, draw_region, outline_tissue};
 use super::page::{escape, jpeg_tag, page_with};
-use super::type_counts::swatch;
+use super::reading;
 pub use super::type_counts::{TypeCount, types_of};
+use super::type_counts::{swatch, tissue_source};
+use crate::tissue::Region;
 
 const STYLE: &str = include_str!("slide.css");
 
@@ -22,6 +25,8 @@ const STYLE: &str = include_str!("slide.css");
 pub struct Crop {
     pub picture: RgbImage,
     pub caption: String,
+    /// Width on the slide, where it is known.
+    pub width_um: Option<f64>,
 }
 
 /// What the page is made from.
@@ -32,7 +37,10 @@ pub struct SlideReport<'a> {
     /// Each nucleus's place in `types`, as shares of the slide's width and height, and its features.
     pub columns: Columns<'a>,
     pub thumb: &'a RgbImage,
+    /// Tissue in the region asked for.
     pub mask: Mask<'a>,
+    /// The region asked for, if the run was restricted to one.
+    pub region: Option<&'a Region>,
     pub crops: Vec<Crop>,
 }
 
@@ -40,11 +48,12 @@ pub struct SlideReport<'a> {
 pub fn html(report: &SlideReport<'_>) -> Result<String, ImageError> {
     let stem = report.summary["slide"].as_str().unwrap_or("slide");
     let mut body = String::new();
+    body.push_str(&reading::section(report.summary, &report.types));
     body.push_str(&card(report)?);
-    body.push_str(&types_section(&report.types));
+    body.push_str(&types_section(report));
     body.push_str(&features::sections(&report.columns, &report.types));
     body.push_str(&maps_section(report)?);
-    body.push_str(&crops_section(&report.crops)?);
+    body.push_str(&crops_section(report)?);
     body.push_str(&settings_section(report.summary));
     body.push_str(&cite_section(report.summary));
     let style = format!("{STYLE}{}", features::style(&report.columns));
@@ -55,8 +64,24 @@ fn card(report: &SlideReport<'_>) -> Result<String, ImageError> {
     let summary = report.summary;
     let mut picture = at_most(report.thumb, CARD_SIDE_PX);
     outline_tissue(&mut picture, &report.mask);
-    let tag = jpeg_tag(&picture, "The slide with its tissue outlined")?;
-    let mut html = format!("<section class=\"card\"><figure>{tag}</figure><div>\n<dl>\n");
+    let (alt, caption) = match report.region {
+        Some(region) => {
+            let size = ["width", "height"].map(|name| summary[name].as_u64().unwrap_or(1));
+            draw_region(&mut picture, region, size);
+            (
+                "The slide with the region asked for and the tissue in it outlined",
+                "Thick line: the region asked for. Thin line: the tissue in it. Nothing outside was examined.",
+            )
+        }
+        None => (
+            "The slide with its tissue outlined",
+            "Thin line: the tissue.",
+        ),
+    };
+    let picture = with_scale_bar(&jpeg_tag(&picture, alt)?, slide_um(summary)[0]);
+    let mut html = format!(
+        "<section class=\"card\"><figure>{picture}<figcaption>{caption}</figcaption></figure><div>\n<dl>\n"
+    );
     for (name, value) in facts(summary) {
         let _ = writeln!(html, "<dt>{}</dt><dd>{}</dd>", escape(name), escape(&value));
     }
@@ -94,16 +119,28 @@ fn facts(summary: &Value) -> Vec<(&'static str, String)> {
         (
             "Density",
             format!(
-                "{} / mm²",
-                number(nuclei["density_per_mm2"].as_f64().unwrap_or(f64::NAN))
+                "{} per mm² of {}",
+                number(
+                    nuclei["density_per_mm2_tissue"]
+                        .as_f64()
+                        .unwrap_or(f64::NAN)
+                ),
+                denominator(summary)
             ),
         ),
-        ("Tissue found", mm2("tissue")),
+        ("Tissue", tissue_fact(summary)),
         (
             "Examined",
-            format!("{} of {} planned", mm2("done"), mm2("planned")),
+            format!(
+                "{} of {} planned: the squares that were predicted, with glass at the tissue’s edge",
+                mm2("done"),
+                mm2("planned")
+            ),
         ),
     ];
+    if let Some(value) = summary["area_mm2"]["roi"].as_f64() {
+        facts.push(("Region asked for", format!("{} mm²", number(value))));
+    }
     for (name, key) in [("Unreadable", "unreadable"), ("Not done yet", "missing")] {
         if summary["area_mm2"][key].as_f64().is_some_and(|v| v > 0.0) {
             facts.push((name, mm2(key)));
@@ -134,24 +171,72 @@ fn facts(summary: &Value) -> Vec<(&'static str, String)> {
     facts
 }
 
-fn types_section(types: &[TypeCount]) -> String {
-    let mut html = String::from(
-        "<section><h2>Types</h2>\n<div class=\"beside\"><table><thead><tr><th>type</th><th>nuclei</th>\
-         <th>share</th><th>a mm²</th></tr></thead><tbody>\n",
+/// What densities are per mm² of, as summary.json has it.
+fn denominator(summary: &Value) -> String {
+    let text = summary["tissue"]["density_denominator"].as_str();
+    let text = text.unwrap_or("tissue");
+    text.strip_prefix("mm² of ").unwrap_or(text).to_owned()
+}
+
+/// How much tissue there is, and how finely it was found.
+fn tissue_fact(summary: &Value) -> String {
+    let tissue = &summary["tissue"];
+    let found = summary["area_mm2"]["tissue"].as_f64().unwrap_or(f64::NAN);
+    let mut text = format!("{} mm²", number(found));
+    if let Some(examined) = tissue["examined_mm2"].as_f64()
+        && (examined - found).abs() > 1e-5 * found
+    {
+        let _ = write!(
+            text,
+            ", of which {} mm² could be examined",
+            number(examined)
+        );
+    }
+    if let Some(cell) = tissue["mask_um_per_px"][0].as_f64() {
+        let _ = write!(text, " (mask of {} µm per px)", number(cell));
+    }
+    text
+}
+
+/// Width and height of the slide, µm.
+pub(super) fn slide_um(summary: &Value) -> [f64; 2] {
+    [(0, "width"), (1, "height")].map(|(axis, name)| {
+        let mpp = summary["mpp"][axis].as_f64().unwrap_or(1.0);
+        summary[name].as_f64().unwrap_or(1.0).max(1.0) * mpp
+    })
+}
+
+fn types_section(report: &SlideReport<'_>) -> String {
+    let types = &report.types;
+    let scored = types.iter().any(|kind| !kind.held_out.is_empty());
+    let score_head = match scored {
+        true => "<th>F1 on held-out images</th>",
+        false => "",
+    };
+    let mut html = format!(
+        "<section><h2>Types</h2>\n<div class=\"beside\"><div><table><thead><tr><th>type</th><th>nuclei</th>\
+         <th>share</th><th>per mm² of {}</th>{score_head}</tr></thead><tbody>\n",
+        tissue_source(report.summary).short()
     );
     for kind in types {
         let _ = writeln!(
             html,
-            "<tr><td>{}{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><td>{}{}</td><td>{}</td><td>{}</td><td>{}</td>{}</tr>",
             swatch(kind.colour),
             escape(&kind.name),
             count(kind.count),
             kind.share
                 .map_or("–".into(), |share| format!("{:.1} %", share * 100.0)),
-            number(kind.density_per_mm2.unwrap_or(f64::NAN))
+            number(kind.density_per_mm2.unwrap_or(f64::NAN)),
+            match scored {
+                true => format!("<td>{}</td>", scores(kind)),
+                false => String::new(),
+            }
         );
     }
     html.push_str("</tbody></table>\n");
+    html.push_str(&types_note(report.summary, scored));
+    html.push_str("</div>\n");
     let groups: Vec<(Group<'_>, f64)> = ordered(types)
         .map(|kind| {
             let group = Group {
@@ -168,6 +253,47 @@ fn types_section(types: &[TypeCount]) -> String {
         escape(&tumour_against_lymphocytes(types))
     );
     html
+}
+
+/// A type's F1 by tissue, each with its interval.
+fn scores(kind: &TypeCount) -> String {
+    let each: Vec<String> = kind
+        .held_out
+        .iter()
+        .map(|score| {
+            let interval = score.interval.map_or(String::new(), |[low, high]| {
+                format!(" ({low:.2} to {high:.2})")
+            });
+            format!("{} <b>{:.2}</b>{interval}", escape(&score.set), score.f1)
+        })
+        .collect();
+    match each.is_empty() {
+        true => "–".into(),
+        false => each.join("<br>"),
+    }
+}
+
+/// What the columns of the table of types mean.
+fn types_note(summary: &Value, scored: bool) -> String {
+    let mut note = format!("Per mm² of {}.", denominator(summary));
+    let nuclei = &summary["nuclei"];
+    if let (Some(all), Some(on_tissue)) = (nuclei["count"].as_u64(), nuclei["on_tissue"].as_u64())
+        && on_tissue < all
+    {
+        let _ = write!(
+            note,
+            " {} of the {} nuclei lie beside the tissue’s outline: they are counted, but not in densities.",
+            count((all - on_tissue) as usize),
+            count(all as usize)
+        );
+    }
+    if scored {
+        note.push_str(
+            " F1: on images that were never shown in training; 1 is perfect, and 0.7 means that about 3 in 10 nuclei of \
+             the type are missed or called something else. In brackets: 95 % interval.",
+        );
+    }
+    format!("<p class=\"note\">{}</p>\n", escape(&note))
 }
 
 /// Tumour first, lymphocytes second, then the others.
@@ -210,73 +336,27 @@ fn tumour_against_lymphocytes(types: &[TypeCount]) -> String {
         return "Nuclei by type.".into();
     }
     let ratio = match (tumour, lymphocytes) {
-        (0, _) | (_, 0) => String::new(),
-        (t, l) if t >= l => format!(": {} to 1", number(t as f64 / l as f64)),
-        (t, l) => format!(": 1 to {}", number(l as f64 / t as f64)),
+        (0, _) | (_, 0) => return "Nuclei by type.".into(),
+        (t, l) if t > l => format!(
+            "1 {lymphocyte_name} per {} {tumour_name} nuclei",
+            number(t as f64 / l as f64)
+        ),
+        (t, l) => format!(
+            "1 {tumour_name} per {} {lymphocyte_name} nuclei",
+            number(l as f64 / t as f64)
+        ),
     };
-    format!("Nuclei by type. {tumour_name} against {lymphocyte_name}{ratio}.")
-}
-
-fn maps_section(report: &SlideReport<'_>) -> Result<String, ImageError> {
-    let summary = report.summary;
-    let side = |axis: usize, name: &str| {
-        let mpp = summary["mpp"][axis].as_f64().unwrap_or(1.0);
-        summary[name].as_f64().unwrap_or(1.0).max(1.0) * mpp
-    };
-    let slide_um = [side(0, "width"), side(1, "height")];
-    let mut html = String::from("<section><h2>Where they are</h2>\n<div class=\"pictures\">\n");
-    let mut cell_um = [0.0; 2];
-    for (id, kind) in report.types.iter().enumerate() {
-        let columns = &report.columns;
-        let places = columns.places.iter().zip(columns.type_of);
-        let places = places.filter(|(_, of)| usize::from(**of) == id);
-        let density = Density::of(places.map(|(place, _)| *place), slide_um);
-        cell_um = density.cell_um;
-        let picture = density.draw(report.thumb, kind.colour);
-        let _ = writeln!(
-            html,
-            "<figure>{}<figcaption>{} <span class=\"ramp\" style=\"background:linear-gradient(90deg,#eee,{})\"></span> \
-             <span>0 to {} a mm²</span></figcaption></figure>",
-            jpeg_tag(&picture, &format!("Density of {}", kind.name))?,
-            escape(&kind.name),
-            hex(kind.colour),
-            number(density.most_per_mm2())
-        );
-    }
-    let _ = write!(
-        html,
-        "</div>\n<p class=\"note\">Nuclei in cells of {} × {} µm; a mm² of the whole cell, tissue or not. Each \
-            map has its own scale.</p></section>\n",
-        number(cell_um[0]),
-        number(cell_um[1])
-    );
-    Ok(html)
-}
-
-fn crops_section(crops: &[Crop]) -> Result<String, ImageError> {
-    if crops.is_empty() {
-        return Ok(String::new());
-    }
-    let mut html = String::from("<section><h2>A closer look</h2>\n<div class=\"pictures\">\n");
-    for crop in crops {
-        let _ = writeln!(
-            html,
-            "<figure>{}<figcaption>{}</figcaption></figure>",
-            jpeg_tag(&crop.picture, &crop.caption)?,
-            escape(&crop.caption)
-        );
-    }
-    html.push_str(
-        "</div>\n<p class=\"note\">Fields chosen by rule, never by hand; full resolution in crops/.</p></section>\n",
-    );
-    Ok(html)
+    format!("Nuclei by type: {ratio}.")
 }
 
 fn settings_section(summary: &Value) -> String {
     let Some(settings) = summary["provenance"]["settings"].as_object() else {
         return String::new();
     };
-    let mut html = String::from("<section><h2>Settings</h2>\n<table class=\"settings\"><tbody>\n");
+    let mut html = String::from(
+        "<section><h2>Settings</h2>\n<details><summary>What this result depends on</summary>\n\
+         <table class=\"settings\"><tbody>\n",
+    );
     let mut row = |name: &str, value: &Value| {
         let value = match value {
             Value::String(text) => text.clone(),
@@ -294,11 +374,16 @@ fn settings_section(summary: &Value) -> String {
         match value.as_object() {
             Some(inner) => inner
                 .iter()
+                // Rules that were fitted to the model are lists of coefficients.
+                .filter(|(_, value)| !value.is_object())
                 .for_each(|(key, value)| row(&format!("{name}.{key}"), value)),
             None => row(name, value),
         }
     }
-    html.push_str("</tbody></table></section>\n");
+    html.push_str(
+        "</tbody></table>\n<p class=\"note\">The coefficients of the model’s fitted rules are in summary.json.</p>\
+         </details></section>\n",
+    );
     html
 }
 

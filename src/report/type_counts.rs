@@ -3,6 +3,8 @@
 use serde_json::Value;
 
 use super::boxes::hex;
+use super::reading::{HeldOut, held_out_of};
+use crate::tissue::TissueSource;
 
 /// A type with its nuclei, as summary.json counts them.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,7 +13,15 @@ pub struct TypeCount {
     pub colour: [u8; 3],
     pub count: usize,
     pub share: Option<f64>,
+    /// Per mm² of tissue.
     pub density_per_mm2: Option<f64>,
+    /// F1 on images that were never shown in training, by data set.
+    pub held_out: Vec<HeldOut>,
+}
+
+/// What the tissue of a summary.json is.
+pub fn tissue_source(summary: &Value) -> TissueSource {
+    serde_json::from_value(summary["tissue"]["from"].clone()).unwrap_or_default()
 }
 
 /// The types of a summary.json in its order; one unnamed type for a model without any.
@@ -25,7 +35,8 @@ pub fn types_of(summary: &Value) -> Vec<TypeCount> {
             colour: colour(&entry["color"]),
             count: entry["count"].as_u64().unwrap_or(0) as usize,
             share: entry["share"].as_f64(),
-            density_per_mm2: entry["density_per_mm2"].as_f64(),
+            density_per_mm2: entry["density_per_mm2_tissue"].as_f64(),
+            held_out: held_out_of(entry),
         })
         .collect();
     if !typed.is_empty() {
@@ -37,7 +48,8 @@ pub fn types_of(summary: &Value) -> Vec<TypeCount> {
         colour: colour(&Value::Null),
         count: nuclei["count"].as_u64().unwrap_or(0) as usize,
         share: Some(1.0),
-        density_per_mm2: nuclei["density_per_mm2"].as_f64(),
+        density_per_mm2: nuclei["density_per_mm2_tissue"].as_f64(),
+        held_out: Vec::new(),
     }]
 }
 

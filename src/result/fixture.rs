@@ -9,6 +9,7 @@ use crate::nuclei::{Nucleus, StainSums};
 use crate::result::SlideResult;
 use crate::result::{Coverage, ModelCard, SlideMeta, SlideSource};
 use crate::slide::frames::Frames;
+use crate::tissue::TissueSource;
 
 /// The slide at `ratio` proc px a level-0 px; the nuclei stay where they are in proc px.
 pub fn result(ratio: f64) -> SlideResult {
@@ -29,6 +30,7 @@ pub fn result(ratio: f64) -> SlideResult {
             },
             model: model(),
             tissue_mm2: 1.5e-4,
+            tissue_from: TissueSource::Found,
             region: None,
             warnings: vec!["made by hand".into()],
         },
@@ -51,6 +53,7 @@ pub fn result(ratio: f64) -> SlideResult {
         // Nothing but other nuclei around the first.
         rings: Some([0, 40, 50, 60].map(ring).to_vec()),
         imported: None,
+        examined: None,
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::model::{ModelSpec, TypeInfo};
 use crate::slide::SlideInfo;
 use crate::slide::frames::Frames;
-use crate::tissue::Region;
+use crate::tissue::{Region, TissueSource};
 
 /// What a result says about its origin.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,8 @@ pub struct SlideMeta {
     pub model: ModelCard,
     /// mm² of tissue in the mask and the region.
     pub tissue_mm2: f64,
+    /// What that tissue is.
+    pub tissue_from: TissueSource,
     /// The part of the slide whose nuclei are reported; `None`: all that is predicted.
     pub region: Option<Region>,
     /// What the user should know about the input (no objective power, nearly empty mask, …).
@@ -76,6 +78,8 @@ pub struct ModelCard {
     pub citation: String,
     /// The data set that the model was trained on.
     pub training_data: String,
+    /// Measured scores by data set, as model.toml has them.
+    pub scores: toml::Table,
 }
 
 impl From<&ModelSpec> for ModelCard {
@@ -88,6 +92,7 @@ impl From<&ModelSpec> for ModelCard {
             licence: spec.licence.clone(),
             citation: spec.citation.clone(),
             training_data: spec.training_data.clone(),
+            scores: spec.scores.clone(),
         }
     }
 }

@@ -3,11 +3,13 @@
 //! In: joined nuclei and what is known of their slide and model. Out: a [`SlideResult`], the one thing that writers,
 //! reports and viewers take, and its [`Record`]s. Never names a file format or a store, never touches a file.
 
+mod examined;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod meta;
 mod record;
 
+pub use examined::Examined;
 pub use meta::{ModelCard, SlideMeta, SlideSource};
 pub use record::{Record, push_round2, round2};
 
@@ -30,6 +32,8 @@ pub struct SlideResult {
     pub read_errors: Vec<String>,
     /// Present where the nuclei were read from a file instead of found in pixels.
     pub imported: Option<Imported>,
+    /// Where on the slide nuclei were looked for; `None`: everywhere (images that are held whole).
+    pub examined: Option<Examined>,
 }
 
 /// How much of a slide was examined. Pixels are proc px: `tiles_px = done_px + unreadable_px + outside_px`, and what
@@ -92,6 +96,18 @@ impl SlideResult {
     pub fn ring(&self, place: usize) -> Ring {
         let ring = self.rings.as_ref().and_then(|rings| rings.get(place));
         ring.copied().unwrap_or_default()
+    }
+
+    /// mm² of tissue that was examined: what densities are counted per.
+    pub fn examined_tissue_mm2(&self) -> f64 {
+        let examined = self.examined.as_ref();
+        examined.map_or(self.meta.tissue_mm2, |examined| examined.tissue_mm2)
+    }
+
+    /// Whether the nucleus at `place` lies on tissue, and so counts in densities.
+    pub fn is_on_tissue(&self, place: usize) -> bool {
+        let on_tissue = self.examined.as_ref().map(|examined| &examined.on_tissue);
+        on_tissue.is_none_or(|on_tissue| on_tissue.get(place).copied().unwrap_or(true))
     }
 
     /// Whether lengths can be given in µm.

@@ -80,6 +80,8 @@ pub struct RunConfig {
     pub shard: Option<Shard>,
     /// Go on with a checkpoint that other hardware or libraries wrote.
     pub mix_devices: bool,
+    /// Run slides of more than 2 µm/px too.
+    pub force_scale: bool,
     /// Side of a tile, px at the model's µm/px.
     pub tile_size_px: Option<u32>,
     /// Worker threads, at least 1.
@@ -115,6 +117,7 @@ impl Default for RunConfig {
             restart: false,
             shard: None,
             mix_devices: false,
+            force_scale: false,
             tile_size_px: None,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: None,
@@ -187,6 +190,7 @@ impl SlideConfig {
             threads: run.threads,
             shard: run.shard,
             mix_devices: run.mix_devices,
+            force_scale: run.force_scale,
         }
     }
 }

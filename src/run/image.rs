@@ -24,7 +24,7 @@ use crate::result::{Coverage, ModelCard, SlideMeta, SlideResult, SlideSource};
 use crate::slide::blocks::ProcImage;
 use crate::slide::frames::Frames;
 use crate::slide::{self, SlideReader};
-use crate::tissue::TissueMask;
+use crate::tissue::{TissueMask, TissueSource};
 
 /// Longest side of thumb.png, px.
 const THUMB_SIDE_PX: u32 = 2048;
@@ -103,6 +103,9 @@ pub(super) fn analyse_image(
     let mpp = slide::mpp::resolve_mpp(info, image.mpp).map_err(PipelineError::from)?;
     let (frames, level) =
         Frames::for_slide(info, mpp.mpp, spec.mpp).map_err(PipelineError::from)?;
+    frames
+        .refuse_coarse(&image.path, config.force_scale)
+        .map_err(PipelineError::from)?;
     let proc = ProcImage::new(reader.clone(), frames, level, CACHE_BYTES);
     let by_reference = config.postproc == PostprocRules::Reference;
     let options = ImageOptions {
@@ -128,6 +131,7 @@ pub(super) fn analyse_image(
         frames,
         model: ModelCard::from(spec),
         tissue_mm2: frames.mm2(frames.proc_rect().area()),
+        tissue_from: TissueSource::Image,
         region: None,
         warnings: mpp
             .warning
@@ -146,6 +150,7 @@ pub(super) fn analyse_image(
         rings: Some(rings),
         nuclei,
         imported: None,
+        examined: None,
     };
     Ok(AnalysedImage {
         result,

@@ -1,7 +1,7 @@
 //! A prediction map to instances, without a network.
 //!
 //! In: raw.npy as `tile --save-raw` or hover_net's --save_raw_map keep it, and what is known of it. Out:
-//! `OUT/<stem>/` with nuclei.json, nuclei.csv, overlay.png and labels.png.
+//! `OUT/<stem>/` with nuclei.json, nuclei.csv, overlay.jpg and labels.png.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::prediction::PredictionMap;
 use crate::result::{Coverage, ModelCard, SlideMeta, SlideResult, SlideSource};
 use crate::slide;
 use crate::slide::frames::Frames;
-use crate::tissue::TissueMask;
+use crate::tissue::{TissueMask, TissueSource};
 
 /// µm per px of a map that nobody knows the scale of: 40x.
 const MPP_AT_40X: f64 = 0.25;
@@ -113,6 +113,7 @@ pub fn segment_map(request: MapRequest<'_>) -> Result<SegmentedMap, MapError> {
         read_errors: Vec::new(),
         rings: None,
         imported: None,
+        examined: None,
     };
     let mask = TissueMask::all(frames.level0_size_px, frames.level0_mpp);
     let pictures = Pictures {
@@ -193,6 +194,7 @@ fn meta(
         frames,
         model,
         tissue_mm2: frames.mm2(frames.proc_rect().area()),
+        tissue_from: TissueSource::Image,
         region: None,
         warnings: Vec::new(),
     }

@@ -9,10 +9,10 @@ use crate::result::SlideResult;
 use crate::slide::{SlideError, SlideReader, thumb};
 use crate::tissue::TissueMask;
 
-/// µm per px of overlay.png, where the slide is small enough.
+/// µm per px of overlay.jpg, where the slide is small enough.
 const OVERLAY_MPP: f64 = 0.25;
 
-/// The slide as overlay.png shows it: at 0.25 µm/px (outlines of 2 px stay thin) or level 0, whichever is finer, but
+/// The slide as overlay.jpg shows it: at 0.25 µm/px (outlines of 2 px stay thin) or level 0, whichever is finer, but
 /// no side longer than [`OVERLAY_SIDE_PX`].
 ///
 /// # Errors

@@ -3,6 +3,8 @@
 //! The frames are level-0 px (canonical, origin at level-0 (0, 0)), proc px (the model's µm/px),
 //! and µm. Pixel (i, j) covers [i, i+1) x [j, j+1) in either pixel frame (edge frame).
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::level::{SCALE_TOLERANCE, coarsest_fine_enough, level0_per_level};
@@ -13,6 +15,8 @@ use crate::geometry::Rect;
 pub const MAX_PROC_SIDE_PX: i32 = 1 << 30;
 /// Most level px per proc px: a block's source window (512 times as wide) must fit in memory.
 pub const MAX_LEVEL_PX_PER_PROC: f64 = 16.0;
+/// A slide whose level 0 is coarser shows a nucleus as 3 px or fewer.
+pub const COARSEST_UM_PER_PX: f64 = 2.0;
 
 /// How a slide's level-0 pixels, the model's proc pixels and µm relate.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -121,6 +125,23 @@ impl Frames {
                  it is enlarged, and most nuclei will be missed"
             )
         })
+    }
+
+    /// Refuses a slide on which nuclei cannot be seen, unless `force`.
+    ///
+    /// # Errors
+    /// [`SlideError::Invalid`] beyond [`COARSEST_UM_PER_PX`].
+    pub fn refuse_coarse(&self, path: &Path, force: bool) -> Result<(), SlideError> {
+        let coarsest = self.level0_mpp[0].max(self.level0_mpp[1]);
+        if force || coarsest <= COARSEST_UM_PER_PX {
+            return Ok(());
+        }
+        let reason = format!(
+            "its finest level has {coarsest} µm/px: beyond {COARSEST_UM_PER_PX} µm/px nuclei cannot be told apart, and \
+             enlarging it takes long for nothing; scan it at 20x or 40x, correct the scale with --mpp if it is wrong, or \
+             take --force-scale to run it all the same"
+        );
+        Err(SlideError::invalid(path, reason))
     }
 
     /// A proc box in level-0 px, edge frame: left, top, right, bottom.

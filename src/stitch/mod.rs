@@ -9,7 +9,7 @@
 mod join;
 mod overlap;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -18,6 +18,7 @@ pub use overlap::{Overlap, check_disjoint};
 use self::join::group_fragments;
 use crate::geometry::Rect;
 use crate::nuclei::{CUT, CutRule, Extent, Foreground, Nucleus, cut_along_grid};
+use crate::plan::PatchIndex;
 use crate::result::{Coverage, SlideResult};
 use crate::store::{Store, StoreError, TileResult, TileState};
 
@@ -46,6 +47,7 @@ struct Stitched {
     done_px: u64,
     unreadable_px: u64,
     outside_px: u64,
+    unreadable: Vec<PatchIndex>,
     /// Sorted, without duplicates.
     read_errors: Vec<String>,
 }
@@ -103,6 +105,7 @@ where
         done.done_px += tile.done_px;
         done.unreadable_px += tile.unreadable_px;
         done.outside_px += tile.outside_px;
+        done.unreadable.extend(tile.unreadable);
         done.read_errors.extend(tile.read_errors);
         done.nuclei.extend(tile.nuclei);
         done.seams.fragments += tile.fragments.len();
@@ -272,6 +275,10 @@ pub struct Loaded {
     pub seams: Seams,
     /// Tiles whose chunk exists but fails its check, with the reason; they count as missing.
     pub damaged: Vec<([i32; 2], String)>,
+    /// Columns and rows of the planned tiles that have a result.
+    pub tiles: HashSet<[i32; 2]>,
+    /// The patches of these tiles that could not be read.
+    pub unreadable: Vec<PatchIndex>,
     /// The number of tiles by the hardware and libraries that made them.
     pub numerics: BTreeMap<String, usize>,
 }
@@ -295,7 +302,7 @@ pub fn load(
     let mut planned = store.meta().layout.planned_tiles.clone();
     planned.sort_unstable_by_key(|&[col, row]| (row, col));
     let mut stitcher = Stitcher::new(CUT, merge, segment);
-    let (mut tiles, mut damaged, mut kinds) = (0, Vec::new(), BTreeMap::new());
+    let (mut tiles, mut damaged, mut kinds) = (HashSet::new(), Vec::new(), BTreeMap::new());
     // A blob that ends within a row of tiles is complete after that row.
     for row in planned.chunk_by(|a, b| a[1] == b[1]) {
         let states: Vec<TileState> = row
@@ -309,7 +316,7 @@ pub fn load(
                     bottom = bottom.max(Some(tile.rect.bottom()));
                     stitcher.add(*tile);
                     *kinds.entry(numerics).or_default() += 1;
-                    tiles += 1;
+                    tiles.insert(place);
                 }
                 TileState::Damaged(reason) => damaged.push((place, reason)),
                 TileState::Absent => {}
@@ -319,7 +326,7 @@ pub fn load(
             stitcher.close_above(bottom);
         }
     }
-    let missing_tiles = planned.len() - tiles;
+    let missing_tiles = planned.len() - tiles.len();
     let meta = store.meta();
     let all = stitcher.finish();
     Ok(Loaded {
@@ -337,9 +344,12 @@ pub fn load(
             read_errors: all.read_errors,
             rings: None,
             imported: None,
+            examined: None,
         },
         seams: all.seams,
         damaged,
+        tiles,
+        unreadable: all.unreadable,
         numerics: kinds,
     })
 }

@@ -108,6 +108,7 @@ impl Picture {
                     done_px: rect.area(),
                     unreadable_px: 1,
                     outside_px: 2,
+                    unreadable: vec![],
                     read_errors: vec![format!("row {row}")],
                     nuclei: closed
                         .iter()

@@ -26,11 +26,11 @@ use serde::{Deserialize, Serialize};
 use crate::geometry::Rect;
 use crate::model::ModelSpec;
 use crate::nuclei::{Foreground, Nucleus};
-use crate::plan::TileLayout;
+use crate::plan::{PatchIndex, TileLayout};
 use crate::result::{ModelCard, SlideMeta, SlideSource};
 use crate::slide::SlideInfo;
 use crate::slide::frames::Frames;
-use crate::tissue::Region;
+use crate::tissue::{Region, TissueSource};
 
 /// The result of one tile: the content of one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct TileResult {
     pub unreadable_px: u64,
     /// Proc px of the tile that no planned patch covers.
     pub outside_px: u64,
+    /// The patches that could not be read, sorted.
+    pub unreadable: Vec<PatchIndex>,
     /// Why patches could not be read: a few different reasons.
     pub read_errors: Vec<String>,
     /// Nuclei of blobs that do not touch an inner border of the tile grid.
@@ -74,6 +76,9 @@ pub struct StoreMeta {
     pub model: ModelSpec,
     /// mm² of tissue in the mask and the region.
     pub tissue_mm2: f64,
+    /// What that tissue is.
+    #[serde(default)]
+    pub tissue_from: TissueSource,
     /// The part of the slide whose nuclei are reported; `None`: all that is predicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<Region>,
@@ -93,6 +98,7 @@ impl StoreMeta {
             frames: self.frames,
             model: ModelCard::from(&self.model),
             tissue_mm2: self.tissue_mm2,
+            tissue_from: self.tissue_from,
             region: self.region.clone(),
             warnings: self.warnings.clone(),
         }

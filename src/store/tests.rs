@@ -63,6 +63,7 @@ pub(crate) fn meta(planned_tiles: Vec<[i32; 2]>, tiles_xy: [i32; 2]) -> StoreMet
             scores: toml::from_str("[consep]\npq = 0.5").unwrap(),
         },
         tissue_mm2: 1.0 / 3.0,
+        tissue_from: crate::tissue::TissueSource::Found,
         region: None,
         warnings: vec!["no objective power".into()],
     }
@@ -90,6 +91,7 @@ fn tile(col: i32, row: i32) -> TileResult {
         done_px: 900,
         unreadable_px: 99,
         outside_px: 0,
+        unreadable: vec![],
         read_errors: vec![],
         nuclei: vec![Nucleus {
             bbox: Rect::new(rect.x + 3, rect.y + 4, 2, 2),

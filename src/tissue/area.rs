@@ -1,9 +1,11 @@
 //! Which patches run.
 //!
 //! In: the tissue mask, regions of interest, a level-0 box. Out: whether a patch runs, and mm² of
-//! tissue. A patch runs if its box has a point that is in the tissue, in the regions and in the
+//! tissue ([`measure`]). A patch runs if its box has a point that is in the tissue, in the regions and in the
 //! level-0 box, each widened by 16 µm: a nucleus whose centroid is inside is predicted whole. Never
 //! changes the mask, and never decides which nuclei are reported: [`super::Region`] does.
+
+mod measure;
 
 use super::TissueMask;
 use super::region::Region;
@@ -56,15 +58,34 @@ impl Area {
         if self.regions.is_none() && self.level0_box.is_none() && !mask_is_drawn {
             return None;
         }
-        let mut region = Region {
+        let tissue_mm2 = self.tissue_mm2();
+        Some(Region {
             polygons: self.regions.as_ref().map(|r| r.polygons().clone()),
             level0_box: self.level0_box,
             by_mask: mask_is_drawn,
-            mm2: 0.0,
-            tissue_mm2: 0.0,
-        };
-        region.measure(&self.mask, self.level0_size_px, self.level0_mpp);
-        Some(region)
+            mm2: match mask_is_drawn {
+                true => tissue_mm2,
+                false => self.region_mm2(),
+            },
+            tissue_mm2,
+        })
+    }
+
+    /// The tissue of `mask` in the polygons and the box of `region`, where there is one.
+    pub fn of_region(
+        mask: TissueMask,
+        region: Option<&Region>,
+        level0_size_px: [u64; 2],
+        level0_mpp: [f64; 2],
+    ) -> Self {
+        let mut area = Self::new(mask, level0_size_px, level0_mpp);
+        if let Some(polygons) = region.and_then(|region| region.polygons.as_deref()) {
+            area = area.within(Regions::from_polygons(polygons));
+        }
+        match region.and_then(|region| region.level0_box) {
+            Some(level0_box) => area.within_box(level0_box),
+            None => area,
+        }
     }
 
     pub fn mask(&self) -> &TissueMask {
@@ -96,11 +117,6 @@ impl Area {
                 tissue_cells as usize == range.cells() || self.meets_cellwise(regions, rect, range)
             }
         }
-    }
-
-    /// mm² of the mask's tissue, not widened, wherever the regions are.
-    pub fn tissue_mm2(&self) -> f64 {
-        self.mask.tissue_mm2(self.level0_size_px, self.level0_mpp)
     }
 
     /// Whether a widened tissue cell of `range` meets the regions inside `rect`.

@@ -14,7 +14,7 @@ mod region;
 mod regions;
 
 pub use area::Area;
-pub use choice::MaskChoice;
+pub use choice::{MaskChoice, TissueSource};
 pub use detect::detect;
 pub use plausible::{is_rich_in_hematoxylin, share_warning, stain_warning};
 pub use region::Region;

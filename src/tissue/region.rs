@@ -1,16 +1,13 @@
 //! The part of a slide that was asked for, and so the part that is reported.
 //!
 //! In: polygons, a level-0 box, a drawn mask. Out: whether a nucleus counts, by its centroid, and the
-//! region's mm². It is kept in the store, so that every output has the same nuclei. Never chooses
+//! region's mm² (measured by [`super::Area`]). It is kept in the store, so that every output has the same nuclei. Never chooses
 //! patches: [`super::Area`] does, with a margin.
 
 use serde::{Deserialize, Serialize};
 
 use super::TissueMask;
 use super::regions::{Polygons, Regions};
-
-/// Points at which the area of a region is looked at, at most.
-const MOST_SAMPLES: f64 = 4e6;
 
 /// What a run was restricted to. A nucleus counts where all that is given holds its centroid.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,36 +36,8 @@ impl Region {
         }
     }
 
-    /// Fills in the areas, on a slide of this size: exact to a level-0 px for small regions, to 1/4,000,000 of
-    /// the bounding box for large ones.
-    pub(super) fn measure(
-        &mut self,
-        mask: &TissueMask,
-        level0_size_px: [u64; 2],
-        level0_mpp: [f64; 2],
-    ) {
-        let [left, top, right, bottom] = self.bounds(level0_size_px);
-        let (width, height) = ((right - left).max(0.0), (bottom - top).max(0.0));
-        let step = (width * height / MOST_SAMPLES).sqrt().max(1.0);
-        let count = |length: f64| (length / step).ceil() as u64;
-        let (mut inside, mut tissue) = (0u64, 0u64);
-        let is_inside = self.test(mask);
-        for row in 0..count(height) {
-            let y = top + (row as f64 + 0.5) * step;
-            for col in 0..count(width) {
-                let point = [left + (col as f64 + 0.5) * step, y];
-                if is_inside(point) {
-                    inside += 1;
-                    tissue += u64::from(mask.contains(point));
-                }
-            }
-        }
-        let mm2 = |hits: u64| hits as f64 * step * step * level0_mpp[0] * level0_mpp[1] * 1e-6;
-        (self.mm2, self.tissue_mm2) = (mm2(inside), mm2(tissue));
-    }
-
     /// The box around polygons and box, clipped to the slide, on whole px.
-    fn bounds(&self, level0_size_px: [u64; 2]) -> [f64; 4] {
+    pub fn bounds(&self, level0_size_px: [u64; 2]) -> [f64; 4] {
         let mut bounds = [0.0, 0.0, level0_size_px[0] as f64, level0_size_px[1] as f64];
         let mut clip = |b: [f64; 4]| {
             bounds[0] = bounds[0].max(b[0].floor());
@@ -136,33 +105,6 @@ mod tests {
             mm2: 0.0,
             tissue_mm2: 0.0,
         }
-    }
-
-    #[test]
-    fn areas_are_those_of_plane_geometry() {
-        let mask = TissueMask::all(SIZE, MPP);
-        let mm2 = |region: &Region| {
-            let mut region = region.clone();
-            region.measure(&mask, SIZE, MPP);
-            assert_eq!(region.mm2, region.tissue_mm2);
-            (region.mm2 * 8e6).round()
-        };
-        // Two overlapping squares of 100 px: 20,000 - 50 x 50.
-        let two = vec![square(10.0, 10.0, 100.0), square(60.0, 60.0, 100.0)];
-        assert_eq!(mm2(&region(Some(two.clone()), None)), 17_500.0);
-        // Cut by a box, and by the slide's rim.
-        assert_eq!(
-            mm2(&region(Some(two), Some([0.0, 0.0, 60.0, 60.0]))),
-            2500.0
-        );
-        let over_the_rim = vec![square(350.0, 250.0, 100.0)];
-        assert_eq!(mm2(&region(Some(over_the_rim), None)), 2500.0);
-        // A hole.
-        let mut ring = square(0.0, 0.0, 100.0);
-        ring.extend(square(25.0, 25.0, 50.0));
-        assert_eq!(mm2(&region(Some(vec![ring]), None)), 7500.0);
-        let off = region(Some(vec![square(500.0, 0.0, 10.0)]), None);
-        assert!(!off.is_on_slide(SIZE) && mm2(&off) == 0.0);
     }
 
     #[test]

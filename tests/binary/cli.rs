@@ -13,7 +13,7 @@ const FILES: [&str; 9] = [
     "run.json",
     "thumb.png",
     "mask.png",
-    "overlay.png",
+    "overlay.jpg",
 ];
 
 /// Rows of a CSV by header.
@@ -159,7 +159,7 @@ fn tile_keeps_the_images_own_pixels() {
     let labels = image::open(dir.path("out/a/labels.png"))
         .unwrap()
         .into_luma16();
-    let overlay = image::open(dir.path("out/a/overlay.png")).unwrap();
+    let overlay = image::open(dir.path("out/a/overlay.jpg")).unwrap();
     assert_eq!(labels.dimensions(), (200, 160));
     assert_eq!((overlay.width(), overlay.height()), (200, 160));
     let json = dir.json("out/a/nuclei.json");

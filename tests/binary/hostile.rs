@@ -288,6 +288,7 @@ fn chunks() {
         done_px: 900,
         unreadable_px: 99,
         outside_px: 0,
+        unreadable: vec![],
         read_errors: vec!["x.svs: unreadable".into()],
         nuclei: vec![Nucleus {
             bbox: Rect::new(67, 4, 2, 2),

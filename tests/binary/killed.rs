@@ -18,7 +18,7 @@ const FILES: [&str; 6] = [
     "nuclei.json",
     "nuclei.csv",
     "summary.json",
-    "overlay.png",
+    "overlay.jpg",
     "thumb.png",
     "mask.png",
 ];

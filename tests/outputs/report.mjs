@@ -62,6 +62,7 @@ async function slide(width, colorScheme, javaScriptEnabled) {
   await figures(page);
   for (const feature of FEATURES) await choose(page, feature);
   await keyboard(page);
+  await fullSize(page);
   await page.screenshot({path: `${folder}/${name}.png`, fullPage: true});
   if (width > 600) await paper(page, name);
   await done();
@@ -88,6 +89,11 @@ async function choose(page, feature) {
   assert.ok(shown.rows.length >= 1, "types with values");
   for (const [type, count, median] of shown.rows) {
     const of = column(feature).filter((cell, i) => types[i] === type && cell !== "").map(Number).sort((a, b) => a - b);
+    if (of.length < 20) {
+      // Counted, not measured.
+      assert.ok(Number.isNaN(median), `${feature} of ${type}: ${median} from ${of.length} nuclei`);
+      continue;
+    }
     assert.equal(count, of.length, `${feature} of ${type}`);
     const expected = (of[(of.length - 1) >> 1] + of[of.length >> 1]) / 2;
     // Three digits are shown.
@@ -124,6 +130,19 @@ async function keyboard(page) {
   assert.equal(ring, "solid", "where the keyboard is cannot be seen");
   await page.keyboard.press("ArrowLeft");
   assert.equal((await panel(page)).title, before);
+}
+
+/// A field opens over the whole window with its colour key, by mouse and by keyboard, and closes again.
+async function fullSize(page) {
+  const field = page.locator(".crops figure").first();
+  const size = () => field.locator("img").evaluate(img => img.getBoundingClientRect().width);
+  const small = await size();
+  await field.locator("label").click();
+  assert.ok(await size() > 1.4 * small || await size() > 340, `${await size()} px at full size, ${small} before`);
+  const key = await field.locator("label .key span").evaluateAll(all => all.filter(s => s.checkVisibility() && s.textContent).length);
+  assert.ok(key >= 1, "no colour key at full size");
+  await field.locator("input").press("Space");
+  assert.equal(await size(), small);
 }
 
 async function paper(page, name) {

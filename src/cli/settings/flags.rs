@@ -84,6 +84,10 @@ settings! {
     /// Of a TIFF of several pages, the number of the one to read, from 1; otherwise the largest
     #[arg(value_name = "N", help_heading = "Where to look")]
     page: Count,
+    /// Run slides of more than 2 µm a pixel too, on which nuclei can hardly be seen
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = BoolishValueParser::new(), help_heading = "Where to look")]
+    force_scale: bool,
     /// Tissue: otsu (found on the slide), none (everything), or a PNG over the whole slide, whose nuclei alone count [default: otsu]
     #[arg(value_name = "PNG|none|otsu", help_heading = "Where to look")]
     mask: MaskChoice,

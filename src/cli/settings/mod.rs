@@ -149,6 +149,7 @@ fn run_config(
         restart: needed(merged.restart, "restart")?,
         shard: merged.shard,
         mix_devices: needed(merged.mix_devices, "mix-devices")?,
+        force_scale: needed(merged.force_scale, "force-scale")?,
         tile_size_px: count(needed(merged.tile_size, "tile-size")?),
         threads: count(needed(merged.threads, "threads")?).map_or(usual.threads, |n| n as usize),
         memory_bytes: needed(merged.memory, "memory")?

@@ -1,7 +1,7 @@
 //! One tile's result as bytes.
 //!
 //! In: a [`TileResult`]. Out: a chunk that says which store, tile and format it belongs to, and
-//! back. Layout: header (magic, version, identity, tile grid, tile, numerics, pixel counts, read
+//! back. Layout: header (magic, version, identity, tile grid, tile, numerics, pixel counts, unreadable patches, read
 //! errors), nuclei, fragments; numbers as in `wire`. Decoding takes any bytes: it gives the tile
 //! or a reason, never panics, and allocates no more than a small multiple of what it is given.
 
@@ -11,10 +11,13 @@ mod nuclei;
 use super::TileResult;
 use super::wire::{Reader, WireError, Writer};
 use crate::geometry::Rect;
+use crate::plan::PatchIndex;
 
 const MAGIC: [u8; 4] = *b"WSIN";
 /// Raised whenever the layout changes.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Did not say which patches cannot be read: the same where there are none.
+const WITHOUT_UNREADABLE: u8 = 1;
 /// Most types: every label format has one byte for them.
 const MAX_TYPES: usize = 256;
 
@@ -90,6 +93,11 @@ pub fn encode(tile: &TileResult, key: &ChunkKey, numerics: &str) -> Result<Vec<u
     for px in [tile.done_px, tile.unreadable_px, tile.outside_px] {
         out.unsigned(px);
     }
+    out.len(tile.unreadable.len());
+    for patch in &tile.unreadable {
+        out.signed(patch.col.into());
+        out.signed(patch.row.into());
+    }
     out.len(tile.read_errors.len());
     for error in &tile.read_errors {
         out.text(error);
@@ -114,7 +122,7 @@ pub fn decode(
         return Err(ChunkError::Magic);
     }
     let [version] = input.array()?;
-    if version != VERSION {
+    if !(WITHOUT_UNREADABLE..=VERSION).contains(&version) {
         return Err(ChunkError::Version(version));
     }
     let identity: [u8; 32] = input.array()?;
@@ -134,6 +142,18 @@ pub fn decode(
     let numerics = input.text()?.to_owned();
     let [done_px, unreadable_px, outside_px] =
         [input.unsigned()?, input.unsigned()?, input.unsigned()?];
+    let unreadable = match version {
+        WITHOUT_UNREADABLE if unreadable_px == 0 => Vec::new(),
+        WITHOUT_UNREADABLE => return Err(ChunkError::Version(version)),
+        _ => (0..input.count(2)?)
+            .map(|_| {
+                Ok(PatchIndex {
+                    col: input.i32()?,
+                    row: input.i32()?,
+                })
+            })
+            .collect::<Result<_, WireError>>()?,
+    };
     let read_errors = (0..input.count(1)?)
         .map(|_| input.text().map(str::to_owned))
         .collect::<Result<_, _>>()?;
@@ -153,6 +173,7 @@ pub fn decode(
         done_px,
         unreadable_px,
         outside_px,
+        unreadable,
         read_errors,
         nuclei,
         fragments,

@@ -77,6 +77,10 @@ fn tile(seed: u64, types: usize, nuclei: u64, fragments: u64) -> TileResult {
         done_px: 1500,
         unreadable_px: 500,
         outside_px: 48,
+        unreadable: vec![PatchIndex {
+            col: -1,
+            row: 70_000,
+        }],
         read_errors: vec!["level 0 at (3, 4): é".into()],
         nuclei: (0..nuclei)
             .map(|i| nucleus(rect, types, seed + i))
@@ -197,4 +201,28 @@ fn a_count_that_promises_the_moon_allocates_nothing() {
         decode(&bytes, &KEY, [3, 5]),
         Err(WireError::Truncated.into())
     );
+}
+
+/// A chunk of format 1 did not say which patches cannot be read: it counts where there are none, else its tile runs
+/// again.
+#[test]
+fn chunks_of_format_1_are_read_where_nothing_is_lost() {
+    let format_1 = |unreadable_px: u64| {
+        let tile = TileResult {
+            unreadable_px,
+            unreadable: vec![],
+            ..tile(9, 4, 3, 3)
+        };
+        let mut bytes = encoded(&tile);
+        // Format 2 has the number of unreadable patches, here one byte of 0, before the one read error.
+        let text = "level 0 at (3, 4): é".as_bytes();
+        let at = bytes.windows(text.len()).position(|w| w == text).unwrap();
+        assert_eq!(bytes[at - 3..at], [0, 1, text.len() as u8]);
+        bytes.remove(at - 3);
+        bytes[4] = 1;
+        (decode(&bytes, &KEY, [3, 5]).map(|(tile, _)| tile), tile)
+    };
+    let (found, expected) = format_1(0);
+    assert_eq!(found, Ok(expected));
+    assert_eq!(format_1(500).0, Err(ChunkError::Version(1)));
 }
