@@ -12,10 +12,12 @@ impl Nucleus {
         first_greatest(self.prob_sums.iter().skip(1)).map(|i| i + 1)
     }
 
-    /// Mean probability of class `id` over the pixels, 0..=1; 0 for an unknown id.
+    /// Mean probability of class `id` over the pixels, 0..=1; 0 for an unknown id. Those of all classes add up to 1: the
+    /// rounding of each pixel's probabilities to 1/255 is shared out.
     pub fn mean_probability(&self, id: usize) -> f64 {
         let sum = self.prob_sums.get(id).copied().unwrap_or(0);
-        f64::from(sum) / (255.0 * f64::from(self.area_px.max(1)))
+        let all: u64 = self.prob_sums.iter().map(|&sum| u64::from(sum)).sum();
+        f64::from(sum) / all.max(1) as f64
     }
 
     /// Mean probability of [`Nucleus::type_id`] over the pixels, 0..=1.
@@ -83,6 +85,13 @@ mod tests {
         assert_eq!(n.type_prob(), Some(225.0 / 2550.0));
         assert_eq!(n.type_share(), Some(0.0));
         assert_eq!(n.mean_np(), 0.8);
+    }
+
+    #[test]
+    fn probabilities_add_up_to_one_whatever_rounding_left() {
+        let n = nucleus(&[700, 1100, 730], &[1, 8, 1]);
+        let sum: f64 = (0..3).map(|id| n.mean_probability(id)).sum();
+        assert!((sum - 1.0).abs() < 1e-12, "{sum}");
     }
 
     #[test]

@@ -130,8 +130,8 @@ impl Column {
     }
 }
 
-/// A cell, rounded: positions to 2 decimals (px) or 3 (µm), other numbers to 6 significant digits, so that every
-/// machine writes the same.
+/// A cell, rounded: positions to 2 decimals (px) or 3 (µm), probabilities of types to 7, other numbers to 6 significant
+/// digits, so that every machine writes the same.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Cell<'a> {
     Whole(i64),
@@ -281,7 +281,10 @@ pub fn cells<'a>(row: &Row<'_>, result: &'a SlideResult, columns: &[Column]) -> 
     cells.push(kind.map_or(Cell::Missing, |kind| Cell::Text(&kind.name)));
     cells.push(optional(record.type_prob));
     if result.imported.is_none() {
-        cells.extend((0..kinds.len()).map(|id| number(record.nucleus.mean_probability(id))));
+        // To 7 decimals: the probabilities of up to nine types add up to 1 within 1e-6.
+        let probability =
+            |id| Cell::Number((record.nucleus.mean_probability(id) * 1e7).round() / 1e7);
+        cells.extend((0..kinds.len()).map(probability));
         cells.push(optional(entropy(record)));
         cells.push(optional(record.nucleus.type_share()));
     }
