@@ -32,6 +32,8 @@ use crate::store::atomic::Partial;
 /// Binary digits of a float: an error below 1/100,000, far below that of any measurement. With all 24, a nucleus takes 150
 /// bytes in place of 120 (docs/performance.md).
 const DIGITS: u32 = 17;
+/// Of a probability of a type: those of a nucleus add up to 1 within 1e-6.
+const PROBABILITY_DIGITS: u32 = 20;
 /// Rows of a row group: eight chunks of the table.
 const GROUP: usize = 8 * table::CHUNK;
 
@@ -53,7 +55,8 @@ enum Held {
     Places(Vec<f64>),
     Whole(Vec<i32>, Vec<i16>),
     Texts(Vec<ByteArray>, Vec<i16>),
-    Numbers(Vec<f32>, Vec<i16>),
+    /// With the binary digits that are kept.
+    Numbers(Vec<f32>, Vec<i16>, u32),
 }
 
 impl<'a, W: Write + Send> Writer<'a, W> {
@@ -63,10 +66,7 @@ impl<'a, W: Write + Send> Writer<'a, W> {
         let properties = properties(result, &columns).map_err(wrong)?;
         Ok(Self {
             result,
-            held: columns
-                .iter()
-                .map(|column| Held::new(column.kind))
-                .collect(),
+            held: columns.iter().map(Held::new).collect(),
             held_rows: 0,
             group_rows: GROUP,
             columns,
@@ -117,13 +117,17 @@ impl<'a, W: Write + Send> Writer<'a, W> {
 }
 
 impl Held {
-    fn new(kind: Kind) -> Self {
-        match kind {
+    fn new(column: &Column) -> Self {
+        let digits = match column.name.starts_with("prob_") {
+            true => PROBABILITY_DIGITS,
+            false => DIGITS,
+        };
+        match column.kind {
             Kind::Id => Self::Ids(Vec::new()),
             Kind::Place => Self::Places(Vec::new()),
             Kind::Whole => Self::Whole(Vec::new(), Vec::new()),
             Kind::Text => Self::Texts(Vec::new(), Vec::new()),
-            Kind::Number => Self::Numbers(Vec::new(), Vec::new()),
+            Kind::Number => Self::Numbers(Vec::new(), Vec::new(), digits),
         }
     }
 
@@ -139,13 +143,13 @@ impl Held {
                 values.push(ByteArray::from(text));
                 levels.push(1);
             }
-            (Self::Numbers(values, levels), Cell::Number(v)) => {
-                values.push(shortened(v as f32));
+            (Self::Numbers(values, levels, digits), Cell::Number(v)) => {
+                values.push(shortened(v as f32, *digits));
                 levels.push(1);
             }
             (Self::Ids(values), _) => values.push(0),
             (Self::Places(values), _) => values.push(f64::NAN),
-            (Self::Whole(_, levels) | Self::Texts(_, levels) | Self::Numbers(_, levels), _) => {
+            (Self::Whole(_, levels) | Self::Texts(_, levels) | Self::Numbers(_, levels, _), _) => {
                 levels.push(0);
             }
         }
@@ -164,7 +168,7 @@ impl Held {
             (Self::Texts(v, levels), ColumnWriter::ByteArrayColumnWriter(w)) => {
                 w.write_batch(v, Some(levels), None)?
             }
-            (Self::Numbers(v, levels), ColumnWriter::FloatColumnWriter(w)) => {
+            (Self::Numbers(v, levels, _), ColumnWriter::FloatColumnWriter(w)) => {
                 w.write_batch(v, Some(levels), None)?
             }
             _ => return Err(ParquetError::General("a column of another type".into())),
@@ -181,7 +185,7 @@ impl Held {
                 values.clear();
                 levels.clear();
             }
-            Self::Numbers(values, levels) => {
+            Self::Numbers(values, levels, _) => {
                 values.clear();
                 levels.clear();
             }
@@ -190,13 +194,13 @@ impl Held {
     }
 }
 
-/// A float to [`DIGITS`] binary digits; ties go to the even one.
-fn shortened(value: f32) -> f32 {
-    const DROPPED: u32 = f32::MANTISSA_DIGITS - DIGITS;
+/// A float to so many binary digits, at most 23; ties go to the even one.
+fn shortened(value: f32, digits: u32) -> f32 {
+    let dropped = f32::MANTISSA_DIGITS - digits;
     let bits = value.to_bits();
-    let half = (1 << (DROPPED - 1)) - 1 + ((bits >> DROPPED) & 1);
+    let half = (1 << (dropped - 1)) - 1 + ((bits >> dropped) & 1);
     // The carry of a mantissa raises the exponent, as it should.
-    let rounded = f32::from_bits((bits.wrapping_add(half) >> DROPPED) << DROPPED);
+    let rounded = f32::from_bits((bits.wrapping_add(half) >> dropped) << dropped);
     match rounded.is_finite() {
         true => rounded,
         false => value,
@@ -342,32 +346,38 @@ mod tests {
         }
     }
 
-    /// To 17 binary digits, by arithmetic.
-    fn to_17_digits(value: f32) -> f32 {
+    /// To so many binary digits, by arithmetic.
+    fn to_digits(value: f32, digits: u32) -> f32 {
         if value == 0.0 {
             return value;
         }
         let value = f64::from(value);
-        let unit = 2f64.powi(value.abs().log2().floor() as i32 - 16);
+        let unit = 2f64.powi(value.abs().log2().floor() as i32 + 1 - digits as i32);
         ((value / unit).round_ties_even() * unit) as f32
     }
 
     #[test]
-    fn floats_have_17_binary_digits() {
+    fn floats_have_17_or_20_binary_digits() {
         let mut rng = fastrand::Rng::with_seed(4);
         let mut cases = vec![
             0.0, 1.0, -1.0, 0.6, 131_071.5, 131_072.5, 131_073.5, 1e-30, 1e30,
         ];
         cases.extend((0..100_000).map(|_| (rng.f32() - 0.5) * 10f32.powi(rng.i32(-9..9))));
         for value in cases {
-            let found = shortened(value);
-            assert_eq!(found, to_17_digits(value), "{value:e}");
+            for digits in [DIGITS, PROBABILITY_DIGITS] {
+                assert_eq!(
+                    shortened(value, digits),
+                    to_digits(value, digits),
+                    "{value:e}"
+                );
+            }
+            let found = shortened(value, DIGITS);
             assert!(
                 (found - value).abs() <= value.abs() / 131_072.0,
                 "{value:e}"
             );
         }
-        assert_eq!(shortened(f32::MAX), f32::MAX);
+        assert_eq!(shortened(f32::MAX, DIGITS), f32::MAX);
     }
 
     #[test]
@@ -399,7 +409,15 @@ mod tests {
                 {
                     assert_eq!(name.as_str(), column);
                     let equal = match (found.parse::<f32>(), expected.parse::<f32>()) {
-                        (Ok(a), Ok(b)) if is_float => a == to_17_digits(b),
+                        (Ok(a), Ok(b)) if is_float => {
+                            let is_probability = name.starts_with("prob_");
+                            let digits = if is_probability {
+                                PROBABILITY_DIGITS
+                            } else {
+                                DIGITS
+                            };
+                            a == to_digits(b, digits)
+                        }
                         (Ok(a), Ok(b)) => a == b,
                         _ => found == expected,
                     };
@@ -452,7 +470,7 @@ mod tests {
         let Statistics::Float(probs) = statistics("type_prob") else {
             panic!("no float")
         };
-        assert_eq!(probs.min_opt(), Some(&to_17_digits(0.6)));
+        assert_eq!(probs.min_opt(), Some(&to_digits(0.6, PROBABILITY_DIGITS)));
         assert_eq!(probs.null_count_opt(), Some(1));
         // The order that other readers know.
         let orders = file.metadata().file_metadata().column_orders().unwrap();
