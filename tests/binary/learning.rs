@@ -49,7 +49,7 @@ fn tissue(seed: u64) -> (RgbImage, ImageBuffer<Luma<u16>, Vec<u16>>) {
 }
 
 /// Four labelled images in set/, and the configuration that learns them by heart.
-fn four_images(dir: &Dir) {
+pub fn four_images(dir: &Dir) {
     for folder in ["set/images", "set/labels"] {
         std::fs::create_dir_all(dir.path(folder)).unwrap();
     }
@@ -73,7 +73,7 @@ fn four_images(dir: &Dir) {
     dir.write("config.toml", toml::to_string(&config).unwrap());
 }
 
-const TRAIN: &str = "train --config config.toml --data . --from default --lr 1e-3 --steps 120 \
+pub const TRAIN: &str = "train --config config.toml --data . --from default --lr 1e-3 --steps 120 \
                      --checkpoint-every 20 --validate-every 0 --threads 2";
 
 fn scores(dir: &Dir, pred: &str) -> (f64, Run) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::crowd::crowd;
 use crate::harness::{Dir, signal};
 use crate::invariance::rounds;
+use crate::learning::{TRAIN, four_images};
 
 const SIGNALS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGUSR1];
 
@@ -66,6 +67,32 @@ fn the_default_model_stops_at_any_moment_without_a_crash() {
         }
     }
     assert!(stopped >= 8, "only {stopped} requests came in time");
+}
+
+#[test]
+fn training_and_scoring_stop_at_any_moment_without_a_crash() {
+    let dir = Dir::new();
+    four_images(&dir);
+    let config = String::from_utf8(dir.read("config.toml")).unwrap();
+    let held_out = "share = 1.0\nhold_out = [\"t0\", \"t1\", \"t2\"]";
+    dir.write("held.toml", config.replace("share = 1.0", held_out));
+    let commands = [
+        format!("{TRAIN} -o model --restart"),
+        "eval --model default --data . --config held.toml -o scores".to_owned(),
+    ];
+    let mut random = fastrand::Rng::with_seed(22);
+    let mut stopped = 0;
+    for round in 0..rounds(8, 100) {
+        let line = &commands[round % commands.len()];
+        let (number, delay) = (SIGNALS[round % 3], random.u64(400..3000));
+        let output = stop_after(dir.command(line), number, delay);
+        let how = format!("{line}, signal {number} after {delay} ms");
+        // A command that keeps no checkpoint ends by the signal itself.
+        if !early(&output) {
+            stopped += usize::from(check(&output, &[0, 75], &how));
+        }
+    }
+    assert!(stopped >= 2, "only {stopped} requests came in time");
 }
 
 #[test]
