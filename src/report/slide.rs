@@ -415,3 +415,71 @@ fn cite_section(summary: &Value) -> String {
     );
     html
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ratios_are_said_as_one_per_so_many() {
+        let caption = |epithelial: usize, inflammatory: usize| {
+            let summary = json!({"types": {
+                "epithelial": {"id": 1, "count": epithelial},
+                "inflammatory": {"id": 2, "count": inflammatory},
+            }});
+            tumour_against_lymphocytes(&types_of(&summary))
+        };
+        assert_eq!(
+            caption(280, 474),
+            "Nuclei by type: 1 epithelial per 1.69 inflammatory nuclei."
+        );
+        assert_eq!(
+            caption(474, 280),
+            "Nuclei by type: 1 inflammatory per 1.69 epithelial nuclei."
+        );
+        assert_eq!(caption(0, 280), "Nuclei by type.");
+    }
+
+    #[test]
+    fn settings_leave_out_the_coefficients_of_fitted_rules() {
+        let summary = json!({"version": "1", "provenance": {"settings": {
+            "tta": "none",
+            "postproc": {"np_threshold": 0.55, "division": {"weights": [-9.9]}},
+        }}});
+        let html = settings_section(&summary);
+        assert!(html.contains("postproc.np_threshold") && html.contains("tta"));
+        assert!(!html.contains("weights") && !html.contains("-9.9"));
+    }
+
+    #[test]
+    fn every_density_names_what_it_is_counted_per() {
+        let facts_of = |from: &str, denominator: &str| {
+            let summary = json!({
+                "nuclei": {"count": 9, "density_per_mm2_tissue": 45.0},
+                "area_mm2": {"tissue": 0.2, "done": 0.4, "planned": 0.4},
+                "tissue": {
+                    "from": from,
+                    "examined_mm2": 0.1,
+                    "mask_um_per_px": [8.0, 8.0],
+                    "density_denominator": denominator,
+                },
+            });
+            let facts = facts(&summary);
+            let of = |name: &str| facts.iter().find(|(n, _)| *n == name).unwrap().1.clone();
+            (of("Density"), of("Tissue"))
+        };
+        let (density, tissue) = facts_of("found", "mm² of tissue found on the slide");
+        assert_eq!(density, "45 per mm² of tissue found on the slide");
+        assert_eq!(
+            tissue,
+            "0.200 mm², of which 0.100 mm² could be examined (mask of 8 µm per px)"
+        );
+        assert!(
+            facts_of("everything", "mm² of everything, glass")
+                .0
+                .ends_with("glass")
+        );
+    }
+}
