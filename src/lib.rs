@@ -23,6 +23,8 @@
 
 #[cfg(feature = "torch")]
 mod cli;
+#[cfg(feature = "torch")]
+mod cohort;
 mod digest;
 #[cfg(feature = "torch")]
 mod doctor;
@@ -80,6 +82,12 @@ pub use tissue::Region;
 pub mod internals {
     #[cfg(feature = "torch")]
     pub use crate::cli::{main, settings::layers};
+    #[cfg(feature = "torch")]
+    pub use crate::cohort::{
+        Layout, claim, owner,
+        plan::{Cohort, Row},
+        record, status,
+    };
     pub use crate::eval::scores;
     pub use crate::labels::{Annotation, DataSet, Format as LabelFormat, folders, formats};
     pub use crate::machine::peak_memory_bytes;

@@ -3,6 +3,11 @@
 //! In: the command line. Out: results on standard output, messages on standard error, an exit code. Everything that
 //! can go wrong arrives here as a [`Failure`]; nothing below ends the process.
 
+mod cohort;
+mod cohort_merge;
+mod cohort_plan;
+mod cohort_run;
+mod cohort_status;
 mod completions;
 mod data;
 mod doctor;
@@ -148,6 +153,7 @@ enum Command {
     Report(report::ReportArgs),
     View(view::ViewArgs),
     Hovernet(Box<hovernet::HovernetArgs>),
+    Cohort(cohort::CohortArgs),
     Model(model::ModelArgs),
     Doctor(doctor::DoctorArgs),
     Train(train::TrainArgs),
@@ -197,6 +203,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Report(args) => report::main(&args),
         Command::View(args) => view::main(&args),
         Command::Hovernet(args) => hovernet::main(&args),
+        Command::Cohort(args) => cohort::main(args),
         Command::Model(args) => model::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::Train(args) => train::main(args),

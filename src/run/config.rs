@@ -113,7 +113,7 @@ impl Default for RunConfig {
             shard: None,
             mix_devices: false,
             tile_size_px: None,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: crate::machine::usable_cores(),
             memory_bytes: None,
             settings: BTreeMap::new(),
         }

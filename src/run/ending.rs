@@ -6,6 +6,7 @@ use crate::model::ModelError;
 use crate::output::OutputError;
 use crate::pipeline::PipelineError;
 use crate::result::SlideResult;
+use crate::slide::SlideError;
 use crate::store::StoreError;
 use crate::tissue::TissueError;
 
@@ -91,6 +92,35 @@ pub enum SlideFailure {
     Model(#[from] ModelError),
     #[error(transparent)]
     Output(#[from] OutputError),
+}
+
+/// Whether trying again may help.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Nothing failed, or it would fail again.
+    #[default]
+    Lasting,
+    /// A file or disk that did not answer may answer later.
+    MayPass,
+    /// Another process holds the slide's store.
+    Busy,
+}
+
+impl SlideFailure {
+    /// Whether trying again may help.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Pipeline(PipelineError::Store(StoreError::Busy { .. })) => Cause::Busy,
+            Self::Pipeline(
+                PipelineError::Store(StoreError::Write { .. } | StoreError::Read { .. })
+                | PipelineError::Slide(SlideError::Read { .. }),
+            )
+            | Self::Output(OutputError::Write { .. })
+            | Self::Model(ModelError::Read { .. }) => Cause::MayPass,
+            _ => Cause::Lasting,
+        }
+    }
 }
 
 impl From<SlideFailure> for Ending {
