@@ -84,9 +84,11 @@ pub mod internals {
     pub use crate::cli::{main, settings::layers};
     #[cfg(feature = "torch")]
     pub use crate::cohort::{
-        Layout, claim, owner,
+        Layout,
+        claim::{Claim, Desk, Progress as ClaimProgress, Taken},
+        owner::Owner,
         plan::{Cohort, Row},
-        record, status,
+        record,
     };
     pub use crate::eval::scores;
     pub use crate::labels::{Annotation, DataSet, Format as LabelFormat, folders, formats};

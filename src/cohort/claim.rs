@@ -35,6 +35,7 @@ const BLOCK_BYTES: usize = 1536;
 /// What a claim's file says.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClaimText {
+    /// Who has it.
     pub owner: Owner,
     /// Seconds since 1970-01-01 UTC by the owner's clock, for people.
     pub since_unix_s: u64,
@@ -49,11 +50,15 @@ pub struct ClaimText {
 /// How far a slide has come.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
+    /// `inferring`, `writing`, …
     pub stage: String,
+    /// mm² predicted.
     pub mm2_done: f64,
+    /// mm² to be predicted.
     pub mm2_planned: f64,
     /// What a checkpoint had when this attempt began.
     pub mm2_before: f64,
+    /// Nuclei found in this attempt, before tiles are joined.
     pub nuclei: u64,
     /// Since this attempt began.
     pub seconds: f64,
@@ -75,7 +80,9 @@ pub struct Desk {
 #[derive(Debug)]
 pub struct Claim {
     desk: Desk,
+    /// The row.
     pub row: usize,
+    /// How many claims of this row there were, with this one.
     pub generation: u64,
     text: ClaimText,
 }
@@ -86,7 +93,10 @@ pub enum Taken {
     /// It is ours.
     Mine(Claim),
     /// Somebody else has it; so long ago they last touched it.
-    Busy { age: Duration },
+    Busy {
+        /// Time since then.
+        age: Duration,
+    },
     /// It has ended, or somebody was quicker.
     Not,
 }
@@ -94,7 +104,9 @@ pub enum Taken {
 /// Latest generations of all rows, of records and of claims.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
+    /// The latest record of each row that has one.
     pub records: BTreeMap<usize, u64>,
+    /// The latest claim of each row that has one.
     pub claims: BTreeMap<usize, u64>,
 }
 
@@ -341,7 +353,9 @@ impl Claim {
 /// A claim as `cohort status` sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
+    /// What it says; `None`: it was read while it was written.
     pub text: Option<ClaimText>,
+    /// Time since it was last touched.
     pub age: Duration,
 }
 

@@ -118,7 +118,7 @@ fn parts<'a>(
                 format!("is damaged ({error}): do row {} again", row.row),
             )
         })?;
-        let weights = summary["provenance"]["sha256"].as_str();
+        let weights = summary["provenance"]["settings"]["weights_sha256"].as_str();
         if weights != cohort.models.get(&row.model).map(String::as_str) {
             other_model.push(row.row);
             continue;

@@ -59,15 +59,19 @@ pub const ROWS_SETTINGS: [&str; 9] = [
 pub struct Row {
     /// Its number, counted from 0.
     pub row: usize,
+    /// The slide.
     pub path: PathBuf,
     /// Name of its folder of results.
     pub stem: String,
+    /// Name or folder of its model.
     pub model: String,
+    /// µm per level-0 px, over what the slide says.
     pub mpp: Option<f64>,
     /// Where `mpp` came from: `manifest` or `flag`.
     pub mpp_from: Option<String>,
     /// `otsu`, `none` or a PNG.
     pub mask: String,
+    /// GeoJSON of the regions to look at.
     pub roi: Option<PathBuf>,
     /// What its header says; none where it cannot be read.
     pub facts: Option<Facts>,
@@ -75,6 +79,7 @@ pub struct Row {
     pub problem: Option<String>,
     /// The row of the same slide that is done in its place.
     pub duplicate_of: Option<usize>,
+    /// What it is expected to take.
     pub expected: Cost,
 }
 
@@ -96,18 +101,23 @@ pub struct Said {
 /// The content of cohort.json.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cohort {
+    /// Version of this file's format.
     pub version: u32,
+    /// Version of the program that wrote it.
     pub program: String,
     /// Hash of what results depend on: settings, weights, algorithm.
     pub settings_sha256: String,
+    /// All settings by their public name.
     pub settings: BTreeMap<String, Said>,
     /// SHA-256 of the weights by the model's name in the rows.
     pub models: BTreeMap<String, String>,
     /// What the costs follow from.
     pub trial: Option<Trial>,
-    /// Seconds between the heartbeats of a claim, and after how many without one it is dead.
+    /// Seconds between the heartbeats of a claim.
     pub heartbeat_s: f64,
+    /// Seconds without a heartbeat after which a claim is dead.
     pub stale_s: f64,
+    /// By number.
     pub rows: Vec<Row>,
 }
 

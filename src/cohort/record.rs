@@ -17,8 +17,11 @@ use crate::store::atomic;
 /// How a row ended, and what it took.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// The row.
     pub row: usize,
+    /// Name of the slide's folder.
     pub stem: String,
+    /// How it ended.
     pub state: State,
     /// Why it is not done.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -29,9 +32,11 @@ pub struct Record {
     /// The last lines that its process wrote.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
+    /// Nuclei found.
     pub nuclei: usize,
-    /// mm² predicted, of those planned.
+    /// mm² predicted.
     pub mm2_done: f64,
+    /// mm² to be predicted.
     pub mm2_planned: f64,
     /// Time of this attempt.
     pub seconds: f64,
@@ -51,9 +56,11 @@ pub struct Record {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
+    /// All is there.
     Done,
     /// Results are there, but parts could not be read.
     Incomplete,
+    /// There are no results.
     Failed,
     /// Given back before the end; the checkpoint is kept, and anyone may go on.
     #[default]
@@ -89,6 +96,9 @@ fn parse_name(name: &str) -> Option<(usize, u64)> {
 }
 
 /// The latest generation of each row that has a record.
+///
+/// # Errors
+/// A folder that cannot be read.
 pub fn generations(folder: &Path) -> Result<BTreeMap<usize, u64>, CohortError> {
     latest(folder, parse_name)
 }
@@ -115,6 +125,9 @@ pub(super) fn latest(
 }
 
 /// The record of a row; `None` where a later one has just taken its place.
+///
+/// # Errors
+/// A file that cannot be read, or is no record.
 pub fn read(folder: &Path, row: usize, generation: u64) -> Result<Option<Record>, CohortError> {
     let path = folder.join(file_name(row, generation));
     let bytes = match fs::read(&path) {
@@ -131,6 +144,9 @@ pub fn read(folder: &Path, row: usize, generation: u64) -> Result<Option<Record>
 }
 
 /// Writes the record of its row and generation, and removes those before it.
+///
+/// # Errors
+/// A file that cannot be written.
 pub fn write(folder: &Path, record: &Record) -> Result<PathBuf, CohortError> {
     let path = folder.join(file_name(record.row, record.generation));
     let text = serde_json::to_vec(record).map_err(|error| CohortError::content(&path, error))?;

@@ -113,7 +113,9 @@ impl Serving<'_> {
             Err(why) => return refused(why),
         };
         match self.models.get(&slide.model) {
-            Ok(pool) if pool.model().weights_sha256 != weights_sha256 => {
+            Ok(pool)
+                if !weights_sha256.is_empty() && pool.model().weights_sha256 != weights_sha256 =>
+            {
                 return refused(format!(
                     "{}: the model has other weights than when the cohort was planned ({} now, {weights_sha256} then): \
                      bring the old model back, or plan into another folder",

@@ -51,6 +51,8 @@ struct Outcome {
     cause: Cause,
     stage: String,
     log: Vec<String>,
+    /// Why this machine can do no slide at all.
+    machine: Option<String>,
 }
 
 impl Task<'_> {
@@ -227,7 +229,11 @@ impl Task<'_> {
             settings_sha256: self.cohort.settings_sha256.clone(),
             ..Record::default()
         })?;
-        Ok(Some(outcome.ending))
+        match outcome.machine {
+            // The row is free again, and this task must not spoil the others as well.
+            Some(why) => Err(CohortError::Machine(why)),
+            None => Ok(Some(outcome.ending)),
+        }
     }
 
     /// Tries a row until it ends in a way that another try would not change. `None`: another task has it.
@@ -258,7 +264,7 @@ impl Task<'_> {
             };
             let may_pass = outcome.cause != Cause::Lasting;
             let failed = outcome.ending != Ending::Stopped;
-            if !may_pass || !failed || *attempts > self.retries || self.stopping() {
+            if !may_pass || !failed || *attempts > self.retries {
                 return Ok(Some(outcome));
             }
             (self.say)(&format!(
@@ -269,6 +275,12 @@ impl Task<'_> {
             ));
             self.pause(wait);
             wait *= 2;
+            if self.stopping() {
+                return Ok(Some(Outcome {
+                    ending: Ending::Stopped,
+                    ..outcome
+                }));
+            }
         }
     }
 
@@ -316,6 +328,7 @@ impl Task<'_> {
                         cause,
                         stage,
                         log,
+                        machine: None,
                     };
                     return Ok((!lost && !beating.is_lost()).then_some(outcome));
                 }
@@ -345,21 +358,26 @@ impl Task<'_> {
         let log = running.last_lines();
         let stage = beating.progress().stage;
         let status = running.wait();
+        let given_back = |machine: Option<String>, stage: String, log: Vec<String>| Outcome {
+            ending: Ending::Stopped,
+            cause: Cause::Busy,
+            stage,
+            log,
+            machine,
+        };
         if self.stopping() {
-            return Outcome {
-                ending: Ending::Stopped,
-                cause: Cause::Lasting,
-                stage,
-                log,
-            };
+            return given_back(None, stage, log);
         }
         let said = log
             .iter()
             .rev()
             .find_map(|line| line.strip_prefix("error: "));
         let why = match status.map(|status| (status, status.code())) {
-            // It ended by itself, and said why.
-            Some((_, Some(2 | 3))) => said.unwrap_or("its process could not begin").to_owned(),
+            // It ended by itself before it took a slide: no device, or settings that this machine cannot have.
+            Some((_, Some(2 | 3))) => {
+                let why = said.unwrap_or("a process for slides ended as it began");
+                return given_back(Some(why.to_owned()), stage, log);
+            }
             Some((status, _)) => format!(
                 "{}: the process that worked on it died ({}); what it had finished is kept",
                 row.path.display(),
@@ -381,6 +399,7 @@ fn failed(why: String) -> Outcome {
         cause: Cause::Lasting,
         stage: String::new(),
         log: Vec::new(),
+        machine: None,
     }
 }
 

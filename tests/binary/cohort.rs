@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use wsi_nuclei::internals::record::{self, Record, State};
-use wsi_nuclei::internals::{Cohort, Layout, Row, claim, owner, status};
+use wsi_nuclei::internals::{Cohort, Desk, Layout, Owner, Row, Taken};
 
 use crate::crowd::crowd;
 use crate::harness::{Dir, signal};
@@ -97,7 +97,7 @@ fn a_cohort_from_plan_to_merge() {
         array.contains("--array=0-4%20") && array.contains("USR1@120"),
         "{array}"
     );
-    dir.fails("cohort merge out", 3, &[]);
+    assert_eq!(dir.run("cohort merge out").code, Some(3));
 
     let run = dir.run("cohort run out");
     assert_eq!(run.code, Some(1), "{}", run.stderr);
@@ -378,12 +378,12 @@ fn the_status_of_ten_thousand_rows_takes_about_a_second() {
         let name = record::file_name(row, 2);
         std::fs::write(layout.records().join(name), text).unwrap();
     }
-    let here = owner::Owner::here(|_| None);
+    let here = Owner::here(|_| None);
     let beat = Duration::from_secs(5);
-    let desk = claim::Desk::open(&layout, here, beat, 24 * beat).unwrap();
+    let desk = Desk::open(&layout, here, beat, 24 * beat).unwrap();
     let seen = desk.snapshot().unwrap();
     let taken = desk.take(9_500, &seen, |_| false).unwrap();
-    assert!(matches!(taken, claim::Taken::Mine(_)));
+    assert!(matches!(taken, Taken::Mine(_)));
     let mut best = f64::INFINITY;
     for _ in 0..3 {
         let begun = Instant::now();
@@ -408,7 +408,4 @@ fn the_status_of_ten_thousand_rows_takes_about_a_second() {
     }
     eprintln!("status of 10,000 rows: {best:.2} s (debug build)");
     assert!(best < 5.0, "{best} s");
-    // The same places, as the library reads them.
-    let status = status::read(&layout, &cohort).unwrap();
-    assert_eq!(status.ended(State::Failed), [3, 7, 40, 41, 42, 43, 44]);
 }

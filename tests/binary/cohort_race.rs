@@ -12,10 +12,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use wsi_nuclei::internals::Layout;
-use wsi_nuclei::internals::claim::{Desk, Progress, Taken};
-use wsi_nuclei::internals::owner::Owner;
 use wsi_nuclei::internals::record::{self, Record, State};
+use wsi_nuclei::internals::{ClaimProgress, Desk, Layout, Owner, Taken};
 
 use crate::harness::signal;
 use crate::invariance::rounds;
@@ -25,8 +23,8 @@ const WORKERS: usize = 16;
 /// Rounds at one time.
 const AT_ONCE: usize = 4;
 /// Longer than a busy machine leaves a process without a turn, shorter than the sleeper sleeps.
-const STALE: Duration = Duration::from_secs(3);
-const SLEEP: Duration = Duration::from_secs(4);
+const STALE: Duration = Duration::from_secs(5);
+const SLEEP: Duration = Duration::from_secs(6);
 /// Where a worker finds its folder; none: this is the test itself.
 const FOLDER: &str = "WSI_NUCLEI_RACE";
 
@@ -72,7 +70,7 @@ fn race_worker() {
             worked = true;
             note("begin", job, claim.generation);
             std::thread::sleep(Duration::from_micros(random.u64(0..3000)));
-            let _ = claim.beat(&Progress::default());
+            let _ = claim.beat(&ClaimProgress::default());
             if claim.renew().is_ok() {
                 note("publish", job, claim.generation);
                 note("end", job, claim.generation);
@@ -89,7 +87,7 @@ fn race_worker() {
             return;
         }
         if !worked {
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 }
