@@ -4,7 +4,7 @@
 //! that it ended, and how those rows ended. A task that is asked to stop gives its row back within ten seconds. Never
 //! ends a row that another task has taken over, and never waits for one that lives.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ impl Task<'_> {
         let mut endings = Vec::new();
         let mut worker: Option<Worker> = None;
         // Rows that this task has ended or given up: it does not take them again.
-        let mut left: BTreeMap<usize, ()> = BTreeMap::new();
+        let mut left: BTreeSet<usize> = BTreeSet::new();
         let order = self.order();
         loop {
             if self.stopping() {
@@ -73,10 +73,12 @@ impl Task<'_> {
             }
             match self.next(&order, &left)? {
                 Next::Claim(claim) => {
-                    left.insert(claim.row, ());
+                    left.insert(claim.row);
                     let row = &self.cohort.rows[claim.row];
-                    if let Some(ending) = self.do_row(claim, row, &mut worker)? {
-                        endings.push(ending);
+                    match self.do_row(claim, row, &mut worker)? {
+                        Some(ending) => endings.push(ending),
+                        // Should its new owner give it back, this task may have it again.
+                        None => drop(left.remove(&row.row)),
                     }
                 }
                 Next::Wait(patience) => self.pause(patience),
@@ -113,10 +115,10 @@ impl Task<'_> {
     }
 
     /// The next row that this task may do.
-    fn next(&self, order: &[usize], left: &BTreeMap<usize, ()>) -> Result<Next, CohortError> {
+    fn next(&self, order: &[usize], left: &BTreeSet<usize>) -> Result<Next, CohortError> {
         let mut seen = self.desk.snapshot()?;
         let mut silent = false;
-        for &row in order.iter().filter(|row| !left.contains_key(row)) {
+        for &row in order.iter().filter(|row| !left.contains(row)) {
             let is_own = self.own.contains(&row);
             let may_redo = |record: &Record| is_own && record.state == State::Failed;
             match self.desk.take(row, &seen, may_redo)? {
@@ -137,7 +139,7 @@ impl Task<'_> {
         let busy = |seen: &Snapshot| -> Vec<(usize, u64)> {
             let live = seen.claims.iter().filter(|(row, generation)| {
                 order.contains(row)
-                    && !left.contains_key(row)
+                    && !left.contains(row)
                     && seen
                         .records
                         .get(row)
@@ -232,6 +234,7 @@ impl Task<'_> {
         match outcome.machine {
             // The row is free again, and this task must not spoil the others as well.
             Some(why) => Err(CohortError::Machine(why)),
+            None if given_back => Ok(Some(Ending::Stopped)),
             None => Ok(Some(outcome.ending)),
         }
     }

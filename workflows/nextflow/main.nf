@@ -21,7 +21,7 @@ process WSINUCLEI_RUN {
     // nf-core starts 130 to 145 again; 75 is "stopped on request, run again".
     """
     wsi-nuclei run ${slide} -o results --threads ${task.cpus} --memory ${(task.memory.toMega() * 0.6) as int}MiB \\
-        --progress plain ${args} || { code=\$?; [ \$code -eq 75 ] && exit 140; exit \$code; }
+        ${args} || { code=\$?; [ \$code -eq 75 ] && exit 140; exit \$code; }
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
