@@ -91,7 +91,7 @@ pub struct Claim {
 #[derive(Debug)]
 pub enum Taken {
     /// It is ours.
-    Mine(Claim),
+    Mine(Box<Claim>),
     /// Somebody else has it; so long ago they last touched it.
     Busy {
         /// Time since then.
@@ -219,7 +219,7 @@ impl Desk {
             claim.remove_files();
             return Ok(Taken::Not);
         }
-        Ok(Taken::Mine(claim))
+        Ok(Taken::Mine(Box::new(claim)))
     }
 
     /// What a claim's file says, and how long ago it was touched; `None`: it is gone. Its text is `None` where it was

@@ -61,7 +61,7 @@ pub fn all(needs: &Needs) -> Result<Vec<Script>, CohortError> {
         scripts.push((format!("array{}.sge", chunk.name), sge(needs, chunk)));
     }
     scripts.push(("merge.sbatch".into(), slurm_merge(needs)));
-    scripts.push(("submit-slurm.sh".into(), submit_slurm(needs, &chunks)));
+    scripts.push(("submit-slurm.sh".into(), submit_slurm(&chunks)));
     scripts.push(("job.k8s.yaml".into(), kubernetes(needs)));
     scripts.push(("aws-batch.json".into(), aws_batch(needs)));
     Ok(scripts)
@@ -186,7 +186,7 @@ fn slurm_merge(needs: &Needs) -> String {
     format!("{head}\n{}\n", merge_command(needs))
 }
 
-fn submit_slurm(needs: &Needs, chunks: &[Chunk]) -> String {
+fn submit_slurm(chunks: &[Chunk]) -> String {
     let mut text = String::from(
         "#!/bin/bash\n# Submits the array and the merge. afterany: afterok would never run if one slide failed.\n\
          set -eu\ncd \"$(dirname \"$0\")\"\njobs=\n",
@@ -197,7 +197,6 @@ fn submit_slurm(needs: &Needs, chunks: &[Chunk]) -> String {
             chunk.name
         ));
     }
-    let _ = needs;
     text.push_str(
         "merge=$(sbatch --parsable --dependency=\"afterany$jobs\" merge.sbatch | cut -d';' -f1)\n\
          echo \"arrays ${jobs#:}, merge $merge\"\n",

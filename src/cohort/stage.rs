@@ -115,6 +115,8 @@ fn free_bytes(folder: &Path) -> io::Result<u64> {
     let mut facts: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: `path` ends with 0 and `facts` is a statvfs to be written; both live longer than the call.
     match unsafe { libc::statvfs(path.as_ptr(), &mut facts) } {
+        // Their width differs between systems.
+        #[allow(clippy::unnecessary_cast)]
         0 => Ok(facts.f_bavail as u64 * facts.f_frsize as u64),
         _ => Err(io::Error::last_os_error()),
     }

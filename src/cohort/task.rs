@@ -75,7 +75,7 @@ impl Task<'_> {
                 Next::Claim(claim) => {
                     left.insert(claim.row);
                     let row = &self.cohort.rows[claim.row];
-                    match self.do_row(claim, row, &mut worker)? {
+                    match self.do_row(*claim, row, &mut worker)? {
                         Some(ending) => endings.push(ending),
                         // Should its new owner give it back, this task may have it again.
                         None => drop(left.remove(&row.row)),
@@ -407,7 +407,7 @@ fn failed(why: String) -> Outcome {
 }
 
 enum Next {
-    Claim(Claim),
+    Claim(Box<Claim>),
     /// Look again after this time.
     Wait(Duration),
     Nothing,

@@ -19,7 +19,7 @@ fn take(desk: &Desk, row: usize) -> Taken {
 
 fn mine(taken: Taken) -> Claim {
     match taken {
-        Taken::Mine(claim) => claim,
+        Taken::Mine(claim) => *claim,
         other => panic!("{other:?}"),
     }
 }
