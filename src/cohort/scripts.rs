@@ -268,12 +268,14 @@ fn lsf(needs: &Needs, chunk: &Chunk) -> String {
 fn sge(needs: &Needs, chunk: &Chunk) -> String {
     let mut head = format!(
         "#!/bin/bash\n#$ -N wsi-nuclei\n#$ -S /bin/bash\n#$ -t 1-{}\n#$ -tc {}\n#$ -pe smp {}\n#$ -l h_vmem={}M\n\
-         #$ -l h_rt={}\n#$ -r y\n#$ -notify\n#$ -j y\n",
+         #$ -l h_rt={}\n#$ -l s_rt={}\n#$ -r y\n#$ -j y\n",
         chunk.tasks,
         needs.at_once.max(1),
         needs.cpus,
         needs.memory_mib.div_ceil(u64::from(needs.cpus.max(1))),
-        hours(needs.minutes)
+        hours(needs.minutes),
+        // The soft limit sends USR1; -notify would send USR2, which ends a process that does not expect it.
+        hours(needs.minutes.saturating_sub(2).max(1))
     );
     if needs.gpus > 0 {
         head.push_str(&format!("#$ -l gpu={}\n", needs.gpus));
