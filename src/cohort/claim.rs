@@ -222,6 +222,27 @@ impl Desk {
         Ok(Taken::Mine(Box::new(claim)))
     }
 
+    /// Removes claims that are no later than their row's record: they mean nothing, whoever left them. A task that is
+    /// killed between two steps leaves such a one.
+    ///
+    /// # Errors
+    /// Folders that cannot be read.
+    pub fn tidy(&self) -> Result<(), CohortError> {
+        let records = record::generations(&self.records)?;
+        let entries = fs::read_dir(&self.claims).into_iter().flatten().flatten();
+        for entry in entries {
+            let parsed = entry.file_name().to_str().and_then(parse_name);
+            let is_over = parsed.is_some_and(|(row, generation)| {
+                records.get(&row).is_some_and(|&last| generation <= last)
+            });
+            if is_over {
+                // Somebody else may have removed it.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+
     /// What a claim's file says, and how long ago it was touched; `None`: it is gone. Its text is `None` where it was
     /// read while it was written.
     fn look(&self, path: &Path) -> Result<Option<(Option<ClaimText>, Duration)>, CohortError> {

@@ -85,6 +85,7 @@ impl Task<'_> {
                 Next::Nothing => break,
             }
         }
+        self.desk.tidy()?;
         Ok(endings)
     }
 

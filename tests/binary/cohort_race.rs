@@ -84,6 +84,7 @@ fn race_worker() {
             }
         }
         if open == 0 {
+            desk.tidy().unwrap();
             return;
         }
         if !worked {

@@ -167,3 +167,15 @@ fn a_claim_that_is_read_while_it_is_written_belongs_to_somebody() {
     age(&a, 5, 1, 7200);
     assert_eq!(mine(take(&a, 5)).generation, 2);
 }
+
+/// As of a task that was killed after it had created a claim and before it looked whether the row had ended.
+#[test]
+fn claims_below_their_rows_record_are_tidied_away_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = desk(dir.path(), "a");
+    mine(take(&a, 1)).finish(ended(State::Done)).unwrap();
+    assert!(a.create(1, 1, &ClaimText::default()).unwrap());
+    let _working = mine(take(&a, 2));
+    a.tidy().unwrap();
+    assert_eq!(a.snapshot().unwrap().claims, [(2, 1)].into());
+}
