@@ -10,7 +10,7 @@ BINARY = $${CARGO_TARGET_DIR:-target}/release/wsi-nuclei
 # Recipes that call cargo first read where libtorch, OpenSlide and libclang are.
 ENV := . .deps/env;
 
-.PHONY: help setup build demo test check soak fuzz bench budget outputs install train-default parity clean
+.PHONY: help setup build demo test check cluster-test soak fuzz bench budget outputs install train-default parity clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ test: setup ## format, lints and all tests
 	    echo "make test: skipped:"; grep -o 'skipped: .*' "$$log" | sort -u || echo "nothing"
 
 check: test ## the same as test
+
+cluster-test: build ## a cohort on a real Slurm with kills, requeues and time limits (four minutes; needs slurmctld, slurmd, munge)
+	@$(ENV) scripts/cluster_test.sh "$(BINARY)" out/cluster-test
 
 soak: setup ## many runs killed, damaged, shared and tiled differently (a quarter of an hour): docs/reliability.md
 	$(ENV) WSI_NUCLEI_SOAK=1 cargo test --locked --test binary -- --nocapture killed:: invariance::

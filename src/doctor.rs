@@ -141,6 +141,7 @@ fn hints(doctor: &Doctor, debug_build: bool, driver: bool) -> Vec<String> {
         .total_bytes
         .into_iter()
         .chain(doctor.memory.cgroup_limit_bytes)
+        .chain(doctor.memory.job_limit_bytes)
         .min();
     hint(
         limit.is_some_and(|bytes| bytes < 2 << 30),
@@ -205,6 +206,7 @@ mod tests {
                 total_bytes: Some(64 << 30),
                 available_bytes: None,
                 cgroup_limit_bytes: Some(1 << 30),
+                job_limit_bytes: None,
             },
             cuda: Cuda {
                 devices: vec![],

@@ -23,6 +23,8 @@
 
 #[cfg(feature = "torch")]
 mod cli;
+#[cfg(feature = "torch")]
+mod cohort;
 mod digest;
 #[cfg(feature = "torch")]
 mod doctor;
@@ -82,6 +84,14 @@ pub use tissue::{Region, TissueSource};
 pub mod internals {
     #[cfg(feature = "torch")]
     pub use crate::cli::{main, settings::layers};
+    #[cfg(feature = "torch")]
+    pub use crate::cohort::{
+        Layout,
+        claim::{Claim, Desk, Progress as ClaimProgress, Taken},
+        owner::Owner,
+        plan::{Cohort, Row},
+        record,
+    };
     pub use crate::eval::scores;
     pub use crate::labels::{Annotation, DataSet, Format as LabelFormat, folders, formats};
     pub use crate::machine::peak_memory_bytes;

@@ -14,7 +14,7 @@ pub struct Cpu {
     pub model: String,
     /// Logical cores of the machine.
     pub cores: usize,
-    /// Logical cores that this process may use, by affinity and cgroup quota.
+    /// Logical cores that this process may use, by affinity, cgroup quota and the scheduler's word.
     pub usable_cores: usize,
     /// Vector instructions that matter here, best last.
     pub instructions: Vec<&'static str>,
@@ -27,6 +27,8 @@ pub struct Memory {
     pub available_bytes: Option<u64>,
     /// The lowest limit of the cgroups that this process is in (container, Slurm job).
     pub cgroup_limit_bytes: Option<u64>,
+    /// What the scheduler gave this job.
+    pub job_limit_bytes: Option<u64>,
 }
 
 /// A shared library in use.
@@ -36,7 +38,7 @@ pub struct Library {
     pub path: Option<PathBuf>,
 }
 
-/// The memory that this process can count on, bytes: the lower of the machine's and the cgroup's
+/// The memory that this process can count on, bytes: the lowest of the machine's, the cgroup's and the job's
 /// limit.
 pub fn memory_limit_bytes() -> Option<u64> {
     let memory = memory();
@@ -44,6 +46,7 @@ pub fn memory_limit_bytes() -> Option<u64> {
         .total_bytes
         .into_iter()
         .chain(memory.cgroup_limit_bytes)
+        .chain(memory.job_limit_bytes)
         .min()
 }
 
@@ -82,13 +85,57 @@ pub fn cpu() -> Cpu {
         .lines()
         .filter(|line| line.starts_with("processor"))
         .count();
-    let usable_cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let usable_cores = usable_cores();
     Cpu {
         model: field(&info, "model name").unwrap_or("unknown").to_string(),
         cores: cores.max(usable_cores),
         usable_cores,
         instructions: instructions(),
     }
+}
+
+/// Logical cores that this process may use: by affinity and cgroup quota, and no more than the scheduler gave the job.
+/// Not every site binds a job to its cores.
+pub fn usable_cores() -> usize {
+    let here = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let given = job_cores(|name| std::env::var(name).ok());
+    given.map_or(here, |given| given.min(here))
+}
+
+/// Variables in which schedulers say how many cores a task has, the most exact first.
+const JOB_CORES: [&str; 5] = [
+    "SLURM_CPUS_PER_TASK",
+    "NSLOTS",
+    "LSB_DJOB_NUMPROC",
+    "NCPUS",
+    "PBS_NCPUS",
+];
+
+/// The cores that the scheduler gave this job; `None`: it says nothing.
+fn job_cores(lookup: impl Fn(&str) -> Option<String>) -> Option<usize> {
+    let numbers = JOB_CORES
+        .iter()
+        .filter_map(|name| lookup(name)?.trim().parse().ok());
+    numbers.into_iter().find(|&cores| cores > 0)
+}
+
+/// The memory that the scheduler gave this job, bytes; `None`: it says nothing, or all of the node's (0).
+fn job_memory_bytes(lookup: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    // Slurm counts in MiB.
+    let mib = |name: &str| {
+        lookup(name)?
+            .trim()
+            .parse::<u64>()
+            .ok()
+            .filter(|&mib| mib > 0)
+    };
+    let by_cpu = || {
+        let cpus = mib("SLURM_CPUS_ON_NODE").or_else(|| mib("SLURM_CPUS_PER_TASK"))?;
+        mib("SLURM_MEM_PER_CPU")?.checked_mul(cpus)
+    };
+    mib("SLURM_MEM_PER_NODE")
+        .or_else(by_cpu)?
+        .checked_mul(1 << 20)
 }
 
 /// The value of the first `name : value` line.
@@ -126,6 +173,7 @@ pub fn memory() -> Memory {
         total_bytes: kib(&info, "MemTotal"),
         available_bytes: kib(&info, "MemAvailable"),
         cgroup_limit_bytes: cgroup_limit(Path::new("/sys/fs/cgroup"), &groups),
+        job_limit_bytes: job_memory_bytes(|name| std::env::var(name).ok()),
     }
 }
 
@@ -268,6 +316,29 @@ mod tests {
         );
         assert_eq!(cgroup_limit(root, "4:memory:/elsewhere\n"), None);
         assert_eq!(cgroup_limit(root, "nonsense\n"), None);
+    }
+
+    #[test]
+    fn a_job_has_what_its_scheduler_gave_it() {
+        let with = |variables: &'static [(&str, &str)]| {
+            move |name: &str| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            }
+        };
+        assert_eq!(job_cores(with(&[("SLURM_CPUS_PER_TASK", "8")])), Some(8));
+        assert_eq!(job_cores(with(&[("NSLOTS", "4")])), Some(4));
+        assert_eq!(job_cores(with(&[("NCPUS", "0")])), None);
+        assert_eq!(job_cores(with(&[("SLURM_CPUS_PER_TASK", "")])), None);
+        let memory = |variables| job_memory_bytes(with(variables));
+        assert_eq!(
+            memory(&[("SLURM_MEM_PER_NODE", "32000")]),
+            Some(32000 << 20)
+        );
+        assert_eq!(memory(&[("SLURM_MEM_PER_NODE", "0")]), None);
+        let by_cpu = &[("SLURM_MEM_PER_CPU", "2000"), ("SLURM_CPUS_ON_NODE", "4")];
+        assert_eq!(memory(by_cpu), Some(8000 << 20));
+        assert_eq!(memory(&[("SLURM_MEM_PER_CPU", "2000")]), None);
     }
 
     #[test]

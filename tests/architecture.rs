@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. Each is a folder or file of src/.
-const FLOORS: [&str; 28] = [
+const FLOORS: [&str; 29] = [
     "machine",      // CPU, memory limit, libraries
     "digest",       // SHA-256 as text
     "npy",          // NumPy files
@@ -32,6 +32,7 @@ const FLOORS: [&str; 28] = [
     "eval",         // metrics
     "train",        // learning
     "run",          // the front door: settings + slide -> results
+    "cohort",       // many slides: plan, claim, run, status, merge
     "doctor",       // what this machine has
     "view",         // the viewer's server and page
     "cli",          // flags -> settings -> one call

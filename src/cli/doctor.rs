@@ -51,7 +51,9 @@ fn page(doctor: &Doctor) -> String {
             memory
                 .cgroup_limit_bytes
                 .map_or("none".into(), |bytes| gib(Some(bytes)))
-        ),
+        ) + &memory.job_limit_bytes.map_or(String::new(), |bytes| {
+            format!(", of the job {}", gib(Some(bytes)))
+        }),
     );
     line("libtorch", library(&doctor.libtorch));
     line("OpenSlide", library(&doctor.openslide));

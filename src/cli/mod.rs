@@ -4,6 +4,11 @@
 //! can go wrong arrives here as a [`Failure`]; nothing below ends the process.
 
 mod closing;
+mod cohort;
+mod cohort_merge;
+mod cohort_plan;
+mod cohort_run;
+mod cohort_status;
 mod completions;
 mod data;
 mod doctor;
@@ -151,6 +156,7 @@ enum Command {
     Report(report::ReportArgs),
     View(view::ViewArgs),
     Hovernet(Box<hovernet::HovernetArgs>),
+    Cohort(cohort::CohortArgs),
     Model(model::ModelArgs),
     Doctor(doctor::DoctorArgs),
     Train(train::TrainArgs),
@@ -201,6 +207,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Report(args) => report::main(&args),
         Command::View(args) => view::main(&args),
         Command::Hovernet(args) => hovernet::main(&args),
+        Command::Cohort(args) => cohort::main(args),
         Command::Model(args) => model::main(&args),
         Command::Doctor(args) => doctor::main(&args),
         Command::Train(args) => train::main(args),

@@ -133,18 +133,25 @@ pub fn report_to_parent(only: Option<&str>, endings: &[Ending]) -> Result<(), Fa
     }
 }
 
-/// This very program, though its file may have been replaced since, with the same arguments for one slide.
-pub fn command_for(slide: &SlideConfig) -> io::Result<Command> {
+/// This very program, though its file may have been replaced since.
+pub fn this_program() -> io::Result<Command> {
     let program = match cfg!(target_os = "linux") {
         true => "/proc/self/exe".into(),
         false => std::env::current_exe()?,
     };
-    let mut args = std::env::args_os();
-    let name = args.next().unwrap_or_else(|| "wsi-nuclei".into());
+    let name = std::env::args_os().next();
+    let mut command = Command::new(program);
+    command.arg0(name.unwrap_or_else(|| "wsi-nuclei".into()));
+    Ok(command)
+}
+
+/// This very program with the same arguments for one slide.
+pub fn command_for(slide: &SlideConfig) -> io::Result<Command> {
+    let mut args = std::env::args_os().skip(1);
     // Behind the subcommand's name: what follows may hold a `--`. One argument: a stem may begin with a dash.
     let subcommand = args.next();
     let only = OsString::from(format!("--only={}", slide.stem));
-    let mut command = Command::new(program);
-    command.arg0(name).args(subcommand).arg(only).args(args);
+    let mut command = this_program()?;
+    command.args(subcommand).arg(only).args(args);
     Ok(command)
 }

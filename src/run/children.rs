@@ -139,7 +139,8 @@ fn ending_of_status(status: ExitStatus, stopping: bool, slide: &SlideConfig) -> 
     }
 }
 
-fn how_it_died(status: ExitStatus) -> String {
+/// What an exit status says of a process's death.
+pub fn how_it_died(status: ExitStatus) -> String {
     match status.signal() {
         Some(libc::SIGKILL) => {
             "killed by signal 9: out of memory, or somebody's kill -9; --memory sets the budget"

@@ -119,7 +119,7 @@ impl Default for RunConfig {
             mix_devices: false,
             force_scale: false,
             tile_size_px: None,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: crate::machine::usable_cores(),
             memory_bytes: None,
             settings: BTreeMap::new(),
         }

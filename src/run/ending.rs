@@ -6,6 +6,7 @@ use crate::model::ModelError;
 use crate::output::OutputError;
 use crate::pipeline::PipelineError;
 use crate::result::SlideResult;
+use crate::slide::SlideError;
 use crate::store::StoreError;
 use crate::tissue::TissueError;
 
@@ -93,6 +94,56 @@ pub enum SlideFailure {
     Output(#[from] OutputError),
 }
 
+/// Whether trying again may help.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Nothing failed, or it would fail again.
+    #[default]
+    Lasting,
+    /// A file or disk that did not answer may answer later.
+    MayPass,
+    /// Another process holds the slide's store.
+    Busy,
+}
+
+impl SlideFailure {
+    /// Whether trying again may help.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Pipeline(PipelineError::Store(StoreError::Busy { .. })) => Cause::Busy,
+            Self::Pipeline(PipelineError::Store(
+                StoreError::Write { .. } | StoreError::Read { .. },
+            ))
+            | Self::Output(OutputError::Write { .. })
+            | Self::Model(ModelError::Read { .. }) => Cause::MayPass,
+            Self::Pipeline(
+                PipelineError::Slide(error) | PipelineError::Tissue(TissueError::Slide(error)),
+            ) => cause_of_slide(error),
+            _ => Cause::Lasting,
+        }
+    }
+}
+
+/// What the system says where a file server or disk does not answer. A slide's libraries hand on its words alone.
+const NO_ANSWER: [&str; 6] = [
+    "Input/output error",
+    "Remote I/O error",
+    "Stale file handle",
+    "timed out",
+    "Transport endpoint",
+    "Resource temporarily unavailable",
+];
+
+/// A damaged slide stays damaged; a file that did not answer may answer later.
+fn cause_of_slide(error: &SlideError) -> Cause {
+    let text = error.to_string();
+    match NO_ANSWER.iter().any(|words| text.contains(words)) {
+        true => Cause::MayPass,
+        false => Cause::Lasting,
+    }
+}
+
 impl From<SlideFailure> for Ending {
     fn from(failure: SlideFailure) -> Self {
         let text = failure.to_string();
@@ -156,6 +207,30 @@ mod tests {
         assert_eq!(exit_code(&[refused(), failed()]), 3);
         assert_eq!(exit_code(&[failed(), failed()]), 3);
         assert_eq!(exit_code(&[done(), Ending::Stopped]), 75);
+    }
+
+    #[test]
+    fn only_what_may_pass_is_worth_another_try() {
+        let unsupported = |reason: &str| {
+            let path = "a.svs".into();
+            let reason = reason.to_owned();
+            let error = SlideError::Unsupported { path, reason };
+            SlideFailure::from(PipelineError::from(error)).cause()
+        };
+        assert_eq!(unsupported("not a slide"), Cause::Lasting);
+        assert_eq!(
+            unsupported("Input/output error (os error 5)"),
+            Cause::MayPass
+        );
+        let path = std::path::PathBuf::from("store.zarr");
+        let full = StoreError::Write {
+            path: path.clone(),
+            reason: "No space left on device".into(),
+        };
+        let of = |error: StoreError| SlideFailure::from(PipelineError::from(error)).cause();
+        assert_eq!(of(full), Cause::MayPass);
+        assert_eq!(of(StoreError::Busy { path: path.clone() }), Cause::Busy);
+        assert_eq!(of(StoreError::NotAStore { path }), Cause::Lasting);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use image::RgbImage;
 
+use super::ending::Cause;
 use super::pictures::{read_crops, read_overlay};
 use super::run_json::{self, ModelReport, RunReport, SlideReport};
 use super::{Ending, Models, RunConfig, RunEvent, SlideConfig, SlideFailure, Watch, exit_code};
@@ -39,6 +40,25 @@ pub fn run_slide(
     watch: Watch<'_>,
     stop: &AtomicBool,
 ) -> Ending {
+    run_slide_if(slide, config, models, watch, stop, &|| true).ending
+}
+
+/// How a slide ended, and whether trying again may help.
+pub struct Attempt {
+    pub ending: Ending,
+    pub cause: Cause,
+}
+
+/// Runs one slide as [`run_slide`] does, but asks `may_write` once all nuclei are known. Where the answer is no, nothing
+/// more is written: another process has this slide now.
+pub fn run_slide_if(
+    slide: &SlideConfig,
+    config: &RunConfig,
+    models: &mut Models,
+    watch: Watch<'_>,
+    stop: &AtomicBool,
+    may_write: &dyn Fn() -> bool,
+) -> Attempt {
     let clock = Instant::now();
     let mut report = RunReport {
         engine: models.engine(),
@@ -50,22 +70,31 @@ pub fn run_slide(
         started_unix_s: unix_seconds(),
         ..RunReport::default()
     };
-    let ending = analyse_slide(slide, config, models, watch, stop, &mut report)
-        .and_then(|analysed| write_results(slide, config, analysed, watch))
-        .unwrap_or_else(Ending::from);
+    let outcome = analyse_slide(slide, config, models, watch, stop, &mut report);
+    if outcome.is_ok() && !may_write() {
+        return Attempt {
+            ending: Ending::Stopped,
+            cause: Cause::Busy,
+        };
+    }
+    let outcome = outcome.and_then(|analysed| write_results(slide, config, analysed, watch));
+    let cause = outcome
+        .as_ref()
+        .map_or_else(SlideFailure::cause, |_| Cause::Lasting);
+    let ending = outcome.unwrap_or_else(Ending::from);
     report.seconds = clock.elapsed().as_secs_f64();
     report.peak_memory_bytes = peak_memory_bytes();
     report.exit_code = exit_code(std::slice::from_ref(&ending));
     report.error = ending.reason().map(str::to_owned);
     // Nothing was started, or the folder belongs to another run.
     if matches!(ending, Ending::Refused(_)) {
-        return ending;
+        return Attempt { ending, cause };
     }
     // A slide that failed before it had a folder gets one, with the reason in it.
     if !slide.folder.is_dir() && !matches!(ending, Ending::Failed(_)) {
-        return ending;
+        return Attempt { ending, cause };
     }
-    match (write_report(&report, slide, config, &ending), ending) {
+    let ending = match (write_report(&report, slide, config, &ending), ending) {
         (Err(error), Ending::Done { .. } | Ending::Share { .. }) => {
             Ending::Failed(error.to_string())
         }
@@ -75,7 +104,8 @@ pub fn run_slide(
         },
         // What went wrong before is what the user must hear: a full disk takes run.json down as well.
         (_, ending) => ending,
-    }
+    };
+    Attempt { ending, cause }
 }
 
 /// Writes run.json for a slide whose process died before it could: what is left is the reason.

@@ -4,6 +4,8 @@
 mod budget;
 mod cases;
 mod cli;
+mod cohort;
+mod cohort_race;
 mod crowd;
 mod disk;
 mod golden;

@@ -1,0 +1,494 @@
+//! One task of a cohort: its own rows first, then whatever is free.
+//!
+//! In: a plan, the rows that the scheduler gave this task, how to start a process for slides. Out: a record for each row
+//! that it ended, and how those rows ended. A task that is asked to stop gives its row back within ten seconds. Never
+//! ends a row that another task has taken over, and never waits for one that lives.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::claim::{Claim, Desk, Lost, Progress, Snapshot, Taken};
+use super::plan::{Cohort, Row};
+use super::record::{Record, State};
+use super::stage;
+use super::worker::{Heard, Reply, Request, Worker};
+use super::{CohortError, Layout};
+use crate::run::Ending;
+use crate::run::children::how_it_died;
+use crate::run::ending::Cause;
+
+/// How often the task looks at its claim and at the stop flag.
+const LOOK: Duration = Duration::from_millis(50);
+/// A process that does not stop within this time of a request is killed; nothing of what it committed is lost.
+const GRACE: Duration = Duration::from_secs(7);
+
+/// What a task does and how.
+pub struct Task<'a> {
+    pub layout: &'a Layout,
+    pub cohort: &'a Cohort,
+    pub desk: Desk,
+    /// The rows to begin with, which are done again if they failed.
+    pub own: Vec<usize>,
+    /// Whether nothing but `own` is done.
+    pub own_only: bool,
+    /// How often a row is tried again after what may pass.
+    pub retries: u32,
+    /// Wait before the first of those; it doubles.
+    pub retry_wait: Duration,
+    /// A folder on a local disk that slides are copied to first.
+    pub stage: Option<std::path::PathBuf>,
+    pub stop: &'a AtomicBool,
+    /// Starts a process for slides.
+    pub start: &'a dyn Fn() -> std::io::Result<std::process::Command>,
+    pub say: &'a dyn Fn(&str),
+}
+
+/// How the slide in work ended.
+struct Outcome {
+    ending: Ending,
+    cause: Cause,
+    stage: String,
+    log: Vec<String>,
+    /// Why this machine can do no slide at all.
+    machine: Option<String>,
+}
+
+impl Task<'_> {
+    /// Works until nothing is free, or it is asked to stop. Returns how the rows ended that this task ended.
+    ///
+    /// # Errors
+    /// Files of the cohort that cannot be read or written, or a process that cannot be started.
+    pub fn run(&self) -> Result<Vec<Ending>, CohortError> {
+        let mut endings = Vec::new();
+        let mut worker: Option<Worker> = None;
+        // Rows that this task has ended or given up: it does not take them again.
+        let mut left: BTreeSet<usize> = BTreeSet::new();
+        let order = self.order();
+        loop {
+            if self.stopping() {
+                endings.push(Ending::Stopped);
+                break;
+            }
+            match self.next(&order, &left)? {
+                Next::Claim(claim) => {
+                    left.insert(claim.row);
+                    let row = &self.cohort.rows[claim.row];
+                    match self.do_row(*claim, row, &mut worker)? {
+                        Some(ending) => endings.push(ending),
+                        // Should its new owner give it back, this task may have it again.
+                        None => drop(left.remove(&row.row)),
+                    }
+                }
+                Next::Wait(patience) => self.pause(patience),
+                Next::Nothing => break,
+            }
+        }
+        self.desk.tidy()?;
+        Ok(endings)
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Waits, unless the task is to stop.
+    fn pause(&self, patience: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < patience && !self.stopping() {
+            std::thread::sleep(LOOK.min(patience));
+        }
+    }
+
+    /// Own rows, then all others, the costliest first.
+    fn order(&self) -> Vec<usize> {
+        let is_row = |row: &&usize| {
+            let row = self.cohort.rows.get(**row);
+            row.is_some_and(|row| row.duplicate_of.is_none())
+        };
+        let mut order: Vec<usize> = self.own.iter().filter(is_row).copied().collect();
+        if !self.own_only {
+            let others = self.cohort.by_cost();
+            order.extend(others.iter().filter(|row| !self.own.contains(row)));
+        }
+        order
+    }
+
+    /// The next row that this task may do.
+    fn next(&self, order: &[usize], left: &BTreeSet<usize>) -> Result<Next, CohortError> {
+        let mut seen = self.desk.snapshot()?;
+        let mut silent = false;
+        for &row in order.iter().filter(|row| !left.contains(row)) {
+            let is_own = self.own.contains(&row);
+            let may_redo = |record: &Record| is_own && record.state == State::Failed;
+            match self.desk.take(row, &seen, may_redo)? {
+                Taken::Mine(claim) => return Ok(Next::Claim(claim)),
+                // A claim just made, or one of an owner that beats: that one looks after it.
+                Taken::Busy { age } => silent |= age > 3 * self.desk.heartbeat,
+                Taken::Not => {}
+            }
+            if self.stopping() {
+                return Ok(Next::Wait(Duration::ZERO));
+            }
+        }
+        if silent {
+            // Nobody else may be left to take over what a silent owner leaves.
+            return Ok(Next::Wait(self.desk.heartbeat));
+        }
+        // An owner that died a moment ago is not silent yet: look once more when it would have beaten.
+        let busy = |seen: &Snapshot| -> Vec<(usize, u64)> {
+            let live = seen.claims.iter().filter(|(row, generation)| {
+                order.contains(row)
+                    && !left.contains(row)
+                    && seen
+                        .records
+                        .get(row)
+                        .is_none_or(|record| record < generation)
+            });
+            live.map(|(row, generation)| (*row, *generation)).collect()
+        };
+        let before = busy(&seen);
+        if before.is_empty() {
+            return Ok(Next::Nothing);
+        }
+        self.pause(4 * self.desk.heartbeat);
+        seen = self.desk.snapshot()?;
+        let now = super::claim::server_now(&self.layout.claims())?;
+        let is_silent = |(row, generation): &(usize, u64)| {
+            let seen = super::claim::see(&self.layout.claims(), *row, *generation, now);
+            seen.is_some_and(|seen| {
+                let owner = seen.text.as_ref().map(|text| &text.owner);
+                seen.age > 3 * self.desk.heartbeat
+                    || owner.is_some_and(|owner| owner.is_dead(self.desk.here()))
+            })
+        };
+        let freed = |row: &usize| !busy(&seen).iter().any(|(other, _)| other == row);
+        let something = before
+            .iter()
+            .any(|(row, _)| freed(row) && self.is_open(*row, &seen))
+            || busy(&seen).iter().any(is_silent);
+        Ok(match something && !self.stopping() {
+            true => Next::Wait(Duration::ZERO),
+            false => Next::Nothing,
+        })
+    }
+
+    /// Whether nobody has ended this row.
+    fn is_open(&self, row: usize, seen: &Snapshot) -> bool {
+        let Some(&generation) = seen.records.get(&row) else {
+            return true;
+        };
+        let record = super::record::read(self.desk.records(), row, generation);
+        record.is_ok_and(|record| record.is_none_or(|record| !record.state.is_final()))
+    }
+
+    /// Does a row, with its retries, and ends its claim. `None`: another task has taken it over.
+    fn do_row(
+        &self,
+        claim: Claim,
+        row: &Row,
+        worker: &mut Option<Worker>,
+    ) -> Result<Option<Ending>, CohortError> {
+        let begun = Instant::now();
+        (self.say)(&format!("row {}: {}", row.row, row.stem));
+        let beating = Beating::new(claim);
+        let mut attempts = 0;
+        let outcome = std::thread::scope(|scope| {
+            scope.spawn(|| beating.beat());
+            let outcome = self.try_row(&beating, row, worker, &mut attempts);
+            beating.end();
+            outcome
+        });
+        let Some(outcome) = outcome? else {
+            (self.say)(&format!(
+                "row {}: another task has taken it over, because this one did not answer for {} s",
+                row.row, self.cohort.stale_s
+            ));
+            return Ok(None);
+        };
+        let (claim, progress) = beating.into_parts();
+        let given_back = outcome.cause == Cause::Busy;
+        let state = match given_back {
+            true => State::Stopped,
+            false => State::of(&outcome.ending),
+        };
+        let nuclei = match &outcome.ending {
+            Ending::Done { nuclei } | Ending::Incomplete { nuclei, .. } => *nuclei,
+            _ => 0,
+        };
+        let is_good = matches!(state, State::Done | State::Stopped);
+        claim.finish(Record {
+            stem: row.stem.clone(),
+            state,
+            reason: outcome.ending.reason().unwrap_or("").to_owned(),
+            stage: outcome.stage,
+            log: if is_good { Vec::new() } else { outcome.log },
+            nuclei,
+            mm2_done: progress.mm2_done,
+            mm2_planned: progress.mm2_planned,
+            seconds: begun.elapsed().as_secs_f64(),
+            attempts,
+            settings_sha256: self.cohort.settings_sha256.clone(),
+            ..Record::default()
+        })?;
+        match outcome.machine {
+            // The row is free again, and this task must not spoil the others as well.
+            Some(why) => Err(CohortError::Machine(why)),
+            None if given_back => Ok(Some(Ending::Stopped)),
+            None => Ok(Some(outcome.ending)),
+        }
+    }
+
+    /// Tries a row until it ends in a way that another try would not change. `None`: another task has it.
+    fn try_row(
+        &self,
+        beating: &Beating,
+        row: &Row,
+        worker: &mut Option<Worker>,
+        attempts: &mut u32,
+    ) -> Result<Option<Outcome>, CohortError> {
+        let deaths = beating.deaths();
+        if deaths > self.retries {
+            return Ok(Some(failed(format!(
+                "{}: {deaths} tasks in a row died while they worked on it (out of memory, perhaps): give it more memory, \
+                 then run this row again",
+                row.path.display()
+            ))));
+        }
+        let mut wait = self.retry_wait;
+        loop {
+            *attempts += 1;
+            let staged = stage::copy(self.stage.as_deref(), row, self.say);
+            let placed = staged.as_ref().map_or(row, |staged| &staged.row);
+            let outcome = self.attempt(beating, placed, worker)?;
+            drop(staged);
+            let Some(outcome) = outcome else {
+                return Ok(None);
+            };
+            let may_pass = outcome.cause != Cause::Lasting;
+            let failed = outcome.ending != Ending::Stopped;
+            if !may_pass || !failed || *attempts > self.retries {
+                return Ok(Some(outcome));
+            }
+            (self.say)(&format!(
+                "row {}: again in {:.0} s: {}",
+                row.row,
+                wait.as_secs_f64(),
+                outcome.ending.reason().unwrap_or("")
+            ));
+            self.pause(wait);
+            wait *= 2;
+            if self.stopping() {
+                return Ok(Some(Outcome {
+                    ending: Ending::Stopped,
+                    ..outcome
+                }));
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        beating: &Beating,
+        row: &Row,
+        worker: &mut Option<Worker>,
+    ) -> Result<Option<Outcome>, CohortError> {
+        let mut running = match worker.take() {
+            Some(running) => running,
+            None => {
+                let command = (self.start)().map_err(|error| {
+                    CohortError::Machine(format!("a process cannot be started: {error}"))
+                })?;
+                Worker::start(command)?
+            }
+        };
+        running.log_to(&self.layout.log(row.row));
+        let models = &self.cohort.models;
+        running.ask(&Request::Run {
+            row: row.clone(),
+            weights_sha256: models.get(&row.model).cloned().unwrap_or_default(),
+        });
+        let mut asked: Option<Instant> = None;
+        let mut lost = false;
+        loop {
+            match running.hear(LOOK) {
+                Heard::Reply(Reply::Progress(progress)) => beating.show(progress),
+                Heard::Reply(Reply::MayWrite) => {
+                    lost |= beating.renew().is_err();
+                    running.ask(&Request::Write(!lost));
+                }
+                Heard::Reply(Reply::Ended {
+                    ending,
+                    cause,
+                    stage,
+                }) => {
+                    let log = running.last_lines();
+                    if ending != Ending::Stopped {
+                        *worker = Some(running);
+                    }
+                    let outcome = Outcome {
+                        ending,
+                        cause,
+                        stage,
+                        log,
+                        machine: None,
+                    };
+                    return Ok((!lost && !beating.is_lost()).then_some(outcome));
+                }
+                Heard::Reply(_) | Heard::Nothing => {}
+                Heard::Gone => {
+                    let outcome = self.after_death(running, row, beating);
+                    return Ok((!lost && !beating.is_lost()).then_some(outcome));
+                }
+            }
+            if beating.is_lost() && !lost {
+                lost = true;
+                running.kill();
+            }
+            match asked {
+                None if self.stopping() => {
+                    running.ask_to_stop();
+                    asked = Some(Instant::now());
+                }
+                Some(since) if since.elapsed() > GRACE => running.kill(),
+                _ => {}
+            }
+        }
+    }
+
+    /// What the end of a process means that did not say how its slide ended.
+    fn after_death(&self, running: Worker, row: &Row, beating: &Beating) -> Outcome {
+        let log = running.last_lines();
+        let stage = beating.progress().stage;
+        let status = running.wait();
+        let given_back = |machine: Option<String>, stage: String, log: Vec<String>| Outcome {
+            ending: Ending::Stopped,
+            cause: Cause::Busy,
+            stage,
+            log,
+            machine,
+        };
+        if self.stopping() {
+            return given_back(None, stage, log);
+        }
+        let said = log
+            .iter()
+            .rev()
+            .find_map(|line| line.strip_prefix("error: "));
+        let why = match status.map(|status| (status, status.code())) {
+            // It ended by itself before it took a slide: no device, or settings that this machine cannot have.
+            Some((_, Some(2 | 3))) => {
+                let why = said.unwrap_or("a process for slides ended as it began");
+                return given_back(Some(why.to_owned()), stage, log);
+            }
+            Some((status, _)) => format!(
+                "{}: the process that worked on it died ({}); what it had finished is kept",
+                row.path.display(),
+                how_it_died(status)
+            ),
+            None => "its process was lost".into(),
+        };
+        Outcome {
+            stage,
+            log,
+            ..failed(why)
+        }
+    }
+}
+
+fn failed(why: String) -> Outcome {
+    Outcome {
+        ending: Ending::Failed(why),
+        cause: Cause::Lasting,
+        stage: String::new(),
+        log: Vec::new(),
+        machine: None,
+    }
+}
+
+enum Next {
+    Claim(Box<Claim>),
+    /// Look again after this time.
+    Wait(Duration),
+    Nothing,
+}
+
+/// A claim whose heart beats while its slide is in work.
+struct Beating {
+    claim: Mutex<(Claim, Progress)>,
+    heartbeat: Duration,
+    lost: AtomicBool,
+    ended: AtomicBool,
+    deaths: u32,
+}
+
+impl Beating {
+    fn new(claim: Claim) -> Self {
+        Self {
+            heartbeat: claim.heartbeat(),
+            deaths: claim.deaths(),
+            claim: Mutex::new((claim, Progress::default())),
+            lost: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    fn claim(&self) -> MutexGuard<'_, (Claim, Progress)> {
+        self.claim
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Beats until [`Beating::end`].
+    fn beat(&self) {
+        let mut last: Option<Instant> = None;
+        while !self.ended.load(Ordering::Relaxed) && !self.is_lost() {
+            if last.is_none_or(|last| last.elapsed() >= self.heartbeat) {
+                let mut claim = self.claim();
+                let (claim, progress) = &mut *claim;
+                self.note(claim.beat(progress));
+                last = Some(Instant::now());
+            }
+            std::thread::sleep(LOOK.min(self.heartbeat));
+        }
+    }
+
+    fn note(&self, outcome: Result<(), Lost>) {
+        if outcome.is_err() {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn renew(&self) -> Result<(), Lost> {
+        let outcome = self.claim().0.renew();
+        self.note(outcome);
+        outcome
+    }
+
+    fn show(&self, progress: Progress) {
+        self.claim().1 = progress;
+    }
+
+    fn progress(&self) -> Progress {
+        self.claim().1.clone()
+    }
+
+    fn deaths(&self) -> u32 {
+        self.deaths
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    fn into_parts(self) -> (Claim, Progress) {
+        self.claim
+            .into_inner()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
