@@ -166,7 +166,7 @@ fn seconds_per_patch(prepared: &Prepared, pool: &Pool) -> Result<f64, PipelineEr
         return Ok(0.0);
     };
     let rgb = prepared.image.region(prepared.plan.grid.in_rect(patch))?;
-    let mut worker = pool.worker();
+    let mut worker = pool.worker(0);
     worker.predict(std::slice::from_ref(&rgb))?;
     let start = Instant::now();
     worker.predict(std::slice::from_ref(&rgb))?;

@@ -88,6 +88,7 @@ mod tests {
                 name: "read".into(),
                 workers: 2,
                 busy_s: 1.5,
+                cpu_s: 1.25,
                 waiting_for_input_s: 0.0,
                 waiting_for_output_s: 0.25,
             }],

@@ -103,7 +103,7 @@ pub(super) fn analyse_slide(
         name: pool.model().spec.name.clone(),
         sha256: Some(pool.model().weights_sha256.clone()),
     };
-    let mut prepared = pipeline::prepare(&slide.request(config), pool.model())?;
+    let mut prepared = pipeline::prepare(&slide.request(config), &pool)?;
     report.slide.quickhash = Some(prepared.meta.slide.quickhash.clone());
     report.slide.bytes = Some(prepared.meta.slide.file_bytes);
     let store = prepared.open_store(&slide.folder.join("store.zarr"), config.restart)?;

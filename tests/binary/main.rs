@@ -5,6 +5,7 @@ mod budget;
 mod cases;
 mod cli;
 mod crowd;
+mod devices;
 mod disk;
 mod golden;
 mod harness;
