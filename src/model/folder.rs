@@ -15,6 +15,7 @@ use super::fake_device::FakeDevice;
 use super::hovernet::{self, HoverNet, Mode};
 use super::lite::{self, Lite};
 use super::patch_model::{Engine, Model};
+use super::precision::Precision;
 use super::spec::{Architecture, ModelSpec, SPEC_FILE, read_model_file};
 use super::torch_worker::{SharedNetwork, TorchWorker};
 use super::torchscript::TorchScript;
@@ -142,20 +143,27 @@ impl ModelFolder {
     /// # Errors
     /// A TorchScript module that cannot be loaded, or too little memory on the device.
     pub fn load(&self, device: Device) -> Result<Model, ModelError> {
-        self.load_on(&[device])
+        self.load_on(&[device], Precision::Auto)
     }
 
-    /// [`ModelFolder::load`] with its weights on each of several devices of one kind.
-    pub fn load_on(&self, devices: &[Device]) -> Result<Model, ModelError> {
+    /// [`ModelFolder::load`] with its weights on each of several devices of one kind, to compute in `precision`.
+    ///
+    /// # Errors
+    /// Those of [`ModelFolder::load`], and a precision that device or architecture do not have.
+    pub fn load_on(&self, devices: &[Device], precision: Precision) -> Result<Model, ModelError> {
         let first = devices.first().copied().unwrap_or(Device::Cpu);
+        let precision = precision.of(self.spec.architecture, first)?;
         if let Weights::Rule(options) = &self.weights {
             return Ok(self.rule(options));
         }
         let engines = devices
             .iter()
-            .map(|&device| self.network_on(device))
+            .map(|&device| self.network_on(device, precision))
             .collect::<Result<_, _>>()?;
-        Ok(self.with_engines(first, engines, first != Device::Cpu))
+        Ok(Model {
+            precision,
+            ..self.with_engines(first, engines, first != Device::Cpu)
+        })
     }
 
     /// The analytic rule, once on the CPU or once per fake device.
@@ -177,24 +185,28 @@ impl ModelFolder {
         }
     }
 
-    fn network_on(&self, device: Device) -> Result<Box<dyn Engine>, ModelError> {
+    fn network_on(
+        &self,
+        device: Device,
+        precision: Precision,
+    ) -> Result<Box<dyn Engine>, ModelError> {
         let network = match &self.weights {
             Weights::Script(bytes) => {
                 SharedNetwork::new(TorchScript::load(bytes, &self.path, device.into())?)
             }
-            Weights::Tensors(tensors) => build(self.spec.architecture, tensors, device.into())?,
+            Weights::Tensors(tensors) => {
+                build(self.spec.architecture, tensors, device.into(), precision)?
+            }
             Weights::Rule(_) => {
                 return Err(ModelError::NotBuilt {
                     architecture: self.spec.architecture.name(),
                 });
             }
         };
-        Ok(Box::new(TorchWorker {
-            network,
-            device,
-            margin_px: self.spec.margin_px() as u32,
-            types: self.spec.types.len(),
-        }))
+        let (margin_px, types) = (self.spec.margin_px() as u32, self.spec.types.len());
+        Ok(Box::new(TorchWorker::new(
+            network, device, margin_px, types,
+        )))
     }
 
     fn with_engines(
@@ -208,6 +220,7 @@ impl ModelFolder {
             weights_sha256: self.weights_sha256.clone(),
             device,
             in_batches,
+            precision: Precision::F32,
             tta: Tta::None,
             fake_devices: vec![],
             engines,
@@ -250,10 +263,12 @@ fn build(
     architecture: Architecture,
     tensors: &Tensors,
     device: tch::Device,
+    precision: Precision,
 ) -> Result<SharedNetwork, ModelError> {
     match architecture {
         Architecture::HovernetFast | Architecture::HovernetOriginal => {
-            let network = HoverNet::from_tensors(mode_of(architecture), tensors, device)?;
+            let network =
+                HoverNet::in_precision(mode_of(architecture), tensors, device, precision)?;
             Ok(SharedNetwork::new(network))
         }
         Architecture::HovernetLite => {
@@ -261,7 +276,9 @@ fn build(
                 .iter()
                 .map(|(name, tensor)| (name.clone(), tensor.to_device(device)))
                 .collect();
-            Ok(SharedNetwork::new(Lite::from_tensors(on_device)?))
+            Ok(SharedNetwork::new(Lite::from_tensors(
+                on_device, precision,
+            )?))
         }
         Architecture::Torchscript | Architecture::Analytic => Err(ModelError::NotBuilt {
             architecture: architecture.name(),

@@ -44,7 +44,7 @@ pub use library::Library;
 #[cfg(feature = "torch")]
 pub use network::Network;
 pub use patch_model::{Model, PatchModel};
-pub use pool::{Feed, Pool};
+pub use pool::{BatchLimit, Feed, Pool};
 pub use precision::Precision;
 pub use spec::{Architecture, ModelSpec, TypeInfo};
 pub use tta::Tta;

@@ -9,6 +9,7 @@ use image::RgbImage;
 use super::device::Device;
 use super::error::ModelError;
 use super::fake_device::{DeviceUse, FakeDevice};
+use super::precision::Precision;
 use super::spec::ModelSpec;
 use super::tta::{Averaging, Tta};
 use crate::prediction::{PredictionMap, QuantisedMap};
@@ -50,6 +51,8 @@ pub struct Model {
     pub weights_sha256: String,
     /// What computes: the first of the devices.
     pub device: Device,
+    /// The network's arithmetic: part of the identity.
+    pub precision: Precision,
     /// Whether patches go to devices other than this CPU, in batches.
     pub(super) in_batches: bool,
     /// Views of each patch that are averaged: part of the identity.

@@ -5,6 +5,7 @@
 //! number can change a bit of a result; any other device is fed batches by [`LANES`] workers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::RgbImage;
 use rayon::prelude::*;
@@ -25,6 +26,51 @@ pub struct Feed {
     pub workers: usize,
     /// Patches in each.
     pub batch: usize,
+}
+
+/// Most patches that a worker takes at once: halved when a device has too little memory for them, for all workers.
+#[derive(Debug)]
+pub struct BatchLimit(AtomicUsize);
+
+impl BatchLimit {
+    /// `patches` is at least 1.
+    pub fn new(patches: usize) -> Self {
+        Self(AtomicUsize::new(patches.max(1)))
+    }
+
+    /// The limit now.
+    pub fn patches(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Gives `predict` all of `patches`, in as many batches as the device's memory takes.
+    ///
+    /// # Errors
+    /// Those of `predict`, but too little memory only for a single patch.
+    pub fn predict<T>(
+        &self,
+        worker: &mut dyn PatchModel,
+        patches: &[RgbImage],
+        predict: impl Fn(&mut dyn PatchModel, &[RgbImage]) -> Result<Vec<T>, ModelError>,
+    ) -> Result<Vec<T>, ModelError> {
+        let mut maps = Vec::with_capacity(patches.len());
+        let mut left = patches;
+        while !left.is_empty() {
+            let (batch, rest) = left.split_at(left.len().min(self.patches()));
+            match predict(worker, batch) {
+                Ok(some) => {
+                    maps.extend(some);
+                    left = rest;
+                }
+                Err(error) if error.is_out_of_memory() && batch.len() > 1 => {
+                    self.0.fetch_min(batch.len() / 2, Ordering::Relaxed);
+                    worker.set_batch(batch.len() / 2);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(maps)
+    }
 }
 
 /// A model with its share of the machine. Cheap to clone: the weights are shared.
@@ -117,23 +163,23 @@ impl Model {
         batch: usize,
         predict: impl Fn(&mut dyn PatchModel, &[RgbImage]) -> Result<Vec<T>, ModelError> + Sync,
     ) -> Result<Vec<T>, ModelError> {
-        let maps: Result<Vec<_>, _> = match self.in_batches {
+        match self.in_batches {
             false => patches
                 .par_iter()
                 .map_init(
                     || self.worker(),
                     |worker, patch| predict(worker.as_mut(), std::slice::from_ref(patch)),
                 )
-                .collect(),
+                .collect::<Result<Vec<_>, _>>()
+                .map(|maps| maps.into_iter().flatten().collect()),
             true => {
                 let mut worker = self.worker();
                 worker.set_batch(batch);
-                let batches = patches.chunks(batch.max(1));
-                batches
-                    .map(|batch| predict(worker.as_mut(), batch))
-                    .collect()
+                BatchLimit::new(batch).predict(worker.as_mut(), patches, predict)
             }
-        };
-        Ok(maps?.into_iter().flatten().collect())
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -242,3 +242,6 @@ fn device_shapes(feed: Feed, threads: u64, plan: &Plan) -> Vec<Shape> {
     };
     [least].into_iter().chain([8, 4, 2, 1].map(shape)).collect()
 }
+
+#[cfg(test)]
+mod tests;

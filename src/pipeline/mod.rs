@@ -28,6 +28,7 @@ use crate::nuclei::{Foreground, segment_extent};
 use crate::plan::{Plan, Tile};
 use crate::result::SlideResult;
 use crate::slide::SlideError;
+use crate::slide::blocks::ProcImage;
 use crate::stitch::{self, Loaded, Overlap};
 use crate::store::{IdentityMismatch, Store, StoreError, TileState};
 use crate::tissue::TissueError;
@@ -131,6 +132,15 @@ pub struct Finished {
     pub loaded: Loaded,
     pub stages: Vec<StageReport>,
     pub tiles_reused: usize,
+    /// Proc px that the patches took from the slide, and those of all blocks that they meet: each once.
+    pub read_px: ReadPx,
+}
+
+/// How often pixels were read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ReadPx {
+    pub read: u64,
+    pub needed: u64,
 }
 
 /// Runs the tiles that the store lacks (a shard: its share of them), then joins all of them.
@@ -178,6 +188,7 @@ pub fn run(
         mm2_done: mm2 - mm2_todo,
     });
     let count = todo.len();
+    let needed_px = blocks_px(&image, &plan, &todo);
     let second_look = image.with_cache(rings::cache_bytes(pool.feed().is_some()));
     let work = Arc::new(Work {
         image,
@@ -198,6 +209,10 @@ pub fn run(
         });
     });
     let mut stages = running.reports();
+    let read_px = ReadPx {
+        read: running.px_read(),
+        needed: needed_px,
+    };
     committed?;
     running.join();
     device::release_freed_memory();
@@ -242,7 +257,14 @@ pub fn run(
         loaded,
         stages,
         tiles_reused,
+        read_px,
     })
+}
+
+/// Proc px of the blocks that the patches of `tiles` meet.
+fn blocks_px(image: &ProcImage, plan: &Plan, tiles: &[usize]) -> u64 {
+    let patches = tiles.iter().flat_map(|&tile| &plan.tiles[tile].patches);
+    image.blocks_px(patches.map(|&patch| plan.grid.in_rect(patch)))
 }
 
 /// The nuclei of a store, joined across its tiles: all that outputs need, without slide or network.

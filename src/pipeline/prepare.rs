@@ -337,7 +337,7 @@ fn identity(
         ("patch_out_px", json!(grid.patch_out_px)),
         ("area_sha256", json!(area_sha256)),
         ("background", json!(info.background)),
-        ("precision", json!("f32")),
+        ("precision", json!(model.precision)),
         ("tta", json!(model.tta)),
     ]
     .into_iter()

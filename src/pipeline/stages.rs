@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use super::budget::Budget;
 use super::patch;
 use super::telemetry::{Stage, StageReport};
 use crate::geometry::Rect;
-use crate::model::{ModelError, PatchModel, Pool};
+use crate::model::{BatchLimit, PatchModel, Pool};
 use crate::nuclei::{Foreground, Nucleus, PostprocParams, blobs, segment};
 use crate::plan::{PatchIndex, Plan, Tile};
 use crate::prediction::QuantisedMap;
@@ -47,6 +47,7 @@ pub enum Message {
 
 /// Running stages; dropping it makes them end.
 pub struct Running {
+    work: Arc<Work>,
     pub messages: Receiver<Message>,
     stop: Arc<AtomicBool>,
     stages: [Arc<Stage>; 3],
@@ -57,6 +58,11 @@ pub struct Running {
 impl Running {
     pub fn reports(&self) -> Vec<StageReport> {
         self.stages.iter().map(|s| s.report()).collect()
+    }
+
+    /// Proc px that have been read from the slide so far.
+    pub fn px_read(&self) -> u64 {
+        self.work.image.px_read()
     }
 
     /// One tile has been committed: another may begin.
@@ -179,6 +185,7 @@ pub fn start(work: Arc<Work>, tiles: Vec<usize>) -> Running {
         );
     }
     Running {
+        work,
         messages,
         stop,
         stages,
@@ -238,8 +245,7 @@ fn read(
 
 /// How the workers of the network take patches.
 struct Batches {
-    /// Most patches that a worker takes at once: halved when a device has too little memory for them.
-    most: AtomicUsize,
+    most: BatchLimit,
     /// Where a batch waits to be full; `None`: a worker takes what is there.
     filling: Option<Filling>,
 }
@@ -254,7 +260,7 @@ struct Filling {
 impl Batches {
     fn of(pool: &Pool) -> Self {
         Self {
-            most: AtomicUsize::new(pool.batch()),
+            most: BatchLimit::new(pool.batch()),
             filling: pool.feed().map(|_| Filling {
                 turn: Mutex::default(),
                 wait: BATCH_WAIT,
@@ -268,7 +274,7 @@ impl Batches {
         let _alone = turn.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
         let mut batch = vec![queue.recv().ok()?];
         let until = self.filling.as_ref().map(|f| Instant::now() + f.wait);
-        while batch.len() < self.most.load(Ordering::Relaxed) {
+        while batch.len() < self.most.patches() {
             let next = match until {
                 None => queue.try_recv().ok(),
                 Some(until) => queue.recv_deadline(until).ok(),
@@ -279,28 +285,6 @@ impl Batches {
             }
         }
         Some(batch)
-    }
-
-    /// The maps of `pixels`, in as many batches as the device's memory takes.
-    fn predict(
-        &self,
-        worker: &mut dyn PatchModel,
-        pixels: &[RgbImage],
-    ) -> Result<Vec<QuantisedMap>, ModelError> {
-        let mut maps = Vec::with_capacity(pixels.len());
-        while maps.len() < pixels.len() {
-            let left = &pixels[maps.len()..];
-            let batch = left.len().min(self.most.load(Ordering::Relaxed)).max(1);
-            match worker.predict_quantised(&left[..batch]) {
-                Ok(some) => maps.extend(some),
-                Err(error) if error.is_out_of_memory() && batch > 1 => {
-                    self.most.fetch_min(batch / 2, Ordering::Relaxed);
-                    worker.set_batch(batch / 2);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(maps)
     }
 }
 
@@ -317,7 +301,11 @@ fn infer(
             return Ok(());
         }
         let (places, pixels) = split_readable(batch);
-        let maps = stage.busy(|| batches.predict(worker.as_mut(), &pixels))?;
+        let maps = stage.busy(|| {
+            let predict =
+                |worker: &mut dyn PatchModel, some: &[RgbImage]| worker.predict_quantised(some);
+            batches.most.predict(worker.as_mut(), &pixels, predict)
+        })?;
         let mut predicted = maps.into_iter().zip(pixels);
         for place in places {
             let done = Patch {
@@ -389,7 +377,7 @@ fn post_process(
             add(assembly, patch.tile, tile, patch.index, square, part)
         });
         if let Some(complete) = complete {
-            let result = stage.busy(|| finish(work, tile, complete));
+            let result = stage.busy(|| finish(work, stage, tile, complete));
             if stage.output(|| out.send(Message::Tile(Box::new(result))).is_err()) {
                 return;
             }
@@ -426,7 +414,7 @@ fn add(
 }
 
 /// Merged patches to blobs, blobs to nuclei; blobs at an inner border of the tile grid stay open.
-fn finish(work: &Work, tile: &Tile, mut assembly: Assembly) -> TileResult {
+fn finish(work: &Work, stage: &Stage, tile: &Tile, mut assembly: Assembly) -> TileResult {
     assembly.read_errors.sort();
     let merged = Foreground::merge(&assembly.parts);
     drop(assembly.parts);
@@ -438,7 +426,8 @@ fn finish(work: &Work, tile: &Tile, mut assembly: Assembly) -> TileResult {
     let mpp = work.image.frames().proc_mpp();
     let nuclei: Vec<Nucleus> = closed
         .par_iter()
-        .map(|blob| segment(blob, &work.postproc, mpp))
+        // On rayon's threads: this one waits.
+        .map(|blob| stage.on_cpu(|| segment(blob, &work.postproc, mpp)))
         .collect::<Vec<_>>()
         .into_iter()
         .flatten()

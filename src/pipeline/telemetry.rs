@@ -15,7 +15,7 @@ pub struct StageReport {
     pub name: String,
     pub workers: usize,
     pub busy_s: f64,
-    /// Of `busy_s`, what the stage's own threads had of a core; work that rayon's threads did for them is not in it.
+    /// What the stage's work had of the cores, on whatever threads.
     pub cpu_s: f64,
     pub waiting_for_input_s: f64,
     pub waiting_for_output_s: f64,
@@ -64,8 +64,13 @@ impl Stage {
 
     /// Runs `work` and counts it as busy time.
     pub fn busy<T>(&self, work: impl FnOnce() -> T) -> T {
+        timed(&self.busy_ns, || self.on_cpu(work))
+    }
+
+    /// Counts what `work` has of a core: for the parts of busy work that run on other threads.
+    pub fn on_cpu<T>(&self, work: impl FnOnce() -> T) -> T {
         let before = thread_cpu_ns();
-        let out = timed(&self.busy_ns, work);
+        let out = work();
         let used = thread_cpu_ns().saturating_sub(before);
         self.cpu_ns.fetch_add(used, Ordering::Relaxed);
         out

@@ -99,6 +99,7 @@ pub(super) fn analyse_slide(
     report: &mut RunReport,
 ) -> Result<AnalysedSlide, SlideFailure> {
     let pool = models.get(&slide.model)?;
+    report.engine.precision = pool.model().precision.name().into();
     report.model = ModelReport {
         name: pool.model().spec.name.clone(),
         sha256: Some(pool.model().weights_sha256.clone()),
@@ -115,6 +116,7 @@ pub(super) fn analyse_slide(
     })?;
     let result = finished.loaded.slide;
     report.stages = finished.stages;
+    report.read_px = finished.read_px;
     report.tiles_planned = result.coverage.planned_tiles;
     report.tiles_reused = finished.tiles_reused;
     report.nuclei = result.nuclei.len();

@@ -67,3 +67,37 @@ fn two_devices_share_one_queue() {
         assert!(bytes("two") == bytes("cpu"), "{file}");
     }
 }
+
+#[test]
+fn precision_is_part_of_a_runs_identity() {
+    let dir = Dir::new();
+    dir.field("field.png", 400, 300);
+    let line = |out: &str, precision: &str| {
+        format!(
+            "run field.png -o {out} --mpp 0.25 --mask none --device cpu --format csv --precision {precision}"
+        )
+    };
+    dir.ok(&line("wide", "auto"));
+    assert_eq!(
+        dir.json("wide/field/run.json")["engine"]["precision"],
+        "f32"
+    );
+    dir.ok(&line("half", "bf16"));
+    assert_eq!(
+        dir.json("half/field/run.json")["engine"]["precision"],
+        "bf16"
+    );
+    dir.fails(&line("wide", "bf16"), 2, &["precision", "f32", "bf16"]);
+    // f32 is what auto came to: the same store.
+    dir.ok(&line("wide", "f32"));
+    dir.fails(&line("other", "tf32"), 3, &["--precision tf32", "NVIDIA"]);
+}
+
+#[test]
+fn a_fake_device_needs_a_rate() {
+    let dir = Dir::new();
+    dir.field("field.png", 300, 200);
+    let line = |model: &str| format!("run field.png -o out --mpp 0.5 --model {model} --format csv");
+    dir.fails(&line("analytic:2devices"), 2, &["analytic:50Mpx/s,10ms"]);
+    dir.ok(&line("analytic:1000Mpx/s,fine"));
+}
