@@ -1,8 +1,9 @@
 //! What the pipeline costs without a network, in one table for docs/performance.md: `cargo bench --bench pipeline`.
 //!
 //! Fake devices of a set rate stand in for a GPU. The slide is the demo's tissue, enlarged to 0.25 µm/px and repeated
-//! over a pyramid of `WSI_NUCLEI_BENCH_PX` (8192) px. scikit-image is compared with where `WSI_NUCLEI_PYTHON`
-//! (python3) has it. With `WSI_NUCLEI_BENCH_SLIDE=FILE` only the slide is written, for scripts/gpu_check.sh. Seconds of a shared machine are noisy: CPU seconds and ratios are what to look at.
+//! over a pyramid of `WSI_NUCLEI_BENCH_PX` (8192) px. scikit-image and hover-net are compared with where
+//! `WSI_NUCLEI_PYTHON` (python3) has them. With `WSI_NUCLEI_BENCH_SLIDE=FILE` only the slide is written, for
+//! scripts/gpu_check.sh. Seconds of a shared machine are noisy: CPU seconds and ratios are what to look at.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::time::Instant;
 use image::RgbImage;
 use image::imageops::{self, FilterType};
 use serde_json::Value;
+use wsi_nuclei::internals::raw_map;
 use wsi_nuclei::{Nucleus, PostprocParams, PredictionMap, measure_nucleus, segment_map};
 
 #[path = "../tests/binary/pyramid.rs"]
@@ -45,6 +47,7 @@ fn main() {
     reading_row(&report);
     cost_rows(&report);
     post_processing_rows();
+    reference_row(folder.path());
     features_row(folder.path());
 }
 
@@ -257,6 +260,60 @@ fn post_processing_rows() {
     }
 }
 
+/// hover_net's own post-processing (the package hover-net 0.0.10) on a map [np, h, v].
+const REFERENCE: &str = "
+import sys, time, numpy as np
+sys.path.insert(0, sys.argv[2])
+import oracle
+process, raw = oracle.process(), np.load(sys.argv[1])
+times = []
+for _ in range(3):
+    begun = time.perf_counter()
+    process(raw.copy(), nr_types=None, return_centroids=True)
+    times.append(time.perf_counter() - begun)
+print(min(times))
+";
+
+/// What a Python program prints: seconds; `None` where it cannot run.
+fn python_s(program: &str, arguments: &[&Path]) -> Option<f64> {
+    let python = std::env::var("WSI_NUCLEI_PYTHON").unwrap_or_else(|_| "python3".into());
+    let mut command = Command::new(python);
+    command.args(["-c", program]).args(arguments);
+    for threads in [
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "OPENCV_FOR_THREADS_NUM",
+    ] {
+        command.env(threads, "1");
+    }
+    let text = command.output().ok()?.stdout;
+    String::from_utf8_lossy(&text).trim().parse().ok()
+}
+
+fn reference_row(folder: &Path) {
+    let map = discs(1024);
+    let raw = folder.join("raw.npy");
+    raw_map::write(&map, &raw).unwrap();
+    let ours_s = (0..3).map(|_| nuclei_of(&map).1).fold(f64::MAX, f64::min);
+    let oracle = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity");
+    let what = "post-processing, 1024 px, one thread, against hover_net's Python";
+    let ours = format!("{ours_s:.4} s");
+    match python_s(REFERENCE, &[&raw, &oracle]) {
+        Some(theirs_s) => row(
+            what,
+            ours,
+            format!("{theirs_s:.3} s"),
+            format!("{:.0} x", theirs_s / ours_s),
+        ),
+        None => row(
+            what,
+            ours,
+            "no hover-net: set WSI_NUCLEI_PYTHON".into(),
+            "-".into(),
+        ),
+    }
+}
+
 /// scikit-image's regionprops_table with the same properties, on the same nuclei.
 const REGIONPROPS: &str = "
 import sys, time, numpy as np
@@ -284,18 +341,7 @@ fn features_row(folder: &Path) {
     let per_s = |seconds: f64| format!("{:.0} nuclei per s", nuclei.len() as f64 / seconds);
     let labels = folder.join("labels.npy");
     write_labels(&nuclei, map.width, &labels);
-    let python = std::env::var("WSI_NUCLEI_PYTHON").unwrap_or_else(|_| "python3".into());
-    let theirs = Command::new(python)
-        .args(["-c", REGIONPROPS])
-        .arg(&labels)
-        .output();
-    let theirs_s = theirs.ok().and_then(|output| {
-        String::from_utf8_lossy(&output.stdout)
-            .trim()
-            .parse::<f64>()
-            .ok()
-    });
-    match theirs_s {
+    match python_s(REGIONPROPS, &[&labels]) {
         Some(theirs_s) => row(
             "features, one thread, against scikit-image's regionprops_table",
             per_s(ours_s),

@@ -39,6 +39,8 @@ pub struct Budget {
     pub queue_patches: usize,
     pub tiles_in_flight: usize,
     pub cache_bytes: u64,
+    /// Whether blocks stay for the second look at the slide, when all nuclei are known.
+    pub keeps_blocks: bool,
 }
 
 /// Side of a tile where nobody asked for another, px.
@@ -137,22 +139,33 @@ pub fn divide(
             least: least.max(sizes.at_the_end),
         });
     };
-    // What is left keeps blocks from being read twice; a fast device asks for many rows of them.
+    // What is left keeps blocks from being read twice. A fast device is worth more of it: often the whole slide.
     let most_cache = match resources.feed {
         None => 256 << 20,
-        Some(_) => 1 << 30,
+        Some(_) => (memory_bytes / 4).max(256 << 20),
     };
-    let more_cache = (memory_bytes - need(shape)).min(most_cache);
+    let all_blocks = 3 * plan
+        .grid
+        .slide_px
+        .map(|px| px.max(0) as u64)
+        .iter()
+        .product::<u64>();
+    let more_cache = (memory_bytes - need(shape)).min(most_cache.min(all_blocks));
+    let cache_bytes = sizes.least_cache + more_cache;
+    // With a tenth to spare: what the end takes is an estimate.
+    let keeps_blocks = sizes.at_the_end + cache_bytes <= memory_bytes / 10 * 9;
+    let at_the_end = sizes.at_the_end + if keeps_blocks { cache_bytes } else { 0 };
     Ok(Budget {
         memory_bytes,
-        expected_bytes: (need(shape) + more_cache).max(sizes.at_the_end),
+        expected_bytes: (need(shape) + more_cache).max(at_the_end),
         infer_workers: shape.workers as usize,
         readers: shape.readers as usize,
         post_workers: shape.post_workers as usize,
         commit_workers: shape.commit_workers as usize,
         queue_patches: shape.queue as usize,
         tiles_in_flight: shape.tiles as usize,
-        cache_bytes: sizes.least_cache + more_cache,
+        cache_bytes,
+        keeps_blocks,
     })
 }
 

@@ -189,9 +189,9 @@ pub fn run(
     });
     let count = todo.len();
     let needed_px = blocks_px(&image, &plan, &todo);
-    let second_look = image.with_cache(rings::cache_bytes(pool.feed().is_some()));
+    let image = Arc::new(image);
     let work = Arc::new(Work {
-        image,
+        image: image.clone(),
         pool: pool.clone(),
         plan: plan.clone(),
         postproc: postproc.clone(),
@@ -215,6 +215,14 @@ pub fn run(
     };
     committed?;
     running.join();
+    let second_look = match budget.keeps_blocks {
+        true => image,
+        false => {
+            let again = image.with_cache(rings::cache_bytes(pool.feed().is_some()));
+            drop(image);
+            Arc::new(again)
+        }
+    };
     device::release_freed_memory();
     stages.extend(telemetry::fake_devices(&pool.model().take_fake_use()));
     stages.push(commit.report());

@@ -32,7 +32,7 @@ const BATCH_WAIT: Duration = Duration::from_millis(20);
 
 /// Everything the stages share. Nothing in it changes while they run.
 pub struct Work {
-    pub image: ProcImage,
+    pub image: Arc<ProcImage>,
     pub pool: Pool,
     pub plan: Plan,
     pub postproc: PostprocParams,

@@ -77,6 +77,18 @@ fn a_cpu_that_runs_the_network_has_the_workers_it_had() {
 }
 
 #[test]
+fn blocks_stay_for_the_second_look_where_memory_allows() {
+    // 30 tiles of 2112 px: 401 MB of pixels.
+    let pixels = 3 * 30 * 2112 * 2112;
+    let large = budget(64 << 10, 16, Some(ONE_GPU)).unwrap();
+    assert!(large.keeps_blocks && large.cache_bytes >= pixels);
+    let cpu = budget(64 << 10, 2, None).unwrap();
+    assert!(cpu.keeps_blocks && cpu.cache_bytes < pixels);
+    let tight = budget(700, 2, None).unwrap();
+    assert!(!tight.keeps_blocks, "{tight:?}");
+}
+
+#[test]
 fn every_budget_is_kept_and_more_memory_never_means_less() {
     for feed in [None, Some(ONE_GPU)] {
         let mut before: Option<Budget> = None;
