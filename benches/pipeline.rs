@@ -58,8 +58,7 @@ fn row(what: &str, measured: String, against: String, ratio: String) {
 /// The demo's tissue at 0.25 µm/px, over a whole pyramid.
 fn write_slide(path: &Path) {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("slides/CMU-1-Small-Region.svs");
-    let reader = wsi_nuclei::open_slide(&demo)
-        .unwrap_or_else(|error| panic!("{error}: make demo fetches it"));
+    let reader = wsi_nuclei::open_slide(&demo).expect("make demo fetches the slide");
     let part = reader.read_level(0, 600, 900, 1024, 1024).unwrap();
     let field: RgbImage = imageops::resize(&part, 2048, 2048, FilterType::CatmullRom);
     let side_px = std::env::var("WSI_NUCLEI_BENCH_PX").map_or(8192, |px| px.parse().unwrap());

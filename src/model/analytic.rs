@@ -131,7 +131,11 @@ impl Analytic {
             return look_at(patch, self.margin_px);
         }
         let (width, height) = patch.dimensions();
-        if width % 2 != 0 || height % 2 != 0 || self.margin_px % 2 != 0 {
+        let margin_px = self.margin_px as u32;
+        if ![width, height, margin_px]
+            .iter()
+            .all(|px| px.is_multiple_of(2))
+        {
             return Err(ModelError::input(format!(
                 "a patch of {width} x {height} px with {} px of margin has no 2 x 2 px: give even sides",
                 self.margin_px

@@ -283,10 +283,8 @@ fn floats(map: &Tensor) -> Result<&[f32], ModelError> {
 
 /// Whether no value is NaN or infinite; without a branch per value.
 fn all_finite(values: &[f32]) -> bool {
-    let chunks = values.chunks(4096);
-    chunks
-        .map(|some| some.iter().fold(true, |all, value| all & value.is_finite()))
-        .all(|finite| finite)
+    let finite = |some: &[f32]| some.iter().fold(true, |all, value| all & value.is_finite());
+    values.chunks(4096).all(finite)
 }
 
 /// The central `[height, width]` of a map that must have `channels` channels.

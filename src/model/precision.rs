@@ -52,6 +52,8 @@ impl Precision {
             (_, Precision::Tf32) if on_cpu => {
                 refuse("only an NVIDIA GPU has it: take f32 or bf16 on a CPU")
             }
+            // oneDNN has it for very few CPUs, and stops elsewhere.
+            (_, Precision::F16) if on_cpu => refuse("a CPU takes f32 or bf16"),
             // A script converts its own numbers; libtorch lets its convolutions use TF32 on a GPU.
             (Architecture::Torchscript, Precision::F16 | Precision::Bf16) => {
                 refuse("a torchscript model has the arithmetic that it was saved with: take auto")
@@ -86,12 +88,16 @@ mod tests {
         let lite = |precision: Precision, device| precision.of(Architecture::HovernetLite, device);
         assert_eq!(lite(Precision::Auto, cpu).unwrap(), Precision::F32);
         assert_eq!(lite(Precision::Auto, gpu).unwrap(), Precision::Tf32);
-        for asked in [Precision::F32, Precision::F16, Precision::Bf16] {
+        for asked in [Precision::F32, Precision::Bf16] {
             assert_eq!(lite(asked, cpu).unwrap(), asked);
+        }
+        for asked in [Precision::F32, Precision::F16, Precision::Bf16] {
             assert_eq!(lite(asked, gpu).unwrap(), asked);
         }
-        let refused = lite(Precision::Tf32, cpu).unwrap_err().to_string();
-        assert!(refused.contains("take f32 or bf16"), "{refused}");
+        for asked in [Precision::Tf32, Precision::F16] {
+            let refused = lite(asked, cpu).unwrap_err().to_string();
+            assert!(refused.contains("f32 or bf16"), "{refused}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! number of workers can change a bit. On a GPU a batch runs at once: its bytes go there from pinned memory, the
 //! rounded maps come back into pinned memory, and nothing else crosses the bus.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use image::RgbImage;
@@ -140,12 +140,13 @@ impl TorchWorker {
                 finish(&self.network.0.forward(&rgb)?)
             })
         };
-        match self.batch {
-            None => network(),
-            // Where a network does not ask for errors, tch panics with libtorch's message.
-            Some(_) => catch_unwind(AssertUnwindSafe(network))
-                .unwrap_or_else(|panic| Err(error_of_panic(panic.as_ref()))),
-        }
+        // Where a network does not ask for errors, tch panics with libtorch's message.
+        catch_unwind(AssertUnwindSafe(network)).unwrap_or_else(|panic| {
+            match error_of_panic(panic.as_ref()) {
+                Some(error) => Err(error),
+                None => resume_unwind(panic),
+            }
+        })
     }
 }
 
@@ -159,12 +160,12 @@ fn padded(real: usize, full: usize) -> usize {
     size
 }
 
-fn error_of_panic(panic: &(dyn std::any::Any + Send)) -> ModelError {
-    let text = panic.downcast_ref::<String>().cloned();
-    let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-    ModelError::from(tch::TchError::Torch(
-        text.unwrap_or_default().replace("\\n", "\n"),
-    ))
+/// The error of libtorch with which tch panicked; `None` for any other panic.
+fn error_of_panic(panic: &(dyn std::any::Any + Send)) -> Option<ModelError> {
+    let text = panic.downcast_ref::<String>()?;
+    let (_, error) = text.split_once("an `Err` value: Torch(\"")?;
+    let lines = error.trim_end_matches("\")").replace("\\n", "\n");
+    Some(ModelError::from(tch::TchError::Torch(lines)))
 }
 
 /// A patch as u8 `[1, 3, H, W]`, channels last in memory.

@@ -90,7 +90,13 @@ fn precision_is_part_of_a_runs_identity() {
     dir.fails(&line("wide", "bf16"), 2, &["precision", "f32", "bf16"]);
     // f32 is what auto came to: the same store.
     dir.ok(&line("wide", "f32"));
-    dir.fails(&line("other", "tf32"), 3, &["--precision tf32", "NVIDIA"]);
+    for precision in ["tf32", "f16"] {
+        dir.fails(
+            &line("other", precision),
+            2,
+            &["--precision", "f32 or bf16"],
+        );
+    }
 }
 
 #[test]

@@ -84,8 +84,14 @@ fn blocks_stay_for_the_second_look_where_memory_allows() {
     assert!(large.keeps_blocks && large.cache_bytes >= pixels);
     let cpu = budget(64 << 10, 2, None).unwrap();
     assert!(cpu.keeps_blocks && cpu.cache_bytes < pixels);
-    let tight = budget(700, 2, None).unwrap();
-    assert!(!tight.keeps_blocks, "{tight:?}");
+    for mib in (500..4000).step_by(100) {
+        if let Ok(found) = budget(mib, 2, None)
+            && found.keeps_blocks
+        {
+            let end = end_bytes(&plan(30), 0);
+            assert!(end + found.cache_bytes <= mib << 20, "{found:?}");
+        }
+    }
 }
 
 #[test]
@@ -97,9 +103,12 @@ fn every_budget_is_kept_and_more_memory_never_means_less() {
                 Ok(found) => {
                     assert!(found.expected_bytes <= mib << 20, "{mib} MiB: {found:?}");
                     if let Some(before) = before {
-                        let grows = found.infer_workers >= before.infer_workers
-                            && (found.readers, found.tiles_in_flight)
-                                >= (before.readers, before.tiles_in_flight);
+                        // One more worker of a CPU's network may take the room of a tile.
+                        let grows = found.infer_workers > before.infer_workers
+                            || found.infer_workers == before.infer_workers
+                                && found.readers >= before.readers
+                                && found.queue_patches >= before.queue_patches
+                                && found.tiles_in_flight >= before.tiles_in_flight;
                         assert!(grows, "{mib} MiB: {found:?} after {before:?}");
                     }
                     before = Some(found);
