@@ -52,8 +52,10 @@ fuzz: setup ## damaged files for every reader, FUZZ_SECONDS each; each call draw
 	@echo "fuzz: again with the same files: make fuzz FUZZ_SEED=$(FUZZ_SEED)"
 	$(ENV) WSI_NUCLEI_FUZZ_SECONDS=$(FUZZ_SECONDS) WSI_NUCLEI_FUZZ_SEED=$(FUZZ_SEED) cargo test --locked --test binary -- --nocapture hostile
 
-bench: setup ## a million nuclei through every writer: docs/performance.md
-	$(ENV) cargo bench --locked --bench million
+BENCH ?= pipeline
+bench: build ## what each stage costs, against fake devices; BENCH=million: a million nuclei through every writer
+	@scripts/fetch_demo_slide.sh
+	$(ENV) cargo bench --locked --bench $(BENCH)
 
 BUDGET_PX ?= 100000
 budget: setup ## peak memory and scratch on a slide of BUDGET_PX x BUDGET_PX, against --memory and plan (a quarter of an hour)

@@ -43,7 +43,7 @@ pub fn main(mut args: PlanArgs) -> Result<(), Failure> {
     let mut models = Models::new(&config)?;
     let pool = models.get(&slide.model).map_err(Failure::usage)?;
     let request = slide.request(&config);
-    let prepared = pipeline::prepare(&request, pool.model()).map_err(Failure::slides)?;
+    let prepared = pipeline::prepare(&request, &pool).map_err(Failure::slides)?;
     let expected = estimate::estimate(prepared, &pool).map_err(Failure::slides)?;
     if args.json {
         let text = serde_json::to_string_pretty(&expected).map_err(Failure::slides)?;

@@ -144,6 +144,16 @@ impl MaskImage {
     /// to the outside: `scipy`'s `binary_fill_holes` with a full 3 x 3 structure, as scikit-image
     /// calls it.
     pub fn filled_area(&self) -> usize {
+        // Where each row is one run, all background reaches the rim along its row.
+        let area: usize = self.cells.iter().map(|&cell| usize::from(cell)).sum();
+        let between = self.extents().into_iter().flatten();
+        if between
+            .map(|[first, last]| (last - first + 1) as usize)
+            .sum::<usize>()
+            == area
+        {
+            return area;
+        }
         let stride = self.stride();
         let mut cells = self.cells.clone();
         let mut outside = 0;
@@ -193,6 +203,42 @@ mod tests {
         let tight = image(&["####", "#..#", "####"]);
         assert_eq!(tight.euler_number(), 0);
         assert_eq!(tight.filled_area(), 12);
+    }
+
+    #[test]
+    fn what_is_filled_is_what_no_walk_from_outside_reaches() {
+        // A plain walk over the neighbours, on shapes with and without gaps in their rows.
+        let mut random = fastrand::Rng::with_seed(4);
+        for density in [0.3, 0.6, 0.9, 1.0] {
+            for _ in 0..50 {
+                let (width, height) = (random.usize(1..12), random.usize(1..12));
+                let mut shape = MaskImage::empty(width, height);
+                for y in 0..height {
+                    for cell in shape.row_mut(y) {
+                        *cell = u8::from(random.f64() < density);
+                    }
+                }
+                let stride = width + 2;
+                let mut reached = vec![false; shape.cells.len()];
+                reached[0] = true;
+                loop {
+                    let near = |at: usize| {
+                        let (x, y) = ((at % stride) as i64, (at / stride) as i64);
+                        (0..shape.cells.len()).any(|other| {
+                            let (ox, oy) = ((other % stride) as i64, (other / stride) as i64);
+                            reached[other] && (ox - x).abs() <= 1 && (oy - y).abs() <= 1
+                        })
+                    };
+                    let open = |at: &usize| shape.cells[*at] == 0 && !reached[*at] && near(*at);
+                    let Some(next) = (0..shape.cells.len()).find(open) else {
+                        break;
+                    };
+                    reached[next] = true;
+                }
+                let wanted = reached.iter().filter(|reached| !**reached).count();
+                assert_eq!(shape.filled_area(), wanted, "{shape:?}");
+            }
+        }
     }
 
     #[test]

@@ -17,8 +17,11 @@ use crate::nuclei::{Nucleus, StainSums};
 
 /// Width of a ring, µm.
 pub const RING_UM: f64 = 2.0;
-/// Nuclei whose boxes begin in the same band of this many rows are measured by one thread.
-const BAND_PX: i32 = 512;
+/// Width and height of a cell: the nuclei whose boxes begin in it are measured by one thread.
+const CELL_PX: [i32; 2] = [5 * ROW_PX, 8 * ROW_PX];
+/// Within a cell nuclei are measured row by row of this height, that of the blocks in which a slide is read: so the
+/// blocks around a cell's width and three rows are all that a thread needs at a time.
+const ROW_PX: i32 = 512;
 /// Width of the strips of columns in which neighbours are looked up.
 const STRIP_PX: i32 = 64;
 
@@ -75,19 +78,31 @@ where
     let mut sorted: Vec<(usize, &Nucleus)> = nuclei.iter().enumerate().collect();
     sorted.sort_by_key(|(_, nucleus)| nucleus.bbox.y);
     let tallest_px = nuclei.iter().map(|n| n.bbox.h).max().unwrap_or(0);
-    let band_of = |nucleus: &Nucleus| nucleus.bbox.y.div_euclid(BAND_PX);
-    let bands: Vec<&[(usize, &Nucleus)]> = sorted
-        .chunk_by(|(_, a), (_, b)| band_of(a) == band_of(b))
+    let cell_of = |nucleus: &Nucleus| {
+        let [width, height] = CELL_PX;
+        // Neighbours above each other follow each other: they share blocks.
+        (
+            nucleus.bbox.x.div_euclid(width),
+            nucleus.bbox.y.div_euclid(height),
+        )
+    };
+    let mut in_cells = sorted.clone();
+    in_cells.sort_by_key(|(_, nucleus)| {
+        let bbox = nucleus.bbox;
+        (cell_of(nucleus), bbox.y.div_euclid(ROW_PX), bbox.x)
+    });
+    let cells: Vec<&[(usize, &Nucleus)]> = in_cells
+        .chunk_by(|(_, a), (_, b)| cell_of(a) == cell_of(b))
         .collect();
-    let measured: Vec<Vec<(usize, Ring)>> = bands
+    let measured: Vec<Vec<(usize, Ring)>> = cells
         .par_iter()
         .with_max_len(1)
-        .map(|band| {
+        .map(|cell| {
             if stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let near = Near::new(&sorted, band, &reach, tallest_px);
-            Some(measure_band(band, &near, around, &reach))
+            let near = Near::new(&sorted, cell, &reach, tallest_px);
+            Some(measure_cell(cell, &near, around, &reach))
         })
         .collect::<Option<_>>()?;
     let mut rings = vec![Ring::default(); nuclei.len()];
@@ -97,10 +112,9 @@ where
     Some(rings)
 }
 
-/// The rings of one band, with the places of their nuclei. Measures from left to right, so that a
-/// block of the slide is read once. A ring whose pixels cannot be read is left out.
-fn measure_band<P>(
-    band: &[(usize, &Nucleus)],
+/// The rings of one cell, with the places of their nuclei. A ring whose pixels cannot be read is left out.
+fn measure_cell<P>(
+    cell: &[(usize, &Nucleus)],
     near: &Near<'_>,
     around: &Around<P>,
     reach: &Reach,
@@ -108,10 +122,8 @@ fn measure_band<P>(
 where
     P: Fn(Rect) -> Option<RgbImage>,
 {
-    let mut band = band.to_vec();
-    band.sort_by_key(|(_, nucleus)| nucleus.bbox.x);
-    band.into_iter()
-        .filter_map(|(place, nucleus)| {
+    cell.iter()
+        .filter_map(|&(place, nucleus)| {
             let field = reach.around(nucleus.bbox).intersect(&around.slide);
             let pixels = (around.pixels)(field)?;
             let ring = measure_ring(nucleus, near.meeting(field), field, &pixels, reach);
@@ -142,7 +154,8 @@ fn measure_ring<'a>(
             paint(run.y + dy, run.x0 - dx, run.x1 + dx, true);
         }
     }
-    for run in others.flat_map(Nucleus::runs) {
+    let rows = field.y..field.bottom();
+    for run in others.flat_map(|other| other.runs_in_rows(rows.clone())) {
         paint(run.y, run.x0, run.x1, false);
     }
     let mut sums = StainSums::default();
@@ -203,7 +216,7 @@ impl Reach {
     }
 }
 
-/// The nuclei whose pixels may lie in a ring of one band, by strips of columns.
+/// The nuclei whose pixels may lie in a ring of one cell, by strips of columns.
 struct Near<'a> {
     strips: HashMap<i32, Vec<&'a Nucleus>>,
 }
@@ -213,18 +226,22 @@ impl<'a> Near<'a> {
     /// box.
     fn new(
         all: &[(usize, &'a Nucleus)],
-        band: &[(usize, &Nucleus)],
+        cell: &[(usize, &Nucleus)],
         reach: &Reach,
         tallest_px: i32,
     ) -> Self {
-        let boxes = || band.iter().map(|(_, nucleus)| nucleus.bbox);
-        let top = boxes().map(|bbox| bbox.y).min().unwrap_or(0) - reach.rows_px;
-        let bottom = boxes().map(|bbox| bbox.bottom()).max().unwrap_or(0) + reach.rows_px;
+        let boxes = || cell.iter().map(|(_, nucleus)| reach.around(nucleus.bbox));
+        let top = boxes().map(|field| field.y).min().unwrap_or(0);
+        let bottom = boxes().map(|field| field.bottom()).max().unwrap_or(0);
+        let left = boxes().map(|field| field.x).min().unwrap_or(0);
+        let right = boxes().map(|field| field.right()).max().unwrap_or(0);
         let from = all.partition_point(|(_, n)| n.bbox.y < top - tallest_px);
         let to = all.partition_point(|(_, n)| n.bbox.y < bottom);
         let mut strips: HashMap<i32, Vec<&Nucleus>> = HashMap::new();
         let near = all[from..to].iter().map(|(_, nucleus)| *nucleus);
-        for nucleus in near.filter(|n| n.bbox.bottom() > top) {
+        let is_near =
+            |n: &&Nucleus| n.bbox.bottom() > top && n.bbox.right() > left && n.bbox.x < right;
+        for nucleus in near.filter(is_near) {
             for strip in strips_of(nucleus.bbox) {
                 strips.entry(strip).or_default().push(nucleus);
             }
@@ -232,13 +249,16 @@ impl<'a> Near<'a> {
         Self { strips }
     }
 
-    /// The nuclei whose boxes meet `field`, some of them more than once.
+    /// The nuclei whose boxes meet `field`, each once.
     fn meeting(&self, field: Rect) -> impl Iterator<Item = &'a Nucleus> {
-        let lists = strips_of(field).filter_map(|strip| self.strips.get(&strip));
-        lists
-            .flatten()
-            .copied()
-            .filter(move |n| n.bbox.meets(&field))
+        let first = *strips_of(field).start();
+        let lists = strips_of(field).filter_map(|strip| Some((strip, self.strips.get(&strip)?)));
+        lists.flat_map(move |(strip, nuclei)| {
+            // A nucleus that lies in strips before this one was met there.
+            let is_new = move |n: &&Nucleus| strip == first.max(*strips_of(n.bbox).start());
+            let nuclei = nuclei.iter().copied();
+            nuclei.filter(move |n| is_new(n) && n.bbox.meets(&field))
+        })
     }
 }
 

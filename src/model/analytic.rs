@@ -5,16 +5,21 @@
 //! integers, so neighbouring patches agree bit for bit. For tests and capacity planning, never for
 //! science: types follow from the colour alone.
 
-use std::sync::LazyLock;
+mod options;
+
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use image::RgbImage;
 
 use super::error::ModelError;
+use super::fake_device::FakeDevice;
 use super::patch_model::PatchModel;
 use super::spec::{Architecture, ModelSpec, TypeInfo};
 use crate::nuclei::{EnergyRule, PostprocParams};
-use crate::prediction::PredictionMap;
+use crate::prediction::{PredictionMap, QuantisedMap, quantise_distance, quantise_probability};
+
+pub use options::Options;
 
 /// How far a map's pixel sees: two 3 x 3 means and the moments' window.
 pub const REACH_PX: i32 = 2 + MOMENT_PX as i32;
@@ -34,6 +39,8 @@ const DARK_WIDTH: f64 = 0.08;
 const MASS_SCALE: f64 = 1023.0;
 /// Its hash stands for that of weights. The number is raised whenever the rule changes.
 pub const RULE: &str = "analytic 1";
+/// [`RULE`] for [`fine_spec`].
+pub const FINE_RULE: &str = "analytic 1 fine";
 
 /// The built-in model's description: 0.5 µm/px, 272 px in, 256 out, types dark and pale.
 pub fn spec() -> ModelSpec {
@@ -73,32 +80,104 @@ pub fn spec() -> ModelSpec {
     }
 }
 
-/// The rule, with a delay for tests that need time to pass.
+/// The rule at 0.25 µm/px with the default model's patches: 768 px in, 704 out.
+pub fn fine_spec() -> ModelSpec {
+    let spec = spec();
+    ModelSpec {
+        name: "analytic fine".into(),
+        mpp: 0.25,
+        patch_in_px: 768,
+        patch_out_px: 704,
+        postproc: PostprocParams {
+            sobel_px: 11,
+            open_px: 5,
+            ..spec.postproc
+        },
+        ..spec
+    }
+}
+
+/// The rule, with a delay for tests that need time to pass, or on a device that takes a set time.
 #[derive(Debug, Clone)]
 pub struct Analytic {
     margin_px: usize,
     delay: Duration,
+    device: Option<Arc<FakeDevice>>,
+    fine: bool,
 }
 
 impl Analytic {
     /// `margin_px` (at least [`REACH_PX`]) is cut off each side. Every patch takes 0.5 to 1.5 times
     /// `delay` longer, depending on its pixels, so that patches overtake each other.
     pub fn new(margin_px: usize, delay: Duration) -> Self {
-        Self { margin_px, delay }
+        Self {
+            margin_px,
+            delay,
+            device: None,
+            fine: false,
+        }
+    }
+
+    /// The rule on `device`, which takes the patches of a call as one batch.
+    pub fn on_device(margin_px: usize, device: Arc<FakeDevice>) -> Self {
+        Self {
+            device: Some(device),
+            ..Self::new(margin_px, Duration::ZERO)
+        }
+    }
+
+    fn look(&self, patch: &RgbImage) -> Result<Seen, ModelError> {
+        if !self.fine {
+            return look_at(patch, self.margin_px);
+        }
+        let (width, height) = patch.dimensions();
+        let margin_px = self.margin_px as u32;
+        if ![width, height, margin_px]
+            .iter()
+            .all(|px| px.is_multiple_of(2))
+        {
+            return Err(ModelError::input(format!(
+                "a patch of {width} x {height} px with {} px of margin has no 2 x 2 px: give even sides",
+                self.margin_px
+            )));
+        }
+        Ok(look_at(&halved(patch), self.margin_px / 2)?.doubled())
+    }
+
+    /// The same at the scale of [`fine_spec`], if `fine`.
+    pub fn at_scale(self, fine: bool) -> Self {
+        Self { fine, ..self }
+    }
+
+    /// Gives `map` each patch, no sooner than delay or device allow.
+    fn timed<T>(
+        &self,
+        patches: &[RgbImage],
+        map: impl Fn(&RgbImage) -> Result<T, ModelError>,
+    ) -> Result<Vec<T>, ModelError> {
+        if let Some(device) = &self.device {
+            let px = |patch: &RgbImage| u64::from(patch.width()) * u64::from(patch.height());
+            return device.run(patches.iter().map(px).sum(), || {
+                patches.iter().map(map).collect()
+            });
+        }
+        let late = |patch: &RgbImage| {
+            if !self.delay.is_zero() {
+                std::thread::sleep(self.delay.mul_f64(0.5 + unevenness(patch)));
+            }
+            map(patch)
+        };
+        patches.iter().map(late).collect()
     }
 }
 
 impl PatchModel for Analytic {
     fn predict(&mut self, patches: &[RgbImage]) -> Result<Vec<PredictionMap>, ModelError> {
-        patches
-            .iter()
-            .map(|patch| {
-                if !self.delay.is_zero() {
-                    std::thread::sleep(self.delay.mul_f64(0.5 + unevenness(patch)));
-                }
-                predict_patch(patch, self.margin_px)
-            })
-            .collect()
+        self.timed(patches, |patch| Ok(self.look(patch)?.map()))
+    }
+
+    fn predict_quantised(&mut self, patches: &[RgbImage]) -> Result<Vec<QuantisedMap>, ModelError> {
+        self.timed(patches, |patch| Ok(self.look(patch)?.quantised()))
     }
 }
 
@@ -108,8 +187,18 @@ fn unevenness(patch: &RgbImage) -> f64 {
     f64::from(sum.wrapping_mul(2_654_435_761) >> 16) / 65_535.0
 }
 
-/// Densities, their smoothing, the moments and the colour rule of one patch.
-fn predict_patch(patch: &RgbImage, margin_px: usize) -> Result<PredictionMap, ModelError> {
+/// What the rule sees of one patch: everything but probabilities, for the centre that is kept.
+struct Seen {
+    width: usize,
+    height: usize,
+    /// Entry of the tables, `[height, width]`.
+    index: Vec<u16>,
+    h: Vec<f32>,
+    v: Vec<f32>,
+}
+
+/// Densities, their smoothing and the moments of one patch.
+fn look_at(patch: &RgbImage, margin_px: usize) -> Result<Seen, ModelError> {
     let (width, height) = (patch.width() as usize, patch.height() as usize);
     if margin_px < REACH_PX as usize || width <= 2 * margin_px || height <= 2 * margin_px {
         return Err(ModelError::input(format!(
@@ -132,23 +221,94 @@ fn predict_patch(patch: &RgbImage, margin_px: usize) -> Result<PredictionMap, Mo
         let start = y * width + margin_px;
         density.values.iter().skip(start).take(out_width)
     });
-    let mut np = Vec::with_capacity(out_width * out_height);
-    let mut tp = Vec::with_capacity(3 * out_width * out_height);
-    for &d in inside {
-        let index = Tables::index(d);
-        let (nucleus, dark) = (TABLES.np[index], TABLES.dark[index]);
-        np.push(nucleus);
-        tp.extend([1.0 - nucleus, nucleus * dark, nucleus * (1.0 - dark)]);
-    }
-    Ok(PredictionMap {
+    Ok(Seen {
         width: out_width,
         height: out_height,
-        np,
+        index: inside.map(|&d| Tables::index(d) as u16).collect(),
         h,
         v,
-        types: 3,
-        tp,
     })
+}
+
+impl Seen {
+    fn map(self) -> PredictionMap {
+        let of = |i: &u16| (TABLES.np[usize::from(*i)], TABLES.dark[usize::from(*i)]);
+        PredictionMap {
+            width: self.width,
+            height: self.height,
+            np: self.index.iter().map(|i| of(i).0).collect(),
+            h: self.h,
+            v: self.v,
+            types: 3,
+            tp: self.index.iter().flat_map(|i| types_of(of(i))).collect(),
+        }
+    }
+
+    fn quantised(self) -> QuantisedMap {
+        let np = |i: &u16| TABLES.stored_np[usize::from(*i)];
+        let kind = |kind: usize| {
+            let stored = move |i: &u16| TABLES.stored_tp[usize::from(*i)][kind];
+            self.index.iter().map(stored)
+        };
+        let distances = |plane: &[f32]| plane.iter().map(|&x| quantise_distance(x)).collect();
+        QuantisedMap {
+            width: self.width,
+            height: self.height,
+            np: self.index.iter().map(np).collect(),
+            h: distances(&self.h),
+            v: distances(&self.v),
+            types: 3,
+            tp: (0..3).flat_map(kind).collect(),
+        }
+    }
+
+    /// Every pixel as 2 x 2.
+    fn doubled(self) -> Seen {
+        let width = self.width;
+        Seen {
+            width: 2 * width,
+            height: 2 * self.height,
+            index: doubled(&self.index, width),
+            h: doubled(&self.h, width),
+            v: doubled(&self.v, width),
+        }
+    }
+}
+
+/// Background, dark and pale, from the probabilities of nucleus and of dark.
+fn types_of((nucleus, dark): (f32, f32)) -> [f32; 3] {
+    [1.0 - nucleus, nucleus * dark, nucleus * (1.0 - dark)]
+}
+
+fn doubled<T: Copy>(plane: &[T], width: usize) -> Vec<T> {
+    let mut all = Vec::with_capacity(4 * plane.len());
+    for row in plane.chunks_exact(width.max(1)) {
+        for _ in 0..2 {
+            all.extend(row.iter().flat_map(|&value| [value; 2]));
+        }
+    }
+    all
+}
+
+/// Means of 2 x 2 px, rounded half up.
+fn halved(patch: &RgbImage) -> RgbImage {
+    let row_bytes = 3 * patch.width() as usize;
+    let (width, height) = (patch.width() / 2, patch.height() / 2);
+    let mut pixels = Vec::with_capacity(3 * (width * height) as usize);
+    for rows in patch.as_raw().chunks_exact((2 * row_bytes).max(1)) {
+        let (above, below) = rows.split_at(row_bytes);
+        let (above, below) = (above.as_chunks::<6>().0, below.as_chunks::<6>().0);
+        for (a, b) in above.iter().zip(below) {
+            let sum = |c: usize| {
+                [a[c], a[c + 3], b[c], b[c + 3]]
+                    .map(u16::from)
+                    .iter()
+                    .sum::<u16>()
+            };
+            pixels.extend([0, 1, 2].map(|c| ((sum(c) + 2) / 4) as u8));
+        }
+    }
+    RgbImage::from_raw(width, height, pixels).unwrap_or_default()
 }
 
 /// np, the probability of "dark", and the moments' weight, by smoothed density.
@@ -156,6 +316,9 @@ struct Tables {
     np: Vec<f32>,
     dark: Vec<f32>,
     mass: Vec<i32>,
+    /// np and the types as [`QuantisedMap`] has them.
+    stored_np: Vec<u8>,
+    stored_tp: Vec<[u8; 3]>,
 }
 
 static TABLES: LazyLock<Tables> = LazyLock::new(|| {
@@ -164,9 +327,16 @@ static TABLES: LazyLock<Tables> = LazyLock::new(|| {
         1.0 / (1.0 + (-(density - middle) / width).exp())
     };
     let table = |middle, width| (0..Tables::LEN).map(move |index| sigmoid(index, middle, width));
+    let np: Vec<f32> = table(NP_MIDDLE, NP_WIDTH).map(|p| p as f32).collect();
+    let dark: Vec<f32> = table(DARK_MIDDLE, DARK_WIDTH).map(|p| p as f32).collect();
+    let both = np.iter().copied().zip(dark.iter().copied());
     Tables {
-        np: table(NP_MIDDLE, NP_WIDTH).map(|p| p as f32).collect(),
-        dark: table(DARK_MIDDLE, DARK_WIDTH).map(|p| p as f32).collect(),
+        stored_np: np.iter().map(|&p| quantise_probability(p)).collect(),
+        stored_tp: both
+            .map(|p| types_of(p).map(quantise_probability))
+            .collect(),
+        np,
+        dark,
         mass: table(NP_MIDDLE, NP_WIDTH)
             .map(|p| (p * MASS_SCALE).round() as i32)
             .collect(),
@@ -425,6 +595,51 @@ mod tests {
         let sum: f32 = map.tp[3 * at(32, 32)..3 * at(32, 32) + 3].iter().sum();
         assert!((sum - 1.0).abs() < 1e-6);
         assert!(map.tp[3 * at(32, 32) + 1] > 0.9, "a dark disc is dark");
+    }
+
+    #[test]
+    fn the_quantised_map_is_the_map_rounded() {
+        for fine in [false, true] {
+            let mut model = Analytic::new(32, Duration::ZERO).at_scale(fine);
+            let patch = picture(192, 160);
+            let patches = std::slice::from_ref(&patch);
+            let map = model.predict(patches).unwrap().remove(0);
+            let quantised = model.predict_quantised(patches).unwrap().remove(0);
+            assert_eq!((quantised.width, quantised.height), (128, 96));
+            assert!(quantised == map.quantised(), "fine: {fine}");
+        }
+    }
+
+    #[test]
+    fn the_fine_rule_is_the_rule_on_means_of_four_pixels() {
+        let patch = picture(200, 160);
+        let half = RgbImage::from_fn(100, 80, |x, y| {
+            let four = [(0, 0), (1, 0), (0, 1), (1, 1)];
+            Rgb([0, 1, 2].map(|c| {
+                let value = |(i, j)| f64::from(patch.get_pixel(2 * x + i, 2 * y + j).0[c]);
+                (four.map(value).iter().sum::<f64>() / 4.0).round() as u8
+            }))
+        });
+        let coarse = predict(&half);
+        let mut model = Analytic::new(16, Duration::ZERO).at_scale(true);
+        let fine = model.predict(&[patch]).unwrap().remove(0);
+        assert_eq!(
+            (fine.width, fine.height),
+            (2 * coarse.width, 2 * coarse.height)
+        );
+        for y in 0..fine.height {
+            for x in 0..fine.width {
+                let (at, from) = (y * fine.width + x, y / 2 * coarse.width + x / 2);
+                assert_eq!(fine.np[at], coarse.np[from]);
+                assert_eq!((fine.h[at], fine.v[at]), (coarse.h[from], coarse.v[from]));
+                assert_eq!(
+                    fine.tp[3 * at..3 * at + 3],
+                    coarse.tp[3 * from..3 * from + 3]
+                );
+            }
+        }
+        let odd = RgbImage::new(201, 160);
+        assert!(model.predict(&[odd]).is_err());
     }
 
     #[test]

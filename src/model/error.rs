@@ -50,6 +50,10 @@ pub enum ModelError {
     Input { reason: String },
     #[error("the network's output does not fit model.toml: {reason}")]
     Output { reason: String },
+    #[error(
+        "the device has too little memory for one patch: {reason}; end what else runs on it, or give a smaller --patch-size"
+    )]
+    OutOfMemory { reason: String },
     #[error("libtorch: {reason}")]
     Torch { reason: String },
 }
@@ -84,6 +88,13 @@ impl ModelError {
     }
 }
 
+impl ModelError {
+    /// Whether fewer patches at once may do.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::OutOfMemory { .. })
+    }
+}
+
 #[cfg(feature = "torch")]
 impl From<tch::TchError> for ModelError {
     /// Keeps libtorch's message and drops the C++ stack that follows it.
@@ -101,8 +112,10 @@ impl From<tch::TchError> for ModelError {
             .filter(|line| !line.is_empty())
             .take(4)
             .collect();
-        ModelError::Torch {
-            reason: message.join("; "),
+        let reason = message.join("; ");
+        match reason.contains("out of memory") {
+            true => ModelError::OutOfMemory { reason },
+            false => ModelError::Torch { reason },
         }
     }
 }

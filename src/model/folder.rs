@@ -5,15 +5,17 @@
 //! knows which code runs which architecture.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
-use super::analytic::{self, Analytic};
+use super::analytic::{self, Analytic, Options};
 use super::convert;
 use super::device::Device;
 use super::error::ModelError;
+use super::fake_device::FakeDevice;
 use super::hovernet::{self, HoverNet, Mode};
 use super::lite::{self, Lite};
 use super::patch_model::{Engine, Model};
+use super::precision::Precision;
 use super::spec::{Architecture, ModelSpec, SPEC_FILE, read_model_file};
 use super::torch_worker::{SharedNetwork, TorchWorker};
 use super::torchscript::TorchScript;
@@ -34,7 +36,7 @@ pub struct ModelFolder {
 enum Weights {
     Tensors(Tensors),
     Script(Vec<u8>),
-    Rule(Duration),
+    Rule(Options),
 }
 
 impl ModelFolder {
@@ -73,13 +75,17 @@ impl ModelFolder {
         })
     }
 
-    /// The built-in analytic model; every patch takes `delay` longer.
-    pub fn analytic(delay: Duration) -> Self {
+    /// The built-in analytic model.
+    pub fn analytic(options: Options) -> Self {
+        let (spec, rule) = match options.fine {
+            false => (analytic::spec(), analytic::RULE),
+            true => (analytic::fine_spec(), analytic::FINE_RULE),
+        };
         Self {
-            spec: analytic::spec(),
+            spec,
             path: PathBuf::from("<built in>"),
-            weights_sha256: sha256_hex(analytic::RULE.as_bytes()),
-            weights: Weights::Rule(delay),
+            weights_sha256: sha256_hex(rule.as_bytes()),
+            weights: Weights::Rule(options),
         }
     }
 
@@ -89,7 +95,7 @@ impl ModelFolder {
             return Ok(Self {
                 spec,
                 path: path.to_path_buf(),
-                ..Self::analytic(Duration::ZERO)
+                ..Self::analytic(Options::PLAIN)
             });
         }
         let actual = sha256_hex(&bytes);
@@ -132,38 +138,92 @@ impl ModelFolder {
         }
     }
 
-    /// The model on `device`, ready to give out workers; the analytic one always on the CPU.
+    /// The model on `device`, ready to give out workers; the analytic one always on the CPU or its fake devices.
     ///
     /// # Errors
     /// A TorchScript module that cannot be loaded, or too little memory on the device.
     pub fn load(&self, device: Device) -> Result<Model, ModelError> {
-        let margin_px = self.spec.margin_px();
+        self.load_on(&[device], Precision::Auto)
+    }
+
+    /// [`ModelFolder::load`] with its weights on each of several devices of one kind, to compute in `precision`.
+    ///
+    /// # Errors
+    /// Those of [`ModelFolder::load`], and a precision that device or architecture do not have.
+    pub fn load_on(&self, devices: &[Device], precision: Precision) -> Result<Model, ModelError> {
+        let first = devices.first().copied().unwrap_or(Device::Cpu);
+        let precision = precision.of(self.spec.architecture, first)?;
+        if let Weights::Rule(options) = &self.weights {
+            return Ok(self.rule(options));
+        }
+        let engines = devices
+            .iter()
+            .map(|&device| self.network_on(device, precision))
+            .collect::<Result<_, _>>()?;
+        Ok(Model {
+            precision,
+            ..self.with_engines(first, engines, first != Device::Cpu)
+        })
+    }
+
+    /// The analytic rule, once on the CPU or once per fake device.
+    fn rule(&self, options: &Options) -> Model {
+        let margin_px = self.spec.margin_px() as usize;
+        let Some(fake) = &options.device else {
+            let rule = Analytic::new(margin_px, options.delay).at_scale(options.fine);
+            return self.with_engines(Device::Cpu, vec![Box::new(rule)], false);
+        };
+        let device = || Arc::new(FakeDevice::new(fake.mpx_per_s, fake.latency));
+        let devices: Vec<Arc<FakeDevice>> = (0..fake.count).map(|_| device()).collect();
+        let on_device = |device: &Arc<FakeDevice>| -> Box<dyn Engine> {
+            Box::new(Analytic::on_device(margin_px, device.clone()).at_scale(options.fine))
+        };
+        let engines = devices.iter().map(on_device).collect();
+        Model {
+            fake_devices: devices,
+            ..self.with_engines(Device::Cpu, engines, true)
+        }
+    }
+
+    fn network_on(
+        &self,
+        device: Device,
+        precision: Precision,
+    ) -> Result<Box<dyn Engine>, ModelError> {
         let network = match &self.weights {
-            Weights::Rule(delay) => {
-                let analytic = Analytic::new(margin_px as usize, *delay);
-                return Ok(self.on_device(Device::Cpu, Box::new(analytic)));
-            }
             Weights::Script(bytes) => {
                 SharedNetwork::new(TorchScript::load(bytes, &self.path, device.into())?)
             }
-            Weights::Tensors(tensors) => build(self.spec.architecture, tensors, device.into())?,
+            Weights::Tensors(tensors) => {
+                build(self.spec.architecture, tensors, device.into(), precision)?
+            }
+            Weights::Rule(_) => {
+                return Err(ModelError::NotBuilt {
+                    architecture: self.spec.architecture.name(),
+                });
+            }
         };
-        let worker = TorchWorker {
-            network,
-            device,
-            margin_px: margin_px as u32,
-            types: self.spec.types.len(),
-        };
-        Ok(self.on_device(device, Box::new(worker)))
+        let (margin_px, types) = (self.spec.margin_px() as u32, self.spec.types.len());
+        Ok(Box::new(TorchWorker::new(
+            network, device, margin_px, types,
+        )))
     }
 
-    fn on_device(&self, device: Device, engine: Box<dyn Engine>) -> Model {
+    fn with_engines(
+        &self,
+        device: Device,
+        engines: Vec<Box<dyn Engine>>,
+        in_batches: bool,
+    ) -> Model {
         Model {
             spec: self.spec.clone(),
             weights_sha256: self.weights_sha256.clone(),
             device,
+            in_batches,
+            precision: Precision::F32,
             tta: Tta::None,
-            engine,
+            fake_devices: vec![],
+            engines,
         }
     }
 }
@@ -203,10 +263,12 @@ fn build(
     architecture: Architecture,
     tensors: &Tensors,
     device: tch::Device,
+    precision: Precision,
 ) -> Result<SharedNetwork, ModelError> {
     match architecture {
         Architecture::HovernetFast | Architecture::HovernetOriginal => {
-            let network = HoverNet::from_tensors(mode_of(architecture), tensors, device)?;
+            let network =
+                HoverNet::in_precision(mode_of(architecture), tensors, device, precision)?;
             Ok(SharedNetwork::new(network))
         }
         Architecture::HovernetLite => {
@@ -214,7 +276,9 @@ fn build(
                 .iter()
                 .map(|(name, tensor)| (name.clone(), tensor.to_device(device)))
                 .collect();
-            Ok(SharedNetwork::new(Lite::from_tensors(on_device)?))
+            Ok(SharedNetwork::new(Lite::from_tensors(
+                on_device, precision,
+            )?))
         }
         Architecture::Torchscript | Architecture::Analytic => Err(ModelError::NotBuilt {
             architecture: architecture.name(),

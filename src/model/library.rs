@@ -6,12 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use image::{Rgb, RgbImage};
 use serde::Serialize;
 
-use super::analytic;
+use super::analytic::{self, Options};
 use super::convert;
 use super::device::Device;
 use super::error::ModelError;
@@ -72,13 +71,13 @@ impl Library {
         Self { folders }
     }
 
-    /// The checked model of a name or path. `analytic:20` takes 20 ms per patch.
+    /// The checked model of a name or path. `analytic:20` takes 20 ms per patch; [`Options`] has more.
     ///
     /// # Errors
     /// [`ModelError::NotFound`] with the names there are, or what is wrong with the model.
     pub fn open(&self, model: &str) -> Result<ModelFolder, ModelError> {
-        if let Some(delay) = analytic_delay(model)? {
-            return Ok(ModelFolder::analytic(delay));
+        if let Some(options) = analytic_options(model)? {
+            return Ok(ModelFolder::analytic(options));
         }
         if convert::is_checkpoint(Path::new(model)) {
             return ModelFolder::from_checkpoint(Path::new(model));
@@ -201,18 +200,13 @@ pub fn embedded_spec() -> Option<ModelSpec> {
     ModelSpec::parse(spec, Path::new("<embedded>/model.toml")).ok()
 }
 
-/// The delay per patch if `model` is `analytic` or `analytic:MS`.
-fn analytic_delay(model: &str) -> Result<Option<Duration>, ModelError> {
+/// What is asked of the analytic model if `model` is `analytic` or `analytic:…`.
+fn analytic_options(model: &str) -> Result<Option<Options>, ModelError> {
     match model.strip_prefix(ANALYTIC) {
-        Some("") => Ok(Some(Duration::ZERO)),
+        Some("") => Ok(Some(Options::PLAIN)),
         Some(rest) => match rest.strip_prefix(':') {
             None => Ok(None),
-            Some(ms) => match ms.parse() {
-                Ok(ms) => Ok(Some(Duration::from_millis(ms))),
-                Err(_) => Err(ModelError::input(format!(
-                    "model '{model}': after 'analytic:' comes a whole number of ms a patch, as in analytic:20"
-                ))),
-            },
+            Some(text) => Options::parse(text, model).map(Some),
         },
         None => Ok(None),
     }

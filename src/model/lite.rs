@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use tch::{Device, Kind, Tensor};
 
 use super::ModelError;
-use super::network::{Network, RawMaps};
+use super::network::{Network, RawMaps, gpu_convolution};
+use super::precision::Precision;
 
 /// Logit of the background in tp: type probabilities are for pixels that np calls nucleus.
 const NO_BACKGROUND: f64 = -1e4;
@@ -286,32 +287,55 @@ impl<C: Convolve> Walk<'_, C> {
 pub struct Lite {
     layers: Vec<Layer>,
     weights: BTreeMap<String, (Tensor, Tensor)>,
+    precision: Precision,
 }
 
 impl Convolve for Lite {
     fn conv(&self, layer: &Layer, x: &Tensor) -> Tensor {
         let (weight, bias) = &self.weights[&layer.name];
-        convolve(layer, x, weight, bias)
+        // Only the first layer's input is of another kind.
+        let x = x.to_kind(weight.kind());
+        if x.device() == Device::Cpu {
+            return convolve(layer, &x, weight, bias);
+        }
+        let groups = if layer.depthwise { layer.shape[0] } else { 1 };
+        let steps = [layer.stride, padding(layer), groups];
+        gpu_convolution(&x, weight, Some(bias), steps, self.precision)
     }
 }
 
 impl Lite {
-    /// Builds the network from tensors on their device, checked against [`parameters`].
+    /// Builds the network from tensors on their device, checked against [`parameters`], to compute in `precision`.
     ///
     /// # Errors
     /// [`ModelError::MissingTensor`].
-    pub fn from_tensors(mut tensors: BTreeMap<String, Tensor>) -> Result<Self, ModelError> {
+    pub fn from_tensors(
+        mut tensors: BTreeMap<String, Tensor>,
+        precision: Precision,
+    ) -> Result<Self, ModelError> {
         let types = tensors.get("head.tp.bias").map_or(0, Tensor::numel) as i64;
         let layers = layers(types);
         let mut weights = BTreeMap::new();
         for l in &layers {
             let mut take = |part: &str| {
                 let name = format!("{}.{part}", l.name);
-                tensors.remove(&name).ok_or(ModelError::MissingTensor(name))
+                let tensor = tensors.remove(&name);
+                let tensor = tensor.ok_or(ModelError::MissingTensor(name))?;
+                Ok::<_, ModelError>(tensor.f_to_kind(precision.kind())?)
             };
-            weights.insert(l.name.clone(), (take("weight")?, take("bias")?));
+            let (weight, bias) = (take("weight")?, take("bias")?);
+            // A CPU's kernels take weights as they come and keep their own order.
+            let weight = match weight.device() {
+                Device::Cpu => weight,
+                _ => channels_last(&weight),
+            };
+            weights.insert(l.name.clone(), (weight, bias));
         }
-        Ok(Self { layers, weights })
+        Ok(Self {
+            layers,
+            weights,
+            precision,
+        })
     }
 }
 

@@ -11,6 +11,7 @@ pub mod analytic;
 pub mod convert;
 pub mod device;
 pub mod error;
+pub mod fake_device;
 #[cfg(feature = "torch")]
 pub mod folder;
 pub mod hovernet;
@@ -43,7 +44,7 @@ pub use library::Library;
 #[cfg(feature = "torch")]
 pub use network::Network;
 pub use patch_model::{Model, PatchModel};
-pub use pool::Pool;
+pub use pool::{BatchLimit, Feed, Pool};
 pub use precision::Precision;
 pub use spec::{Architecture, ModelSpec, TypeInfo};
 pub use tta::Tta;

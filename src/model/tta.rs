@@ -113,6 +113,10 @@ pub(super) struct Averaging {
 }
 
 impl PatchModel for Averaging {
+    fn set_batch(&mut self, batch: usize) {
+        self.inner.set_batch(batch);
+    }
+
     fn predict(&mut self, patches: &[RgbImage]) -> Result<Vec<PredictionMap>, ModelError> {
         let symmetries = self.tta.symmetries();
         let mut sums: Vec<Sum> = Vec::with_capacity(patches.len());

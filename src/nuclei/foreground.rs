@@ -1,19 +1,14 @@
 //! The form of predictions after the network: the pixels that np calls nucleus, and nothing else.
 //!
-//! In: a dense [`PredictionMap`] of one patch. Out: a [`Foreground`], quantised once. A patch, a
-//! tile, a blob and an open fragment are all a `Foreground`; they differ only in extent. Never
+//! In: the dense [`QuantisedMap`] of one patch. Out: a [`Foreground`]. A patch, a tile, a blob and an open fragment are all a `Foreground`; they differ only in extent. Never
 //! holds a pixel outside nuclei: memory follows the nuclei and not the slide, and post-processing
 //! cannot depend on the rest (docs/decisions/0001-blobs-are-pure-functions.md).
-
-use std::ops::Range;
 
 use image::RgbImage;
 
 use crate::geometry::Rect;
-use crate::prediction::PredictionMap;
-
-/// Scale of quantised h and v: `round(value * HV_SCALE)`, clamped to the range of `i16` (±4).
-pub const HV_SCALE: f32 = 8192.0;
+pub use crate::prediction::HV_SCALE;
+use crate::prediction::{QuantisedMap, quantise_probability};
 
 /// Pixels `x0..x1` of row `y`, proc px.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,37 +56,20 @@ pub struct Foreground {
     pub rgb: Vec<u8>,
 }
 
-/// Quantises a probability: `floor(p * 255 + 1/2)`. NaN and negative values give 0, values above 1
-/// give 255.
-#[inline]
-#[expect(clippy::manual_clamp, reason = "max turns NaN into 0, clamp would not")]
-pub fn quantise_probability(p: f32) -> u8 {
-    let scaled = (p * 255.0 + 0.5).max(0.0).min(255.5);
-    // A saturating cast would keep the loops from being vectorised.
-    // SAFETY: within 0.0..=255.5, and not NaN.
-    unsafe { scaled.to_int_unchecked::<i32>() as u8 }
-}
-
-/// Quantises h or v: `x * HV_SCALE` rounded half away from zero, clamped to `i16`. NaN gives 0.
-#[inline]
-pub fn quantise_distance(x: f32) -> i16 {
-    let scaled = x * HV_SCALE + 0.5f32.copysign(x);
-    let scaled = if scaled.is_nan() { 0.0 } else { scaled };
-    // SAFETY: clamped to the range of i16, and not NaN.
-    unsafe { scaled.clamp(-32768.0, 32767.0).to_int_unchecked::<i32>() as i16 }
-}
+/// Pixels that are looked at together: a vector register's.
+const SKIPPED_PX: usize = 32;
 
 /// Appends the runs in which np reaches the threshold, of one row that starts at (`x0`, `y`), proc
 /// px.
-fn push_runs(np: &[f32], threshold: u8, y: i32, x0: i32, runs: &mut Vec<Run>) {
-    let inside = |p: &f32| quantise_probability(*p) >= threshold;
+fn push_runs(np: &[u8], threshold: u8, y: i32, x0: i32, runs: &mut Vec<Run>) {
+    let inside = |p: &u8| *p >= threshold;
     let mut x = 0;
     while x < np.len() {
-        // Most of a slide is background: skip it eight pixels at a time.
-        if let Some(eight) = np.get(x..x + 8)
-            && !eight.iter().fold(false, |any, p| any | inside(p))
+        // Most of a slide is background: skip it many pixels at a time.
+        if let Some(many) = np.get(x..x + SKIPPED_PX)
+            && !many.iter().fold(false, |any, p| any | inside(p))
         {
-            x += 8;
+            x += SKIPPED_PX;
             continue;
         }
         let Some(skip) = np[x..].iter().position(inside) else {
@@ -121,17 +99,17 @@ impl Foreground {
         self.np.is_empty()
     }
 
-    /// The nucleus pixels of one patch: the pixels inside `clip` whose quantised np reaches the
-    /// quantised threshold.
+    /// The nucleus pixels of one patch: the pixels inside `clip` whose np reaches the quantised threshold.
     ///
-    /// `map` and `rgb` have the same size. `origin`: (x, y) of their first pixel, proc px. `clip`:
-    /// the patch's output square, proc px. NaN counts as 0.
+    /// `rgb` is the picture that `map` was made from, `margin_px` wider on each side. `origin`: (x, y) of the map's
+    /// first pixel, proc px. `clip`: the patch's output square, proc px.
     ///
     /// # Panics
     /// If the size of `rgb` or the length of a plane does not match `map.width` and `map.height`.
     pub fn from_patch(
-        map: &PredictionMap,
+        map: &QuantisedMap,
         rgb: &RgbImage,
+        margin_px: usize,
         origin: (i32, i32),
         clip: Rect,
         np_threshold: f32,
@@ -139,56 +117,51 @@ impl Foreground {
         let (width, height) = (map.width, map.height);
         assert_eq!(
             (rgb.width() as usize, rgb.height() as usize),
-            (width, height),
+            (width + 2 * margin_px, height + 2 * margin_px),
             "the picture and the prediction map must have the same size"
         );
         let window = clip.intersect(&Rect::new(origin.0, origin.1, width as i32, height as i32));
+        let threshold = quantise_probability(np_threshold);
         let mut runs = Vec::new();
         for y in window.y..window.bottom() {
             let from = (y - origin.1) as usize * width + (window.x - origin.0) as usize;
             let row = &map.np[from..from + window.w as usize];
-            push_runs(
-                row,
-                quantise_probability(np_threshold),
-                y,
-                window.x,
-                &mut runs,
-            );
+            push_runs(row, threshold, y, window.x, &mut runs);
         }
         let pixels = runs.iter().map(Run::len).sum();
         let mut fg = Foreground::with_capacity(map.types, pixels);
         for run in &runs {
-            let from = (run.y - origin.1) as usize * width + (run.x0 - origin.0) as usize;
-            fg.push_predictions(map, rgb, from..from + run.len());
+            let (x, y) = ((run.x0 - origin.0) as usize, (run.y - origin.1) as usize);
+            fg.push_predictions(map, rgb, margin_px, (x, y), run.len());
         }
         fg.runs = runs;
         fg
     }
 
-    /// Appends pixels of a map, but not their runs; `pixels` is a range of indices into the map.
+    /// Appends `len` pixels of a map from (`x`, `y`) on, but not their run; `rgb` is `margin_px` wider than the map.
     pub(super) fn push_predictions(
         &mut self,
-        map: &PredictionMap,
+        map: &QuantisedMap,
         rgb: &RgbImage,
-        pixels: Range<usize>,
+        margin_px: usize,
+        (x, y): (usize, usize),
+        len: usize,
     ) {
-        let types = map.types;
-        self.np.extend(
-            map.np[pixels.clone()]
-                .iter()
-                .map(|&p| quantise_probability(p)),
-        );
-        self.h
-            .extend(map.h[pixels.clone()].iter().map(|&x| quantise_distance(x)));
-        self.v
-            .extend(map.v[pixels.clone()].iter().map(|&x| quantise_distance(x)));
-        self.tp.extend(
-            map.tp[pixels.start * types..pixels.end * types]
-                .iter()
-                .map(|&p| quantise_probability(p)),
-        );
+        let at = y * map.width + x;
+        self.np.extend_from_slice(&map.np[at..at + len]);
+        self.h.extend_from_slice(&map.h[at..at + len]);
+        self.v.extend_from_slice(&map.v[at..at + len]);
+        let (types, plane) = (map.types, map.width * map.height);
+        let first = self.tp.len();
+        self.tp.resize(first + types * len, 0);
+        for kind in 0..types {
+            let from = &map.tp[kind * plane + at..kind * plane + at + len];
+            let to = self.tp[first..].iter_mut().skip(kind).step_by(types);
+            to.zip(from).for_each(|(to, from)| *to = *from);
+        }
+        let pixel = (y + margin_px) * rgb.width() as usize + x + margin_px;
         self.rgb
-            .extend_from_slice(&rgb.as_raw()[pixels.start * 3..pixels.end * 3]);
+            .extend_from_slice(&rgb.as_raw()[pixel * 3..(pixel + len) * 3]);
     }
 
     /// Joins disjoint parts (patches of a tile, fragments of a blob), in any order.

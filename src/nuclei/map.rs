@@ -38,7 +38,8 @@ pub fn segment_map(
     mpp: [f64; 2],
 ) -> Vec<Nucleus> {
     let clip = Rect::new(0, 0, map.width as i32, map.height as i32);
-    let foreground = Foreground::from_patch(map, rgb, (0, 0), clip, params.np_threshold);
+    let foreground =
+        Foreground::from_patch(&map.quantised(), rgb, 0, (0, 0), clip, params.np_threshold);
     segment_foreground(&foreground, params, mpp)
 }
 

@@ -290,6 +290,7 @@ fn extract_nuclei(
     frame: &Frame,
     label: &[u32],
 ) -> (Vec<Nucleus>, Vec<u32>) {
+    let quantised = map.quantised();
     let mut fg = Foreground::with_capacity(map.types, 0);
     let mut pieces = Vec::new();
     for y in 0..map.height {
@@ -299,8 +300,8 @@ fn extract_nuclei(
             if label != OUTSIDE && label != UNLABELLED {
                 let at = fg.len();
                 pieces.push(Piece { run, at, label });
-                let from = frame.map_start(run);
-                fg.push_predictions(map, rgb, from..from + run.len());
+                let from = (run.x0 as usize, run.y as usize);
+                fg.push_predictions(&quantised, rgb, 0, from, run.len());
             }
         });
     }

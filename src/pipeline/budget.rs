@@ -4,7 +4,7 @@
 //! so memory cannot change a result.
 
 use super::PipelineError;
-use crate::model::{Architecture, ModelSpec};
+use crate::model::{Architecture, Feed, ModelSpec};
 use crate::output::pictures::OVERLAY_SIDE_PX;
 use crate::plan::Plan;
 
@@ -33,10 +33,14 @@ pub struct Budget {
     pub expected_bytes: u64,
     pub infer_workers: usize,
     pub readers: usize,
+    pub post_workers: usize,
+    pub commit_workers: usize,
     /// Patches that may wait between two stages.
     pub queue_patches: usize,
     pub tiles_in_flight: usize,
     pub cache_bytes: u64,
+    /// Whether blocks stay for the second look at the slide, when all nuclei are known.
+    pub keeps_blocks: bool,
 }
 
 /// Side of a tile where nobody asked for another, px.
@@ -83,7 +87,32 @@ pub fn end_bytes(plan: &Plan, result_bytes: u64) -> u64 {
 pub struct Resources {
     pub memory_bytes: u64,
     pub threads: usize,
-    pub on_gpu: bool,
+    /// How devices other than the CPU are fed; `None`: the network runs on the CPU.
+    pub feed: Option<Feed>,
+}
+
+/// Bytes of the things of which there are several.
+struct Sizes {
+    /// A patch between two stages.
+    patch: u64,
+    /// What a worker of the network needs for the patches that it has at one time.
+    worker: u64,
+    tile: u64,
+    /// A row of blocks around one patch is the least that avoids reading everything twice.
+    least_cache: u64,
+    /// What the end of the run takes, when the stages are gone.
+    at_the_end: u64,
+}
+
+/// How many of everything.
+#[derive(Clone, Copy)]
+struct Shape {
+    workers: u64,
+    readers: u64,
+    post_workers: u64,
+    commit_workers: u64,
+    queue: u64,
+    tiles: u64,
 }
 
 /// Divides the memory among the stages.
@@ -95,73 +124,137 @@ pub fn divide(
     spec: &ModelSpec,
     plan: &Plan,
 ) -> Result<Budget, PipelineError> {
-    let Resources {
-        memory_bytes,
-        threads,
-        on_gpu,
-    } = resources;
-    let patch = (plan.grid.patch_in_px, plan.grid.patch_out_px);
-    let tile_area_px = plan
-        .tiles
-        .iter()
-        .map(|tile| tile.rect.area())
-        .max()
-        .unwrap_or(0);
-    let (patch_in, patch_out) = (patch.0 as u64, patch.1 as u64);
-    let channels = 3 + spec.types.len() as u64;
-    let patch_bytes = 3 * patch_in * patch_in + 4 * channels * patch_out * patch_out;
-    let pixel_bytes = FOREGROUND_BYTES + 2 * spec.types.len() as u64;
-    let tile_bytes = (tile_area_px as f64 * FOREGROUND_SHARE) as u64 * pixel_bytes;
-    let worker_bytes = if on_gpu {
-        0
-    } else {
-        activation_bytes(spec, patch.0)
+    let memory_bytes = resources.memory_bytes;
+    let sizes = sizes(resources.feed, spec, plan);
+    let shapes = match resources.feed {
+        None => cpu_shapes(resources.threads.max(1) as u64, &sizes, memory_bytes),
+        Some(feed) => device_shapes(feed, resources.threads.max(1) as u64, plan),
     };
-
-    let need = |workers: u64, queue: u64, tiles: u64, cache: u64| {
-        BASE_BYTES
-            + workers * (worker_bytes + patch_bytes)
-            + 2 * queue * patch_bytes
-            + tiles * tile_bytes
-            + cache
-    };
-    let planned_mm2 = plan.planned_px() as f64 * (spec.mpp / 1000.0).powi(2);
-    let at_the_end = end_bytes(plan, result_bytes(planned_mm2 * NUCLEI_PER_MM2));
-    // A row of blocks around one patch is the least that avoids reading everything twice.
-    let least_cache = BLOCK_BYTES * (patch_in / 512 + 2).pow(2);
-    let least = need(1, 1, 1, least_cache).max(at_the_end);
-    if least > memory_bytes {
+    let need = |shape: &Shape| BASE_BYTES + shape.bytes(&sizes) + sizes.least_cache;
+    let fits = |shape: &&Shape| need(shape).max(sizes.at_the_end) <= memory_bytes;
+    let Some(shape) = shapes.iter().rev().find(fits) else {
+        let least = shapes.iter().map(need).min().unwrap_or(0);
         return Err(PipelineError::Memory {
             given: memory_bytes,
-            least,
+            least: least.max(sizes.at_the_end),
         });
-    }
-    let threads = threads.max(1) as u64;
-    let mut workers = if on_gpu { 1 } else { threads };
-    while workers > 1 && need(workers, 1, 1, least_cache) > memory_bytes {
-        workers -= 1;
-    }
-    let (mut queue, mut tiles, mut cache) = (1, 1, least_cache);
-    let wanted = [
-        (workers, 2),
-        (workers.max(2) + 2, 2),
-        (2 * workers.max(4), 4),
-    ];
-    for (more_queue, more_tiles) in wanted {
-        if need(workers, more_queue, more_tiles, least_cache) <= memory_bytes {
-            (queue, tiles) = (more_queue, more_tiles);
-        }
-    }
-    // What is left, up to a quarter of a GiB, keeps blocks from being read twice.
-    let left = memory_bytes - need(workers, queue, tiles, least_cache);
-    cache += left.min(256 << 20);
+    };
+    // What is left keeps blocks from being read twice. A fast device is worth more of it: often the whole slide.
+    let most_cache = match resources.feed {
+        None => 256 << 20,
+        Some(_) => (memory_bytes / 4).max(256 << 20),
+    };
+    let all_blocks = 3 * plan
+        .grid
+        .slide_px
+        .map(|px| px.max(0) as u64)
+        .iter()
+        .product::<u64>();
+    let more_cache = (memory_bytes - need(shape)).min(most_cache.min(all_blocks));
+    let cache_bytes = sizes.least_cache + more_cache;
+    // With a tenth to spare: what the end takes is an estimate.
+    let keeps_blocks = sizes.at_the_end + cache_bytes <= memory_bytes / 10 * 9;
+    let at_the_end = sizes.at_the_end + if keeps_blocks { cache_bytes } else { 0 };
     Ok(Budget {
         memory_bytes,
-        expected_bytes: need(workers, queue, tiles, cache).max(at_the_end),
-        infer_workers: workers as usize,
-        readers: (workers as usize).div_ceil(2),
-        queue_patches: queue as usize,
-        tiles_in_flight: tiles as usize,
-        cache_bytes: cache,
+        expected_bytes: (need(shape) + more_cache).max(at_the_end),
+        infer_workers: shape.workers as usize,
+        readers: shape.readers as usize,
+        post_workers: shape.post_workers as usize,
+        commit_workers: shape.commit_workers as usize,
+        queue_patches: shape.queue as usize,
+        tiles_in_flight: shape.tiles as usize,
+        cache_bytes,
+        keeps_blocks,
     })
 }
+
+fn sizes(feed: Option<Feed>, spec: &ModelSpec, plan: &Plan) -> Sizes {
+    let (patch_in, patch_out) = (plan.grid.patch_in_px, plan.grid.patch_out_px as u64);
+    let area_in = (patch_in as u64).pow(2);
+    let types = spec.types.len() as u64;
+    let map_bytes_per_px = match feed {
+        // A worker on the CPU holds its map before rounding as well.
+        None => 4 * (3 + types),
+        Some(_) => 5 + types,
+    };
+    let patch = 3 * area_in + map_bytes_per_px * patch_out * patch_out;
+    let largest = plan.tiles.iter().map(|tile| tile.rect.area()).max();
+    let pixel_bytes = FOREGROUND_BYTES + 2 * types;
+    let planned_mm2 = plan.planned_px() as f64 * (spec.mpp / 1000.0).powi(2);
+    Sizes {
+        patch,
+        worker: match feed {
+            None => activation_bytes(spec, patch_in) + patch,
+            // Its batch, and the copy of it on the way to the device.
+            Some(feed) => 2 * feed.batch as u64 * patch,
+        },
+        tile: (largest.unwrap_or(0) as f64 * FOREGROUND_SHARE) as u64 * pixel_bytes,
+        least_cache: BLOCK_BYTES * (patch_in as u64 / 512 + 2).pow(2),
+        at_the_end: end_bytes(plan, result_bytes(planned_mm2 * NUCLEI_PER_MM2)),
+    }
+}
+
+impl Shape {
+    fn bytes(&self, sizes: &Sizes) -> u64 {
+        self.workers * sizes.worker + 2 * self.queue * sizes.patch + self.tiles * sizes.tile
+    }
+}
+
+/// What there could be of everything where the CPU runs the network, from least to most: the network takes 95 % of
+/// the time, so readers and post-processing are half as many as its workers.
+fn cpu_shapes(threads: u64, sizes: &Sizes, memory_bytes: u64) -> Vec<Shape> {
+    let shape = |workers: u64, queue: u64, tiles: u64| Shape {
+        workers,
+        readers: workers.div_ceil(2),
+        post_workers: workers.div_ceil(2),
+        commit_workers: 1,
+        queue,
+        tiles,
+    };
+    let fits = |workers: &u64| {
+        BASE_BYTES + shape(*workers, 1, 1).bytes(sizes) + sizes.least_cache <= memory_bytes
+    };
+    let workers = (2..=threads).rev().find(fits).unwrap_or(1);
+    vec![
+        shape(workers, 1, 1),
+        shape(workers, workers, 2),
+        shape(workers, workers.max(2) + 2, 2),
+        shape(workers, 2 * workers.max(4), 4),
+    ]
+}
+
+/// What there could be of everything where devices run the network, from least to most. Reading takes about twice the
+/// CPU time of post-processing, and that about four times that of committing (docs/performance.md). All cores belong
+/// to these stages; whichever is behind gets them, because the others wait at a full or an empty queue. A queue holds
+/// the next batch of every worker, and so many tiles are open that the queues can be full.
+fn device_shapes(feed: Feed, threads: u64, plan: &Plan) -> Vec<Shape> {
+    let workers = feed.workers as u64;
+    let per_tile = (plan.patches() as u64).div_ceil(plan.tiles.len().max(1) as u64);
+    let shape = |share: u64| {
+        let readers = threads.div_ceil(share);
+        let post_workers = threads.div_ceil(2 * share);
+        let queue = (workers * feed.batch as u64).div_ceil(share);
+        let on_the_way = readers + 2 * queue + workers * feed.batch as u64 + post_workers;
+        Shape {
+            workers,
+            readers,
+            post_workers,
+            commit_workers: threads.div_ceil(8 * share),
+            queue,
+            tiles: on_the_way.div_ceil(per_tile.max(1)) + post_workers,
+        }
+    };
+    let least = Shape {
+        workers: 1,
+        readers: 1,
+        post_workers: 1,
+        commit_workers: 1,
+        queue: 1,
+        tiles: 1,
+    };
+    [least].into_iter().chain([8, 4, 2, 1].map(shape)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -140,7 +140,12 @@ fn sample(mut prepared: Prepared, count: usize, pool: &Pool) -> Result<Scaled, P
     let cached = |px: u64| budget.cache_bytes.min(px * CACHED_BYTES_PER_PX);
     let peak = peak_memory_bytes().unwrap_or(budget.expected_bytes) as f64 * growth;
     let running = peak as u64 + cached(whole_px) - cached(sampled_px);
-    let at_the_end = budget::end_bytes(&whole, budget::result_bytes(nuclei));
+    let kept = if budget.keeps_blocks {
+        cached(whole_px)
+    } else {
+        0
+    };
+    let at_the_end = budget::end_bytes(&whole, budget::result_bytes(nuclei)) + kept;
     Ok(Scaled {
         memory_bytes: running.max(at_the_end).min(budget.memory_bytes),
         scratch_bytes: before + ((bytes_of(&path) - before) as f64 / share) as u64,
@@ -166,7 +171,7 @@ fn seconds_per_patch(prepared: &Prepared, pool: &Pool) -> Result<f64, PipelineEr
         return Ok(0.0);
     };
     let rgb = prepared.image.region(prepared.plan.grid.in_rect(patch))?;
-    let mut worker = pool.worker();
+    let mut worker = pool.worker(0);
     worker.predict(std::slice::from_ref(&rgb))?;
     let start = Instant::now();
     worker.predict(std::slice::from_ref(&rgb))?;

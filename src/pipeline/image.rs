@@ -78,19 +78,21 @@ pub fn predict(
             .par_iter()
             .map(|&index| patch::read_patch(image, &grid, index))
             .collect::<Result<Vec<_>, _>>()?;
-        let maps = model
-            .predict_all(&pixels, batch)
-            .map_err(PipelineError::Model)?;
-        let done: Vec<_> = (some, &maps, &pixels)
+        let maps = match &mut map {
+            None => model.predict_all_quantised(&pixels, batch)?,
+            Some(map) => {
+                let dense = model.predict_all(&pixels, batch)?;
+                for (&index, patch_map) in some.iter().zip(&dense) {
+                    paste(map, patch_map, grid.out_rect(index));
+                }
+                dense.iter().map(PredictionMap::quantised).collect()
+            }
+        };
+        let done = (some, &maps, &pixels)
             .into_par_iter()
             .map(|(&index, map, rgb)| patch::foreground_of_patch(map, rgb, &grid, index, threshold))
-            .collect();
-        for ((square, foreground), patch_map) in done.into_iter().zip(&maps) {
-            if let Some(map) = &mut map {
-                paste(map, patch_map, square);
-            }
-            parts.push(foreground);
-        }
+            .map(|(_, foreground)| foreground);
+        parts.extend(done.collect::<Vec<_>>());
     }
     Ok(ImagePrediction {
         foreground: Foreground::merge(&parts),

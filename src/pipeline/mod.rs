@@ -17,7 +17,7 @@ pub mod telemetry;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
@@ -29,6 +29,7 @@ use crate::nuclei::{Foreground, segment_extent};
 use crate::plan::{Plan, Tile};
 use crate::result::SlideResult;
 use crate::slide::SlideError;
+use crate::slide::blocks::ProcImage;
 use crate::stitch::{self, Loaded, Overlap};
 use crate::store::{IdentityMismatch, Store, StoreError, TileState};
 use crate::tissue::{TissueError, TissueMask};
@@ -109,6 +110,11 @@ pub enum PipelineError {
     /// A thread of the pipeline panicked: a bug.
     #[error("a stage broke down: {0}: please report this")]
     Panic(String),
+    /// The system refuses another thread.
+    #[error(
+        "a thread cannot be started: {0}: give fewer --threads, or raise the limit of processes (ulimit -u)"
+    )]
+    Threads(String),
     /// The stop flag was raised.
     #[error(
         "stopped on request; finished tiles are in the store: run the same command again to go on"
@@ -127,6 +133,15 @@ pub struct Finished {
     pub loaded: Loaded,
     pub stages: Vec<StageReport>,
     pub tiles_reused: usize,
+    /// Proc px that the patches took from the slide, and those of all blocks that they meet: each once.
+    pub read_px: ReadPx,
+}
+
+/// How often pixels were read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ReadPx {
+    pub read: u64,
+    pub needed: u64,
 }
 
 /// Runs the tiles that the store lacks (a shard: its share of them), then joins all of them.
@@ -174,15 +189,16 @@ pub fn run(
         mm2_done: mm2 - mm2_todo,
     });
     let count = todo.len();
-    let second_look = image.with_cache(rings::CACHE_BYTES);
+    let needed_px = blocks_px(&image, &plan, &todo);
+    let image = Arc::new(image);
     let work = Arc::new(Work {
-        image,
+        image: image.clone(),
         pool: pool.clone(),
         plan: plan.clone(),
         postproc: postproc.clone(),
         budget,
     });
-    let commit = Stage::new("commit", 1);
+    let commit = Stage::new("commit", budget.commit_workers);
     // An earlier slide may have undone it.
     device::keep_freed_memory();
     let running = stages::start(work, todo);
@@ -194,9 +210,22 @@ pub fn run(
         });
     });
     let mut stages = running.reports();
+    let read_px = ReadPx {
+        read: running.px_read(),
+        needed: needed_px,
+    };
     committed?;
     running.join();
+    let second_look = match budget.keeps_blocks {
+        true => image,
+        false => {
+            let again = image.with_cache(rings::cache_bytes(pool.feed().is_some()));
+            drop(image);
+            Arc::new(again)
+        }
+    };
     device::release_freed_memory();
+    stages.extend(telemetry::fake_devices(&pool.model().take_fake_use()));
     stages.push(commit.report());
     if shard.is_some() {
         // Every shard looks after its last commit: so at least the one that was last finds all.
@@ -237,7 +266,14 @@ pub fn run(
         loaded,
         stages,
         tiles_reused,
+        read_px,
     })
+}
+
+/// Proc px of the blocks that the patches of `tiles` meet.
+fn blocks_px(image: &ProcImage, plan: &Plan, tiles: &[usize]) -> u64 {
+    let patches = tiles.iter().flat_map(|&tile| &plan.tiles[tile].patches);
+    image.blocks_px(patches.map(|&patch| plan.grid.in_rect(patch)))
 }
 
 /// The nuclei of a store, joined across its tiles: all that outputs need, without slide or network.
@@ -332,7 +368,8 @@ fn refuse_other_hardware(kinds: &TilesByNumerics, ours: &str) -> Result<(), Pipe
     }
 }
 
-/// Writes tiles to the store as they come, until all have or something goes wrong.
+/// Writes tiles to the store as they come, until all have or something goes wrong. `stage` says how many write at a
+/// time.
 fn commit_all(
     running: &stages::Running,
     store: &Store,
@@ -340,28 +377,48 @@ fn commit_all(
     count: usize,
     numerics: &str,
     stop: &AtomicBool,
-    mut committed: impl FnMut(&crate::store::TileResult),
+    committed: impl Fn(&crate::store::TileResult) + Sync,
 ) -> Result<(), PipelineError> {
-    let mut left = count;
-    while left > 0 {
-        if stop.load(Ordering::Relaxed) {
-            return Err(PipelineError::Stopped);
-        }
-        match stage.input(|| running.messages.recv_timeout(STOP_CHECK)) {
-            Ok(Message::Tile(tile)) => {
-                stage.busy(|| store.write_tile(&tile, numerics))?;
-                running.tile_committed();
-                committed(&tile);
-                left -= 1;
+    let left = AtomicUsize::new(count);
+    let failed = AtomicBool::new(false);
+    let write_tiles = || -> Result<(), PipelineError> {
+        while left.load(Ordering::Acquire) > 0 && !failed.load(Ordering::Relaxed) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(PipelineError::Stopped);
             }
-            Ok(Message::Failed(error)) => return Err(error),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(PipelineError::Panic(
-                    "all stages ended before the last tile".into(),
-                ));
+            match stage.input(|| running.messages.recv_timeout(STOP_CHECK)) {
+                Ok(Message::Tile(tile)) => {
+                    stage.busy(|| store.write_tile(&tile, numerics))?;
+                    running.tile_committed();
+                    committed(&tile);
+                    left.fetch_sub(1, Ordering::Release);
+                }
+                Ok(Message::Failed(error)) => return Err(error),
+                Err(RecvTimeoutError::Timeout) => {}
+                // The stages end when the last tile is on its way, and another writer may have it.
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        Ok(())
+    };
+    let write_or_fail = || write_tiles().inspect_err(|_| failed.store(true, Ordering::Relaxed));
+    let others = stage.workers() - 1;
+    let mut results = Vec::with_capacity(stage.workers());
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (0..others).map(|_| scope.spawn(write_or_fail)).collect();
+        results.push(write_or_fail());
+        let panicked = |_| Err(PipelineError::Panic("a tile could not be written".into()));
+        results.extend(
+            others
+                .into_iter()
+                .map(|other| other.join().unwrap_or_else(panicked)),
+        );
+    });
+    results.into_iter().collect::<Result<(), _>>()?;
+    match left.into_inner() {
+        0 => Ok(()),
+        _ => Err(PipelineError::Panic(
+            "all stages ended before the last tile".into(),
+        )),
     }
-    Ok(())
 }

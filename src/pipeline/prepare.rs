@@ -14,7 +14,7 @@ use super::PipelineError;
 use super::budget::{self, Budget, Resources};
 use crate::digest::hex;
 use crate::geometry::Rect;
-use crate::model::{Device, Model, ModelSpec};
+use crate::model::{Model, ModelSpec, Pool};
 use crate::nuclei::PostprocParams;
 use crate::output::GeojsonFrame;
 use crate::plan::{PatchGrid, Plan, Shard};
@@ -111,7 +111,8 @@ pub fn grid_of(
 ///
 /// # Errors
 /// A slide that cannot be read or has no µm/px, a mask or region that does not fit, a budget that is too small.
-pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineError> {
+pub fn prepare(request: &Request, pool: &Pool) -> Result<Prepared, PipelineError> {
+    let model = pool.model();
     let reader: Arc<dyn SlideReader> = slide::open_page(&request.path, request.page)?.into();
     let info = reader.info().clone();
     let mpp = slide::mpp::resolve_mpp(&info, request.mpp)?;
@@ -144,7 +145,7 @@ pub fn prepare(request: &Request, model: &Model) -> Result<Prepared, PipelineErr
             .memory_bytes
             .unwrap_or_else(budget::default_memory_bytes),
         threads: request.threads,
-        on_gpu: model.device != Device::Cpu,
+        feed: pool.feed(),
     };
     let budget = budget::divide(resources, &model.spec, &plan)?;
     let mut identity = identity(&info, model, &frames, level, &grid, &area_sha256);
@@ -348,7 +349,7 @@ fn identity(
         ("patch_out_px", json!(grid.patch_out_px)),
         ("area_sha256", json!(area_sha256)),
         ("background", json!(info.background)),
-        ("precision", json!("f32")),
+        ("precision", json!(model.precision)),
         ("tta", json!(model.tta)),
     ]
     .into_iter()

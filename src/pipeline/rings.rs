@@ -8,8 +8,17 @@ use crate::features::ring::{self, Around, Ring};
 use crate::nuclei::Nucleus;
 use crate::slide::blocks::ProcImage;
 
-/// Blocks that are kept: two threads go through a row of blocks each.
-pub const CACHE_BYTES: usize = 32 << 20;
+/// Bytes of blocks that are kept for each thread that goes through a row of blocks.
+const CACHE_BYTES_PER_THREAD: usize = 16 << 20;
+
+/// Bytes of blocks to keep. Where a device runs the network (`on_device`) every thread of rayon gets its share; a CPU
+/// that runs the network is small, and its memory is planned for two threads.
+pub fn cache_bytes(on_device: bool) -> usize {
+    match on_device {
+        false => 2 * CACHE_BYTES_PER_THREAD,
+        true => rayon::current_num_threads().max(2) * CACHE_BYTES_PER_THREAD,
+    }
+}
 
 /// What the user should know where rings are empty for want of pixels.
 pub fn unread_warning(unread: usize) -> Option<String> {

@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use image::RgbImage;
@@ -19,16 +20,19 @@ use super::budget::Budget;
 use super::patch;
 use super::telemetry::{Stage, StageReport};
 use crate::geometry::Rect;
-use crate::model::{PatchModel, Pool};
+use crate::model::{BatchLimit, PatchModel, Pool};
 use crate::nuclei::{Foreground, Nucleus, PostprocParams, blobs, segment};
 use crate::plan::{PatchIndex, Plan, Tile};
-use crate::prediction::PredictionMap;
+use crate::prediction::QuantisedMap;
 use crate::slide::blocks::ProcImage;
 use crate::store::TileResult;
 
+/// How long a batch waits to be full on a device. It takes longer than that to run.
+const BATCH_WAIT: Duration = Duration::from_millis(20);
+
 /// Everything the stages share. Nothing in it changes while they run.
 pub struct Work {
-    pub image: ProcImage,
+    pub image: Arc<ProcImage>,
     pub pool: Pool,
     pub plan: Plan,
     pub postproc: PostprocParams,
@@ -43,6 +47,7 @@ pub enum Message {
 
 /// Running stages; dropping it makes them end.
 pub struct Running {
+    work: Arc<Work>,
     pub messages: Receiver<Message>,
     stop: Arc<AtomicBool>,
     stages: [Arc<Stage>; 3],
@@ -53,6 +58,11 @@ pub struct Running {
 impl Running {
     pub fn reports(&self) -> Vec<StageReport> {
         self.stages.iter().map(|s| s.report()).collect()
+    }
+
+    /// Proc px that have been read from the slide so far.
+    pub fn px_read(&self) -> u64 {
+        self.work.image.px_read()
     }
 
     /// One tile has been committed: another may begin.
@@ -84,7 +94,7 @@ struct Patch<T> {
 }
 
 struct Predicted {
-    map: PredictionMap,
+    map: QuantisedMap,
     /// The input window that it was predicted from.
     rgb: RgbImage,
 }
@@ -101,48 +111,64 @@ pub fn start(work: Arc<Work>, tiles: Vec<usize>) -> Running {
     let (to_infer, infer_queue) = bounded::<Patch<RgbImage>>(budget.queue_patches);
     let (to_post, post_queue) = bounded::<Patch<Predicted>>(budget.queue_patches);
     let (to_caller, messages) = bounded::<Message>(budget.tiles_in_flight + 4);
-    let post_workers = budget.infer_workers.div_ceil(2);
     let stages = [
         Arc::new(Stage::new("read", budget.readers)),
         Arc::new(Stage::new("infer", budget.infer_workers)),
-        Arc::new(Stage::new("post-process", post_workers)),
+        Arc::new(Stage::new("post-process", budget.post_workers)),
     ];
 
     let mut threads = Vec::new();
-    let mut spawn = |body: Box<dyn FnOnce() -> Result<(), PipelineError> + Send>| {
-        let to_caller = to_caller.clone();
-        threads.push(std::thread::spawn(move || {
+    // A profile can tell the stages apart by the names of their threads.
+    let mut spawn = |name: &str, body: Box<dyn FnOnce() -> Result<(), PipelineError> + Send>| {
+        let (to_caller, refused) = (to_caller.clone(), to_caller.clone());
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let started = thread.spawn(move || {
             let failure = match catch_unwind(AssertUnwindSafe(body)) {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error,
                 Err(panic) => PipelineError::Panic(panic_text(panic.as_ref())),
             };
             let _ = to_caller.send(Message::Failed(failure));
-        }));
+        });
+        match started {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                let error = PipelineError::Threads(error.to_string());
+                let _ = refused.try_send(Message::Failed(error));
+            }
+        }
     };
     let feeder_work = work.clone();
-    spawn(Box::new(move || {
-        feed(&feeder_work.plan, &tiles, &permits, &to_read);
-        Ok(())
-    }));
+    spawn(
+        "feed",
+        Box::new(move || {
+            feed(&feeder_work.plan, &tiles, &permits, &to_read);
+            Ok(())
+        }),
+    );
     for _ in 0..budget.readers {
         let (work, stage, stop) = (work.clone(), stages[0].clone(), stop.clone());
         let (queue, out) = (read_queue.clone(), to_infer.clone());
-        spawn(Box::new(move || {
-            read(&work, &stage, &stop, &queue, &out);
-            Ok(())
-        }));
+        spawn(
+            "read",
+            Box::new(move || {
+                read(&work, &stage, &stop, &queue, &out);
+                Ok(())
+            }),
+        );
     }
-    for _ in 0..budget.infer_workers {
-        let (work, stage, stop) = (work.clone(), stages[1].clone(), stop.clone());
+    let batches = Arc::new(Batches::of(&work.pool));
+    for place in 0..budget.infer_workers {
+        let (batches, stage, stop) = (batches.clone(), stages[1].clone(), stop.clone());
         let (queue, out) = (infer_queue.clone(), to_post.clone());
-        let worker = work.pool.worker();
-        spawn(Box::new(move || {
-            infer(&work, worker, &stage, &stop, &queue, &out)
-        }));
+        let worker = work.pool.worker(place);
+        spawn(
+            "infer",
+            Box::new(move || infer(&batches, worker, &stage, &stop, &queue, &out)),
+        );
     }
     let assembly = Arc::new(Mutex::new(HashMap::new()));
-    for _ in 0..post_workers {
+    for _ in 0..budget.post_workers {
         let (work, stage, stop, assembly) = (
             work.clone(),
             stages[2].clone(),
@@ -150,12 +176,16 @@ pub fn start(work: Arc<Work>, tiles: Vec<usize>) -> Running {
             assembly.clone(),
         );
         let (queue, out) = (post_queue.clone(), to_caller.clone());
-        spawn(Box::new(move || {
-            post_process(&work, &stage, &stop, &assembly, &queue, &out);
-            Ok(())
-        }));
+        spawn(
+            "post-process",
+            Box::new(move || {
+                post_process(&work, &stage, &stop, &assembly, &queue, &out);
+                Ok(())
+            }),
+        );
     }
     Running {
+        work,
         messages,
         stop,
         stages,
@@ -213,28 +243,69 @@ fn read(
     }
 }
 
+/// How the workers of the network take patches.
+struct Batches {
+    most: BatchLimit,
+    /// Where a batch waits to be full; `None`: a worker takes what is there.
+    filling: Option<Filling>,
+}
+
+struct Filling {
+    /// One worker fills up at a time, or all would get a part.
+    turn: Mutex<()>,
+    /// How long a batch waits for more patches than it has.
+    wait: Duration,
+}
+
+impl Batches {
+    fn of(pool: &Pool) -> Self {
+        Self {
+            most: BatchLimit::new(pool.batch()),
+            filling: pool.feed().map(|_| Filling {
+                turn: Mutex::default(),
+                wait: BATCH_WAIT,
+            }),
+        }
+    }
+
+    /// The next batch; `None`: there will be no more patches.
+    fn next<T>(&self, queue: &Receiver<T>) -> Option<Vec<T>> {
+        let turn = self.filling.as_ref().map(|filling| &filling.turn);
+        let _alone = turn.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut batch = vec![queue.recv().ok()?];
+        let until = self.filling.as_ref().map(|f| Instant::now() + f.wait);
+        while batch.len() < self.most.patches() {
+            let next = match until {
+                None => queue.try_recv().ok(),
+                Some(until) => queue.recv_deadline(until).ok(),
+            };
+            match next {
+                Some(next) => batch.push(next),
+                None => break,
+            }
+        }
+        Some(batch)
+    }
+}
+
 fn infer(
-    work: &Work,
+    batches: &Batches,
     mut worker: Box<dyn PatchModel>,
     stage: &Stage,
     stop: &AtomicBool,
     queue: &Receiver<Patch<RgbImage>>,
     out: &Sender<Patch<Predicted>>,
 ) -> Result<(), PipelineError> {
-    while let Ok(first) = stage.input(|| queue.recv()) {
-        let mut batch = vec![first];
-        while batch.len() < work.pool.batch()
-            && let Ok(next) = queue.try_recv()
-        {
-            batch.push(next);
-        }
+    while let Some(batch) = stage.input(|| batches.next(queue)) {
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
         let (places, pixels) = split_readable(batch);
-        let maps = stage
-            .busy(|| worker.predict(&pixels))
-            .map_err(PipelineError::Model)?;
+        let maps = stage.busy(|| {
+            let predict =
+                |worker: &mut dyn PatchModel, some: &[RgbImage]| worker.predict_quantised(some);
+            batches.most.predict(worker.as_mut(), &pixels, predict)
+        })?;
         let mut predicted = maps.into_iter().zip(pixels);
         for place in places {
             let done = Patch {
@@ -306,7 +377,7 @@ fn post_process(
             add(assembly, patch.tile, tile, patch.index, square, part)
         });
         if let Some(complete) = complete {
-            let result = stage.busy(|| finish(work, tile, complete));
+            let result = stage.busy(|| finish(work, stage, tile, complete));
             if stage.output(|| out.send(Message::Tile(Box::new(result))).is_err()) {
                 return;
             }
@@ -324,9 +395,7 @@ fn add(
     part: Result<Foreground, String>,
 ) -> Option<Assembly> {
     // A poisoned lock means that another worker panicked, which the caller already knows; the map itself is whole.
-    let mut open = assembly
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut open = assembly.lock().unwrap_or_else(PoisonError::into_inner);
     let entry = open.entry(place).or_default();
     entry.patches += 1;
     match part {
@@ -345,7 +414,7 @@ fn add(
 }
 
 /// Merged patches to blobs, blobs to nuclei; blobs at an inner border of the tile grid stay open.
-fn finish(work: &Work, tile: &Tile, mut assembly: Assembly) -> TileResult {
+fn finish(work: &Work, stage: &Stage, tile: &Tile, mut assembly: Assembly) -> TileResult {
     assembly.read_errors.sort();
     let merged = Foreground::merge(&assembly.parts);
     drop(assembly.parts);
@@ -357,7 +426,8 @@ fn finish(work: &Work, tile: &Tile, mut assembly: Assembly) -> TileResult {
     let mpp = work.image.frames().proc_mpp();
     let nuclei: Vec<Nucleus> = closed
         .par_iter()
-        .map(|blob| segment(blob, &work.postproc, mpp))
+        // On rayon's threads: this one waits.
+        .map(|blob| stage.on_cpu(|| segment(blob, &work.postproc, mpp)))
         .collect::<Vec<_>>()
         .into_iter()
         .flatten()
@@ -388,3 +458,6 @@ fn is_open(blob: Rect, tile: Rect, slide: Rect) -> bool {
         || (blob.right() == tile.right() && tile.right() < slide.right())
         || (blob.bottom() == tile.bottom() && tile.bottom() < slide.bottom())
 }
+
+#[cfg(test)]
+mod tests;

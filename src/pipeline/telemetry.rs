@@ -7,14 +7,30 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::model::fake_device::DeviceUse;
+
 /// Seconds of one stage, summed over its workers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StageReport {
     pub name: String,
     pub workers: usize,
     pub busy_s: f64,
+    /// What the stage's work had of the cores, on whatever threads.
+    pub cpu_s: f64,
     pub waiting_for_input_s: f64,
     pub waiting_for_output_s: f64,
+}
+
+/// The devices of a capacity test as a stage: busy, and waiting for patches.
+pub fn fake_devices(used: &[DeviceUse]) -> Option<StageReport> {
+    (!used.is_empty()).then(|| StageReport {
+        name: "device".into(),
+        workers: used.len(),
+        busy_s: used.iter().map(|device| device.busy_s).sum(),
+        cpu_s: 0.0,
+        waiting_for_input_s: used.iter().map(|device| device.idle_s).sum(),
+        waiting_for_output_s: 0.0,
+    })
 }
 
 /// Nanoseconds of one stage, summed over its workers.
@@ -23,6 +39,7 @@ pub struct Stage {
     name: &'static str,
     workers: usize,
     busy_ns: AtomicU64,
+    cpu_ns: AtomicU64,
     input_ns: AtomicU64,
     output_ns: AtomicU64,
 }
@@ -34,14 +51,29 @@ impl Stage {
             name,
             workers,
             busy_ns: zero(),
+            cpu_ns: zero(),
             input_ns: zero(),
             output_ns: zero(),
         }
     }
 
+    /// Workers that share this stage's work.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
     /// Runs `work` and counts it as busy time.
     pub fn busy<T>(&self, work: impl FnOnce() -> T) -> T {
-        timed(&self.busy_ns, work)
+        timed(&self.busy_ns, || self.on_cpu(work))
+    }
+
+    /// Counts what `work` has of a core: for the parts of busy work that run on other threads.
+    pub fn on_cpu<T>(&self, work: impl FnOnce() -> T) -> T {
+        let before = thread_cpu_ns();
+        let out = work();
+        let used = thread_cpu_ns().saturating_sub(before);
+        self.cpu_ns.fetch_add(used, Ordering::Relaxed);
+        out
     }
 
     /// Runs `take` and counts it as waiting for input.
@@ -60,9 +92,23 @@ impl Stage {
             name: self.name.to_string(),
             workers: self.workers,
             busy_s: seconds(&self.busy_ns),
+            cpu_s: seconds(&self.cpu_ns),
             waiting_for_input_s: seconds(&self.input_ns),
             waiting_for_output_s: seconds(&self.output_ns),
         }
+    }
+}
+
+/// Time that the calling thread has had of a core; 0 where the system does not say.
+fn thread_cpu_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes one timespec into a local variable of that type.
+    match unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } {
+        0 => time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64,
+        _ => 0,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::model::{Architecture, Device, DeviceChoice, Library, ModelError, Pool
 /// Loads models onto the run's device.
 pub struct Models {
     library: Library,
-    device: Device,
+    devices: Vec<Device>,
     config: RunConfig,
     last: Option<(String, Pool)>,
 }
@@ -24,11 +24,12 @@ impl Models {
     /// # Errors
     /// A device that is not there, or threads that cannot be started: no slide can be done.
     pub fn new(config: &RunConfig) -> Result<Self, RunError> {
-        let device = first_device(&config.device)?;
+        let devices = device::resolve(&config.device)
+            .map_err(|error| RunError::Machine(error.to_string()))?;
         start_threads(config.threads)?;
         Ok(Self {
             library: Library::from_env(),
-            device,
+            devices,
             config: config.clone(),
             last: None,
         })
@@ -40,8 +41,8 @@ impl Models {
             version: env!("CARGO_PKG_VERSION").into(),
             libtorch: libtorch().version,
             openslide: openslide().version,
-            device: self.device.to_string(),
-            precision: "f32".into(),
+            device: devices_text(&self.devices),
+            precision: self.config.precision.name().into(),
             threads: self.config.threads,
         }
     }
@@ -58,7 +59,8 @@ impl Models {
         }
         // The old one goes first: two may not fit.
         self.last = None;
-        let mut model = self.library.open(name)?.load(self.device)?;
+        let folder = self.library.open(name)?;
+        let mut model = folder.load_on(&self.devices, self.config.precision)?;
         model.tta = self.config.tta;
         if let (Some(mpp), Architecture::HovernetFast | Architecture::HovernetOriginal) =
             (self.config.hovernet_mpp, model.spec.architecture)
@@ -68,6 +70,18 @@ impl Models {
         let pool = Pool::new(Arc::new(model), self.config.batch_size);
         self.last = Some((name.to_owned(), pool.clone()));
         Ok(pool)
+    }
+}
+
+/// `cpu`, `cuda:0` or `cuda:0,1`.
+fn devices_text(devices: &[Device]) -> String {
+    let indices = devices.iter().filter_map(|device| match device {
+        Device::Cpu => None,
+        Device::Cuda(index) => Some(*index),
+    });
+    match indices.collect::<Vec<_>>() {
+        indices if indices.is_empty() => DeviceChoice::Cpu.to_string(),
+        indices => DeviceChoice::Cuda(indices).to_string(),
     }
 }
 

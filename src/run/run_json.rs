@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::config::Setting;
 use crate::output::{OutputError, write_file};
+use crate::pipeline::ReadPx;
 use crate::pipeline::telemetry::StageReport;
 
 /// What computed.
@@ -49,6 +50,8 @@ pub struct RunReport {
     pub started_unix_s: u64,
     pub seconds: f64,
     pub stages: Vec<StageReport>,
+    /// Proc px read from the slide by this run, and those of the blocks that its patches meet.
+    pub read_px: ReadPx,
     pub tiles_planned: usize,
     pub tiles_reused: usize,
     pub nuclei: usize,
@@ -88,6 +91,7 @@ mod tests {
                 name: "read".into(),
                 workers: 2,
                 busy_s: 1.5,
+                cpu_s: 1.25,
                 waiting_for_input_s: 0.0,
                 waiting_for_output_s: 0.25,
             }],

@@ -159,11 +159,12 @@ pub(super) fn analyse_slide(
     report: &mut RunReport,
 ) -> Result<AnalysedSlide, SlideFailure> {
     let pool = models.get(&slide.model)?;
+    report.engine.precision = pool.model().precision.name().into();
     report.model = ModelReport {
         name: pool.model().spec.name.clone(),
         sha256: Some(pool.model().weights_sha256.clone()),
     };
-    let mut prepared = pipeline::prepare(&slide.request(config), pool.model())?;
+    let mut prepared = pipeline::prepare(&slide.request(config), &pool)?;
     report.slide.quickhash = Some(prepared.meta.slide.quickhash.clone());
     report.slide.bytes = Some(prepared.meta.slide.file_bytes);
     let store = prepared.open_store(&slide.folder.join("store.zarr"), config.restart)?;
@@ -177,6 +178,7 @@ pub(super) fn analyse_slide(
     // No result depends on it, so the store may hold an earlier manifest's.
     result.meta.manifest.clone_from(&slide.manifest);
     report.stages = finished.stages;
+    report.read_px = finished.read_px;
     report.tiles_planned = result.coverage.planned_tiles;
     report.tiles_reused = finished.tiles_reused;
     report.nuclei = result.nuclei.len();

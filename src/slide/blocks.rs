@@ -6,7 +6,8 @@
 //! block that cannot be read whole is read in parts, so that damage costs little beside itself;
 //! which parts depends on the file alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use image::{Rgb, RgbImage};
@@ -30,6 +31,7 @@ pub struct ProcImage {
     level: usize,
     level_per_proc: [f64; 2],
     cache: BlockCache,
+    px_read: AtomicU64,
     /// Damaged blocks: finding out what can still be read of one takes many failing reads.
     damage: Mutex<HashMap<(i32, i32), Arc<Damage>>>,
 }
@@ -55,6 +57,7 @@ impl ProcImage {
             level,
             level_per_proc,
             cache: BlockCache::new(cache_bytes),
+            px_read: AtomicU64::new(0),
             damage: Mutex::default(),
         }
     }
@@ -70,6 +73,11 @@ impl ProcImage {
 
     pub fn reader(&self) -> &Arc<dyn SlideReader> {
         &self.reader
+    }
+
+    /// Proc px that have been read from the slide so far, those of a block that was dropped and read again included.
+    pub fn px_read(&self) -> u64 {
+        self.px_read.load(Ordering::Relaxed)
     }
 
     /// Proc px of block (`bx`, `by`), clipped to the slide.
@@ -100,6 +108,24 @@ impl ProcImage {
         }
     }
 
+    /// Proc px of all blocks that the boxes meet: what must be read at least.
+    pub fn blocks_px(&self, rects: impl Iterator<Item = Rect>) -> u64 {
+        let slide = self.frames.proc_rect();
+        let mut met = BTreeSet::new();
+        for rect in rects.map(|rect| rect.intersect(&slide)) {
+            if rect.is_empty() {
+                continue;
+            }
+            for by in rect.y / BLOCK_PX..=(rect.bottom() - 1) / BLOCK_PX {
+                let columns = rect.x / BLOCK_PX..=(rect.right() - 1) / BLOCK_PX;
+                met.extend(columns.map(|bx| (bx, by)));
+            }
+        }
+        met.into_iter()
+            .map(|(bx, by)| self.block_rect(bx, by).area())
+            .sum()
+    }
+
     fn damage_of(&self, bx: i32, by: i32) -> Option<Arc<Damage>> {
         let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
         damage.get(&(bx, by)).cloned()
@@ -107,6 +133,7 @@ impl ProcImage {
 
     /// RGB of a box inside one block, from the slide.
     fn read(&self, rect: Rect) -> Result<RgbImage, SlideError> {
+        self.px_read.fetch_add(rect.area(), Ordering::Relaxed);
         let (reader, level) = (self.reader.as_ref(), self.level);
         resample::window(reader, level, rect, self.level_per_proc, CATMULL_ROM)
     }

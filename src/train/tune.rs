@@ -21,7 +21,7 @@ use crate::model::Model;
 use crate::nuclei::{EnergyRule, Foreground, Nucleus, PostprocParams, Run};
 use crate::pipeline::{PipelineError, image};
 use crate::plan::PatchGrid;
-use crate::prediction::PredictionMap;
+use crate::prediction::{PredictionMap, QuantisedMap};
 
 pub use confidence::LimitScores;
 
@@ -49,6 +49,7 @@ struct Predicted<'a> {
     set: &'a str,
     image: &'a LabelledImage,
     map: PredictionMap,
+    quantised: QuantisedMap,
     grid: PatchGrid,
     /// µm/px (x, y).
     mpp: [f64; 2],
@@ -131,6 +132,7 @@ fn predict<'a>(
     Ok(Predicted {
         set,
         image: labelled,
+        quantised: map.quantised(),
         map,
         grid,
         mpp,
@@ -141,7 +143,14 @@ impl Predicted<'_> {
     fn foreground(&self, params: &PostprocParams) -> Foreground {
         let whole = Rect::new(0, 0, self.map.width as i32, self.map.height as i32);
         let threshold = params.np_threshold;
-        Foreground::from_patch(&self.map, &self.image.rgb, (0, 0), whole, threshold)
+        Foreground::from_patch(
+            &self.quantised,
+            &self.image.rgb,
+            0,
+            (0, 0),
+            whole,
+            threshold,
+        )
     }
 
     fn nuclei(&self, params: &PostprocParams) -> Vec<Nucleus> {

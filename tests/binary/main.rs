@@ -7,6 +7,7 @@ mod cli;
 mod cohort;
 mod cohort_race;
 mod crowd;
+mod devices;
 mod disk;
 mod golden;
 mod harness;

@@ -60,10 +60,10 @@ settings! {
     /// Model name or folder [default: the embedded one]
     #[arg(value_name = "NAME|FOLDER", help_heading = "Model")]
     model: String,
-    /// auto, cpu, cuda or cuda:1 [default: auto]
+    /// auto, cpu, cuda, cuda:1 or several as cuda:0,1 [default: auto]
     #[arg(help_heading = "Model")]
     device: DeviceChoice,
-    /// Arithmetic of the network; this version has f32 alone [default: auto]
+    /// Arithmetic of the network; auto: f32 on a CPU, tf32 on a GPU [default: auto]
     #[arg(value_enum, help_heading = "Model")]
     precision: Precision,
     /// Patches a batch on a GPU; no result depends on it on a CPU [default: auto]

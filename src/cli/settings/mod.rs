@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::model::{DeviceChoice, Precision};
 use crate::pipeline::budget;
 use crate::run::{Origin, RunConfig, Setting};
 use crate::tissue::MaskChoice;
@@ -188,19 +187,6 @@ fn check(settings: &Settings, from: &BTreeMap<&'static str, Origin>) -> Result<(
             "--shard and --restart contradict each other: one share would drop what the others did; remove the \
              store.zarr folder first"
                 .into(),
-        );
-    }
-    if let Some(precision @ (Precision::Bf16 | Precision::F16)) = settings.precision {
-        return refuse(format!(
-            "--precision {} is not in this version: leave it at auto or f32",
-            serde_json::json!(precision).as_str().unwrap_or("")
-        ));
-    }
-    if let Some(DeviceChoice::Cuda(ids)) = &settings.device
-        && ids.len() > 1
-    {
-        return refuse(
-            "--device: this version runs on one GPU: name one, as cuda:0 (CUDA_VISIBLE_DEVICES parts machines)".into(),
         );
     }
     if let (Some(Auto::Is(patch)), Some(Auto::Is(tile))) = (settings.patch_size, settings.tile_size)

@@ -1,3 +1,4 @@
+use crate::model::DeviceChoice;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -235,12 +236,14 @@ fn contradictions_are_refused() {
     assert!(message("").contains("-o OUT"));
     assert!(message("-o x --quiet --progress plain").contains("--quiet and --progress"));
     assert!(message("-o x --shard 0/2 --restart").contains("contradict"));
-    assert!(message("-o x --precision f16").contains("--precision f16 is not"));
-    assert!(message("-o x --device cuda:0,1").contains("one GPU"));
     assert!(message("-o x --patch-size 512 --tile-size 256").contains("whole patches"));
     assert!(message("-o x --memory 1MiB").contains("at least 320MiB"));
     assert!(message("-o x --threads 1000000").contains("at most 1024"));
     assert!(message("-o x --mask no-such.png").contains("no such file"));
     assert!(message("-o x --roi no-such.geojson").contains("no such file"));
     assert!(resolve_line("-o x --quiet --progress none").is_ok());
+    for precision in ["auto", "f32", "tf32", "f16", "bf16"] {
+        let line = format!("-o x --device cuda:0,1 --precision {precision}");
+        assert!(resolve_line(&line).is_ok(), "{precision}");
+    }
 }

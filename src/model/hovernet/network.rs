@@ -8,7 +8,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::Mode;
 use crate::model::error::ModelError;
-use crate::model::network::{Network, RawMaps};
+use crate::model::network::{Network, RawMaps, gpu_convolution};
+use crate::model::precision::Precision;
 use crate::model::weights::Tensors;
 
 type Result<T> = std::result::Result<T, ModelError>;
@@ -59,7 +60,24 @@ impl HoverNet {
     /// # Errors
     /// [`ModelError::MissingTensor`], or what libtorch says.
     pub fn from_tensors(mode: Mode, tensors: &Tensors, device: Device) -> Result<Self> {
-        let source = Source { tensors, device };
+        Self::in_precision(mode, tensors, device, Precision::F32)
+    }
+
+    /// [`HoverNet::from_tensors`] that computes in `precision`.
+    ///
+    /// # Errors
+    /// Those of [`HoverNet::from_tensors`].
+    pub(crate) fn in_precision(
+        mode: Mode,
+        tensors: &Tensors,
+        device: Device,
+        precision: Precision,
+    ) -> Result<Self> {
+        let source = Source {
+            tensors,
+            device,
+            precision,
+        };
         let blocks = ENCODER_UNITS
             .iter()
             .enumerate()
@@ -88,7 +106,10 @@ impl HoverNet {
 
     /// The features that all branches share, from u8 RGB `[N, 3, H, W]`.
     fn encode(&self, rgb: &Tensor) -> Result<Features> {
-        let image = rgb.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
+        let image = rgb
+            .f_to_kind(Kind::Float)?
+            .f_div_scalar(255.0)?
+            .f_to_kind(self.conv0.conv.weight.kind())?;
         let padding = match self.mode {
             Mode::Fast => 3,
             Mode::Original => 0,
@@ -143,6 +164,7 @@ struct Features {
 struct Source<'a> {
     tensors: &'a Tensors,
     device: Device,
+    precision: Precision,
 }
 
 impl Source<'_> {
@@ -155,9 +177,11 @@ impl Source<'_> {
     }
 
     fn conv(&self, name: &str) -> Result<Conv> {
+        let weight = self.tensor(&format!("{name}.weight"))?;
         Ok(Conv {
-            weight: self.tensor(&format!("{name}.weight"))?,
+            weight: weight.f_to_kind(self.precision.kind())?,
             bias: None,
+            precision: self.precision,
         })
     }
 
@@ -181,10 +205,16 @@ impl Source<'_> {
 struct Conv {
     weight: Tensor,
     bias: Option<Tensor>,
+    precision: Precision,
 }
 
 impl Conv {
     fn forward(&self, x: &Tensor, stride: i64, padding: i64, groups: i64) -> Result<Tensor> {
+        if x.device() != Device::Cpu {
+            let steps = [stride, padding, groups];
+            let (weight, bias) = (&self.weight, self.bias.as_ref());
+            return Ok(gpu_convolution(x, weight, bias, steps, self.precision));
+        }
         Ok(x.f_conv2d(&self.weight, self.bias.as_ref(), stride, padding, 1, groups)?)
     }
 }
@@ -351,7 +381,8 @@ struct Decoder {
 impl Decoder {
     fn load(source: &Source, name: &str) -> Result<Self> {
         let mut u0 = source.conv(&format!("{name}.u0.conv"))?;
-        u0.bias = Some(source.tensor(&format!("{name}.u0.conv.bias"))?);
+        let bias = source.tensor(&format!("{name}.u0.conv.bias"))?;
+        u0.bias = Some(bias.f_to_kind(source.precision.kind())?);
         Ok(Self {
             u3: Stage::load(source, &format!("{name}.u3"), DENSE_UNITS[0])?,
             u2: Stage::load(source, &format!("{name}.u2"), DENSE_UNITS[1])?,

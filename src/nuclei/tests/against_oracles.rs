@@ -91,7 +91,7 @@ fn default_rule_gives_the_oracles_instances() {
     for (name, crop) in crops() {
         let (width, height) = (crop.map.width, crop.map.height);
         let clip = Rect::new(0, 0, width as i32, height as i32);
-        let fg = Foreground::from_patch(&crop.map, &crop.rgb, (0, 0), clip, 0.5);
+        let fg = Foreground::from_patch(&crop.map.quantised(), &crop.rgb, 0, (0, 0), clip, 0.5);
         for (energy, expected) in [
             (EnergyRule::Eigen, &crop.eigen),
             (EnergyRule::Axes, &crop.axes),

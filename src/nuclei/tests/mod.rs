@@ -84,7 +84,7 @@ pub fn discs(seed: u64, width: usize, height: usize) -> (PredictionMap, RgbImage
 pub fn foreground(seed: u64, width: usize, height: usize, origin: (i32, i32)) -> Foreground {
     let (map, rgb) = discs(seed, width, height);
     let clip = Rect::new(origin.0, origin.1, width as i32, height as i32);
-    Foreground::from_patch(&map, &rgb, origin, clip, 0.5)
+    Foreground::from_patch(&map.quantised(), &rgb, 0, origin, clip, 0.5)
 }
 
 /// Constants that separate the discs.

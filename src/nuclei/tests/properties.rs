@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::nuclei::foreground::{quantise_distance, quantise_probability};
 use crate::nuclei::segment::segment_or_cut;
+use crate::prediction::{quantise_distance, quantise_probability};
 
 #[test]
 fn quantisation_rounds_and_saturates() {
@@ -28,7 +28,7 @@ fn from_patch_keeps_what_np_says_inside_the_clip() {
     map.np[777] = f32::NAN;
     (map.h[778], map.np[778]) = (f32::NAN, 1.0);
     let (origin, clip) = ((-7, 100), Rect::new(-3, 90, 30, 45));
-    let fg = Foreground::from_patch(&map, &rgb, origin, clip, 0.5);
+    let fg = Foreground::from_patch(&map.quantised(), &rgb, 0, origin, clip, 0.5);
     let mut expected = Vec::new();
     for y in 0..40i32 {
         for x in 0..50i32 {
@@ -61,7 +61,7 @@ fn from_patch_keeps_what_np_says_inside_the_clip() {
 #[test]
 fn patches_merge_into_the_whole_in_any_order() {
     let (map, rgb) = discs(2, 60, 50);
-    let cut = |clip| Foreground::from_patch(&map, &rgb, (0, 0), clip, 0.5);
+    let cut = |clip| Foreground::from_patch(&map.quantised(), &rgb, 0, (0, 0), clip, 0.5);
     let whole = cut(Rect::new(0, 0, 60, 50));
     let mut parts = Vec::new();
     for y in [0, 13, 26, 39] {
@@ -294,7 +294,14 @@ fn the_smallest_pair_is_told_apart() {
         tp: Vec::new(),
     };
     let clip = Rect::new(0, 0, 5, 4);
-    let blob = Foreground::from_patch(&map, &image::RgbImage::new(5, 4), (0, 0), clip, 0.5);
+    let blob = Foreground::from_patch(
+        &map.quantised(),
+        &image::RgbImage::new(5, 4),
+        0,
+        (0, 0),
+        clip,
+        0.5,
+    );
     let params = PostprocParams {
         energy: EnergyRule::Axes,
         sobel_px: 3,

@@ -107,7 +107,7 @@ fn milliseconds_per_megapixel() {
                 *slot = slot.min(clock.elapsed().as_secs_f64());
                 clock = Instant::now();
             };
-            let fg = Foreground::from_patch(&map, &rgb, (0, 0), clip, 0.5);
+            let fg = Foreground::from_patch(&map.quantised(), &rgb, 0, (0, 0), clip, 0.5);
             lap(&mut best[0]);
             let blobs = components(&fg);
             lap(&mut best[1]);

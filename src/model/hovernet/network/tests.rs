@@ -190,6 +190,7 @@ fn a_block_matches_the_plain_form() {
     let source = Source {
         tensors: &tensors,
         device: Device::Cpu,
+        precision: Precision::F32,
     };
     let block = ResidualBlock::load(&source, "d1", ENCODER_UNITS[1], 2).unwrap();
     let x = noise(20, 22)

@@ -1,0 +1,377 @@
+//! What the pipeline costs without a network, in one table for docs/performance.md: `cargo bench --bench pipeline`.
+//!
+//! Fake devices of a set rate stand in for a GPU. The slide is the demo's tissue, enlarged to 0.25 µm/px and repeated
+//! over a pyramid of `WSI_NUCLEI_BENCH_PX` (8192) px. scikit-image and hover-net are compared with where
+//! `WSI_NUCLEI_PYTHON` (python3) has them. With `WSI_NUCLEI_BENCH_SLIDE=FILE` only the slide is written, for
+//! scripts/gpu_check.sh. Seconds of a shared machine are noisy: CPU seconds and ratios are what to look at.
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use image::RgbImage;
+use image::imageops::{self, FilterType};
+use serde_json::Value;
+use wsi_nuclei::internals::raw_map;
+use wsi_nuclei::{Nucleus, PostprocParams, PredictionMap, measure_nucleus, segment_map};
+
+#[path = "../tests/binary/pyramid.rs"]
+mod pyramid;
+
+const MPP: f64 = 0.25;
+/// Rates (Mpx/s of input) and latencies (ms) of the devices.
+const DEVICES: [(f64, u32); 4] = [(4.0, 0), (4.0, 100), (10.0, 20), (1000.0, 0)];
+
+fn main() {
+    // What a device would need is measured with one thread per kernel.
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build_global()
+        .unwrap();
+    if let Some(kept) = std::env::var_os("WSI_NUCLEI_BENCH_SLIDE") {
+        write_slide(Path::new(&kept));
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let slide = folder.path().join("bench.tiff");
+    write_slide(&slide);
+    println!("| what | measured | against | ratio |\n| --- | --- | --- | --- |");
+    let mut last = None;
+    for (mpx_per_s, latency_ms) in DEVICES {
+        let report = run(folder.path(), &slide, mpx_per_s, latency_ms);
+        device_row(&report, mpx_per_s, latency_ms);
+        last = Some(report);
+    }
+    let report = last.unwrap();
+    reading_row(&report);
+    cost_rows(&report);
+    post_processing_rows();
+    reference_row(folder.path());
+    features_row(folder.path());
+}
+
+fn row(what: &str, measured: String, against: String, ratio: String) {
+    println!("| {what} | {measured} | {against} | {ratio} |");
+}
+
+/// The demo's tissue at 0.25 µm/px, over a whole pyramid.
+fn write_slide(path: &Path) {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("slides/CMU-1-Small-Region.svs");
+    let reader = wsi_nuclei::open_slide(&demo).expect("make demo fetches the slide");
+    let part = reader.read_level(0, 600, 900, 1024, 1024).unwrap();
+    let field: RgbImage = imageops::resize(&part, 2048, 2048, FilterType::CatmullRom);
+    let side_px = std::env::var("WSI_NUCLEI_BENCH_PX").map_or(8192, |px| px.parse().unwrap());
+    pyramid::Pyramid {
+        side_px,
+        mpp: MPP,
+        field: &field,
+        is_tissue: &|_, _| true,
+    }
+    .write(path);
+}
+
+/// A run of the release binary with run.json, what the run took of the cores in all, and mm² done.
+struct Report {
+    run: Value,
+    cpu_s: f64,
+    mm2: f64,
+}
+
+impl Report {
+    fn stage(&self, name: &str) -> &Value {
+        let stages = self.run["stages"].as_array().unwrap();
+        stages.iter().find(|stage| stage["name"] == name).unwrap()
+    }
+
+    fn number(&self, stage: &str, what: &str) -> f64 {
+        self.stage(stage)[what].as_f64().unwrap()
+    }
+
+    /// Seconds from the start of the stages to the last tile's commit.
+    fn wall_s(&self) -> f64 {
+        let parts = ["busy_s", "waiting_for_input_s", "waiting_for_output_s"];
+        let all: f64 = parts.iter().map(|part| self.number("commit", part)).sum();
+        all / self.number("commit", "workers")
+    }
+}
+
+fn run(folder: &Path, slide: &Path, mpx_per_s: f64, latency_ms: u32) -> Report {
+    let out: PathBuf = folder.join(format!("out-{mpx_per_s}-{latency_ms}"));
+    let before = children_cpu_s();
+    let done = Command::new(env!("CARGO_BIN_EXE_wsi-nuclei"))
+        .args(["run", "--quiet", "--mask", "none", "--format", "parquet"])
+        .args([
+            "--model",
+            &format!("analytic:fine,{mpx_per_s}Mpx/s,{latency_ms}ms"),
+        ])
+        .arg(slide)
+        .arg("-o")
+        .arg(&out)
+        .status()
+        .unwrap();
+    assert!(done.success());
+    let read = |name: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(out.join("bench").join(name)).unwrap()).unwrap()
+    };
+    Report {
+        run: read("run.json"),
+        cpu_s: children_cpu_s() - before,
+        mm2: read("summary.json")["area_mm2"]["done"].as_f64().unwrap(),
+    }
+}
+
+/// Seconds that ended children had of the cores.
+fn children_cpu_s() -> f64 {
+    // SAFETY: rusage is plain numbers, and getrusage fills the one that it is given.
+    let used = unsafe {
+        let mut used: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut used);
+        used
+    };
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(used.ru_utime) + seconds(used.ru_stime)
+}
+
+/// Wall clock against the slower of the device and the cores, each as if it never waited.
+fn device_row(report: &Report, mpx_per_s: f64, latency_ms: u32) {
+    let device_s = report.number("device", "busy_s");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let stages = ["read", "infer", "post-process", "commit"];
+    let cores_s: f64 = stages
+        .iter()
+        .map(|s| report.number(s, "cpu_s"))
+        .sum::<f64>()
+        / cores;
+    let idle_s = report.number("device", "waiting_for_input_s");
+    let (wall_s, least_s) = (report.wall_s(), device_s.max(cores_s));
+    row(
+        &format!("pipeline, device of {mpx_per_s} Mpx/s and {latency_ms} ms"),
+        format!(
+            "{wall_s:.2} s, device busy {:.0} %",
+            100.0 * device_s / (device_s + idle_s)
+        ),
+        format!("device {device_s:.2} s, {cores} cores {cores_s:.2} s"),
+        format!("{:.2}", wall_s / least_s),
+    );
+}
+
+fn reading_row(report: &Report) {
+    let px = |what: &str| report.run["read_px"][what].as_f64().unwrap();
+    row(
+        "reading: px read",
+        format!("{:.1} Mpx", px("read") / 1e6),
+        format!("{:.1} Mpx of blocks that patches meet", px("needed") / 1e6),
+        format!("{:.2}", px("read") / px("needed")),
+    );
+}
+
+/// CPU seconds per mm² of everything but the network.
+fn cost_rows(report: &Report) {
+    let mm2 = report.mm2;
+    let mut known_s = report.number("infer", "cpu_s");
+    for (stage, wanted) in [("read", 0.45), ("post-process", 0.15), ("commit", 0.04)] {
+        let cpu_s = report.number(stage, "cpu_s");
+        known_s += cpu_s;
+        let per_mm2 = cpu_s / mm2;
+        row(
+            &format!("{stage}, CPU s per mm²"),
+            format!("{per_mm2:.3}"),
+            format!("wanted {wanted}"),
+            format!("{:.2}", per_mm2 / wanted),
+        );
+    }
+    let rest = (report.cpu_s - known_s) / mm2;
+    row(
+        "start, stitch, rings, features and files, CPU s per mm²",
+        format!("{rest:.3}"),
+        "wanted 0.08".into(),
+        format!("{:.2}", rest / 0.08),
+    );
+    let all = (report.cpu_s - report.number("infer", "cpu_s")) / mm2;
+    row(
+        "all but the network, CPU s per mm²",
+        format!(
+            "{all:.3} ({:.0} nuclei per mm²)",
+            report.run["nuclei"].as_f64().unwrap() / mm2
+        ),
+        "wanted 0.8".into(),
+        format!("{:.2}", all / 0.8),
+    );
+}
+
+/// A field of discs, some of which touch: 20 % of the pixels.
+fn discs(side: usize) -> PredictionMap {
+    const SPACING: usize = 32;
+    let n = side * side;
+    let mut map = PredictionMap {
+        width: side,
+        height: side,
+        np: vec![0.0; n],
+        h: vec![0.0; n],
+        v: vec![0.0; n],
+        types: 0,
+        tp: vec![],
+    };
+    for y in 0..side {
+        for x in 0..side {
+            let (column, row) = (x / SPACING, y / SPACING);
+            // Every fourth disc is wide enough to meet its neighbour.
+            let radius = if (column + 2 * row) % 4 == 0 {
+                17.0
+            } else {
+                6.0 + (column * 7 + row * 3) as f32 % 5.0
+            };
+            let centre = |at: usize| (at % SPACING) as f32 - SPACING as f32 / 2.0 + 0.5;
+            let (dx, dy) = (centre(x) / radius, centre(y) / radius);
+            if dx * dx + dy * dy <= 1.0 {
+                let at = y * side + x;
+                (map.np[at], map.h[at], map.v[at]) = (0.9, dx, dy);
+            }
+        }
+    }
+    map
+}
+
+fn nuclei_of(map: &PredictionMap) -> (Vec<Nucleus>, f64) {
+    let rgb = RgbImage::new(map.width as u32, map.height as u32);
+    let begun = Instant::now();
+    let nuclei = segment_map(map, &rgb, &PostprocParams::default(), [MPP; 2]);
+    (nuclei, begun.elapsed().as_secs_f64())
+}
+
+/// Milliseconds per Mpx of one thread, which must not grow with the image.
+fn post_processing_rows() {
+    let per_mpx = |side: usize| {
+        let map = discs(side);
+        let least = (0..3).map(|_| nuclei_of(&map).1).fold(f64::MAX, f64::min);
+        1e3 * least / (side * side) as f64 * 1e6
+    };
+    let small = per_mpx(512);
+    for side in [2048, 4096] {
+        let ms = per_mpx(side);
+        row(
+            &format!("post-processing alone, {side} px, one thread"),
+            format!("{ms:.1} ms per Mpx"),
+            format!("512 px: {small:.1} ms per Mpx"),
+            format!("{:.2}", ms / small),
+        );
+    }
+}
+
+/// hover_net's own post-processing (the package hover-net 0.0.10) on a map [np, h, v].
+const REFERENCE: &str = "
+import sys, time, numpy as np
+sys.path.insert(0, sys.argv[2])
+import oracle
+process, raw = oracle.process(), np.load(sys.argv[1])
+times = []
+for _ in range(3):
+    begun = time.perf_counter()
+    process(raw.copy(), nr_types=None, return_centroids=True)
+    times.append(time.perf_counter() - begun)
+print(min(times))
+";
+
+/// What a Python program prints: seconds; `None` where it cannot run.
+fn python_s(program: &str, arguments: &[&Path]) -> Option<f64> {
+    let python = std::env::var("WSI_NUCLEI_PYTHON").unwrap_or_else(|_| "python3".into());
+    let mut command = Command::new(python);
+    command.args(["-c", program]).args(arguments);
+    for threads in [
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "OPENCV_FOR_THREADS_NUM",
+    ] {
+        command.env(threads, "1");
+    }
+    let text = command.output().ok()?.stdout;
+    String::from_utf8_lossy(&text).trim().parse().ok()
+}
+
+fn reference_row(folder: &Path) {
+    let map = discs(1024);
+    let raw = folder.join("raw.npy");
+    raw_map::write(&map, &raw).unwrap();
+    let ours_s = (0..3).map(|_| nuclei_of(&map).1).fold(f64::MAX, f64::min);
+    let oracle = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity");
+    let what = "post-processing, 1024 px, one thread, against hover_net's Python";
+    let ours = format!("{ours_s:.4} s");
+    match python_s(REFERENCE, &[&raw, &oracle]) {
+        Some(theirs_s) => row(
+            what,
+            ours,
+            format!("{theirs_s:.3} s"),
+            format!("{:.0} x", theirs_s / ours_s),
+        ),
+        None => row(
+            what,
+            ours,
+            "no hover-net: set WSI_NUCLEI_PYTHON".into(),
+            "-".into(),
+        ),
+    }
+}
+
+/// scikit-image's regionprops_table with the same properties, on the same nuclei.
+const REGIONPROPS: &str = "
+import sys, time, numpy as np
+from skimage.measure import regionprops_table
+labels = np.load(sys.argv[1])
+names = ['area', 'area_bbox', 'area_convex', 'eccentricity', 'equivalent_diameter_area', 'euler_number', 'extent',
+         'area_filled', 'inertia_tensor_eigvals', 'axis_major_length', 'axis_minor_length', 'orientation', 'perimeter',
+         'solidity', 'centroid', 'feret_diameter_max']
+begun = time.perf_counter()
+regionprops_table(labels, properties=names)
+print(time.perf_counter() - begun)
+";
+
+fn features_row(folder: &Path) {
+    let map = discs(2048);
+    let nuclei = nuclei_of(&map).0;
+    let begun = Instant::now();
+    let rounds = 5;
+    for _ in 0..rounds {
+        for nucleus in &nuclei {
+            std::hint::black_box(measure_nucleus(nucleus));
+        }
+    }
+    let ours_s = begun.elapsed().as_secs_f64() / f64::from(rounds);
+    let per_s = |seconds: f64| format!("{:.0} nuclei per s", nuclei.len() as f64 / seconds);
+    let labels = folder.join("labels.npy");
+    write_labels(&nuclei, map.width, &labels);
+    match python_s(REGIONPROPS, &[&labels]) {
+        Some(theirs_s) => row(
+            "features, one thread, against scikit-image's regionprops_table",
+            per_s(ours_s),
+            per_s(theirs_s),
+            format!("{:.0} x", theirs_s / ours_s),
+        ),
+        None => row(
+            "features, one thread",
+            per_s(ours_s),
+            "no scikit-image: set WSI_NUCLEI_PYTHON".into(),
+            "-".into(),
+        ),
+    }
+}
+
+fn write_labels(nuclei: &[Nucleus], width: usize, path: &Path) {
+    use npyz::WriterBuilder;
+    let mut labels = vec![0i32; width * width];
+    for (id, nucleus) in (1..).zip(nuclei) {
+        for run in nucleus.runs() {
+            let at = run.y as usize * width + run.x0 as usize;
+            labels[at..at + run.len()].fill(id);
+        }
+    }
+    let file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+    let mut writer = npyz::WriteOptions::new()
+        .default_dtype()
+        .shape(&[width as u64; 2])
+        .writer(file)
+        .begin_nd()
+        .unwrap();
+    writer.extend(labels).unwrap();
+    writer.finish().unwrap();
+}
