@@ -73,6 +73,9 @@ pub struct Row {
     pub mask: String,
     /// GeoJSON of the regions to look at.
     pub roi: Option<PathBuf>,
+    /// The manifest's other columns, carried through to the tables.
+    #[serde(default)]
+    pub manifest: Vec<(String, String)>,
     /// What its header says; none where it cannot be read.
     pub facts: Option<Facts>,
     /// Why it cannot be read.
@@ -142,6 +145,7 @@ impl Row {
             mpp_from: slide.mpp_from.map(str::to_owned),
             mask,
             roi: slide.roi.as_deref().map(absolute),
+            manifest: slide.manifest.clone(),
             ..Self::default()
         }
     }
@@ -163,6 +167,8 @@ impl Row {
             }),
             mask: self.mask.parse()?,
             roi: self.roi.clone(),
+            results: None,
+            manifest: self.manifest.clone(),
         })
     }
 }

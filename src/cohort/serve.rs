@@ -56,7 +56,7 @@ impl Serving<'_> {
             Ok(pool) => pool,
             Err(error) => return Reply::Refused(error.to_string()),
         };
-        match pipeline::prepare(&slide.request(self.config), pool.model()) {
+        match pipeline::prepare(&slide.request(self.config), &pool) {
             Err(error) => Reply::Unusable(error.to_string()),
             Ok(prepared) => {
                 let planned_px = prepared.plan.planned_px();
@@ -82,7 +82,7 @@ impl Serving<'_> {
                 .models
                 .get(&slide.model)
                 .map_err(|error| error.to_string())?;
-            let prepared = pipeline::prepare(&slide.request(self.config), pool.model());
+            let prepared = pipeline::prepare(&slide.request(self.config), &pool);
             let expected = prepared
                 .and_then(|prepared| estimate::estimate(prepared, &pool))
                 .map_err(|error| error.to_string())?;
