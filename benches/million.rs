@@ -111,6 +111,7 @@ fn empty_result(px: i32) -> SlideResult {
             identity: BTreeMap::new(),
             stem: "million".into(),
             slide: SlideSource::default(),
+            manifest: Vec::new(),
             mpp_from: "file".into(),
             frames: Frames {
                 level0_size_px: [px as u64; 2],

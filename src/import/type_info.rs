@@ -93,7 +93,7 @@ pub fn mean_the_same(a: &str, b: &str) -> bool {
     let shared = a.chars().zip(b.chars()).take_while(|(x, y)| x == y).count();
     let shorter = a.chars().count().min(b.chars().count());
     let group = |name: &str| {
-        let known = |words: &&[&str]| words.iter().any(|word| *word == name);
+        let known = |words: &&[&str]| words.contains(&name);
         SYNONYMS.iter().position(known)
     };
     numbered(&a)
