@@ -33,6 +33,7 @@ fn unpack(dir: &Dir, name: &str) -> bool {
 }
 
 /// Runs a command; returns its exit code and what it said. It must keep to time and memory.
+#[expect(clippy::zombie_processes, reason = "wait4 waits for it")]
 fn run(dir: &Dir, line: &str) -> (Option<i32>, String) {
     let log = dir.path("said.txt");
     let mut command = dir.command(line);
