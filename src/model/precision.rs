@@ -52,8 +52,6 @@ impl Precision {
             (_, Precision::Tf32) if on_cpu => {
                 refuse("only an NVIDIA GPU has it: take f32 or bf16 on a CPU")
             }
-            // oneDNN has it for very few CPUs, and stops elsewhere.
-            (_, Precision::F16) if on_cpu => refuse("a CPU takes f32 or bf16"),
             // A script converts its own numbers; libtorch lets its convolutions use TF32 on a GPU.
             (Architecture::Torchscript, Precision::F16 | Precision::Bf16) => {
                 refuse("a torchscript model has the arithmetic that it was saved with: take auto")
@@ -61,6 +59,8 @@ impl Precision {
             (Architecture::Torchscript, Precision::F32) if !on_cpu => refuse(
                 "a torchscript model uses TF32 in its convolutions on a GPU: take auto, or --device cpu",
             ),
+            // oneDNN has it for very few CPUs, and stops elsewhere.
+            (_, Precision::F16) if on_cpu => refuse("a CPU takes f32 or bf16"),
             (_, Precision::Auto) if on_cpu => Ok(Precision::F32),
             (_, Precision::Auto) => Ok(Precision::Tf32),
             _ => Ok(self),
