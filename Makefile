@@ -40,7 +40,7 @@ test: setup ## format, lints and all tests
 
 check: test ## the same as test
 
-cluster-test: build ## a cohort on a real Slurm with kills, requeues and time limits (four minutes; needs slurmctld, slurmd, munge)
+cluster-test: build ## a cohort on a real Slurm with kills, requeues and time limits (three minutes; needs slurmctld, slurmd, munge)
 	@$(ENV) scripts/cluster_test.sh "$(BINARY)" out/cluster-test
 
 soak: setup ## many runs killed, damaged, shared and tiled differently (a quarter of an hour): docs/reliability.md

@@ -199,7 +199,7 @@ fi
 
 say "checks"
 for stem in "${good[@]}"; do
-    for file in nuclei.json nuclei.csv; do
+    for file in nuclei.json nuclei.csv nuclei.parquet summary.json; do
         cmp "$work/whole/$stem/$file" "$out/$stem/$file" || fail "$stem/$file differs from the undisturbed run"
     done
 done
@@ -227,6 +227,6 @@ assert not [name for name in claims if not name.startswith(".now")], f"claims ar
 print(f"cluster-test: {len(done)} slides done, {len(failures)} listed, {len(records)} records")
 PY
 for process in /proc/[0-9]*; do
-    if tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -qF "cohort run $out"; then fail "a process is left: $process"; fi
+    if { tr "\\0" " " <"$process/cmdline"; } 2>/dev/null | grep -qF "cohort run $out"; then fail "a process is left: $process"; fi
 done
 say "passed in $((SECONDS - begun)) s"
