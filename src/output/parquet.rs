@@ -470,7 +470,7 @@ mod tests {
         let Statistics::Float(probs) = statistics("type_prob") else {
             panic!("no float")
         };
-        assert_eq!(probs.min_opt(), Some(&to_digits(0.6, PROBABILITY_DIGITS)));
+        assert_eq!(probs.min_opt(), Some(&to_digits(0.6, DIGITS)));
         assert_eq!(probs.null_count_opt(), Some(1));
         // The order that other readers know.
         let orders = file.metadata().file_metadata().column_orders().unwrap();

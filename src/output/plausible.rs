@@ -79,6 +79,7 @@ fn median_diameter_um(result: &SlideResult) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::result::Coverage;
     use crate::result::fixture;
 
     #[test]
@@ -104,6 +105,7 @@ mod tests {
     fn blue_tissue_without_nuclei_is_a_warning() {
         let mut result = fixture::result(1.0);
         result.meta.tissue_mm2 = 0.5;
+        result.coverage = Coverage::whole(2400);
         let mask = TissueMask::all(result.frames().level0_size_px, result.frames().level0_mpp);
         let told = |result: &SlideResult, colour: [u8; 3]| {
             let thumb = RgbImage::from_pixel(80, 60, image::Rgb(colour));
