@@ -11,7 +11,9 @@ if [ ! -e .deps/outputs.done ]; then
     rm -rf .deps/outputs
     python3 -m venv .deps/outputs
     $python -m pip --disable-pip-version-check install --quiet pyarrow pandas duckdb
+    $python -m pip --disable-pip-version-check install --quiet anndata squidpy geopandas spatialdata
     touch .deps/outputs.done
 fi
 "$binary" run "$slide" -o "$out" --model analytic --quiet --format json,csv,parquet,geojson,geojson.gz
 $python tests/outputs/read.py "$out/$(basename "${slide%.*}")"
+$python tests/outputs/analysis.py "$out/$(basename "${slide%.*}")"
