@@ -37,17 +37,31 @@ pub fn open(path: &Path) -> io::Result<NpyFile<BufReader<File>>> {
     if nesting(&header) > MAX_NESTING {
         return refuse(format!("its header is nested more than {MAX_NESTING} deep"));
     }
-    file.rewind()?;
-    let npy = NpyFile::new(BufReader::new(file))?;
+    // Before npyz multiplies them.
     let mut left = MAX_VALUES;
-    for &side in npy.shape() {
+    for side in sides(&header) {
         if side > left {
-            let shape = npy.shape();
-            return refuse(format!("its shape {shape:?} is larger than any array"));
+            return refuse("its shape is larger than any array".to_owned());
         }
         left /= side.max(1);
     }
-    Ok(npy)
+    file.rewind()?;
+    NpyFile::new(BufReader::new(file))
+}
+
+/// The numbers of the header's `shape`; one that does not fit 64 bits is the largest.
+fn sides(header: &[u8]) -> Vec<u64> {
+    let text = String::from_utf8_lossy(header);
+    let after = text.split_once("shape").map_or("", |(_, after)| after);
+    let inner = after.split_once('(').map_or("", |(_, inner)| inner);
+    let inner = inner.split_once(')').map_or(inner, |(inner, _)| inner);
+    let numbers = inner
+        .split(',')
+        .map(|n| n.trim().trim_end_matches(['l', 'L']));
+    numbers
+        .filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+        .map(|n| n.parse().unwrap_or(u64::MAX))
+        .collect()
 }
 
 /// How deep brackets lie in brackets.
@@ -87,6 +101,24 @@ mod tests {
         for honest in [file(1, &short), file(2, &long)] {
             let values: Vec<f32> = honest.unwrap().into_vec().unwrap();
             assert_eq!(values, [1.5]);
+        }
+        for (text, said) in [
+            (
+                "'descr': '<f4', 'fortran_order': False, 'shape': (0, 9223372036854775807, 4), ",
+                "larger",
+            ),
+            (
+                "'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999999,), ",
+                "larger",
+            ),
+            (&format!("'descr': {}", "[".repeat(5000)), "nested"),
+        ] {
+            let header = format!("{{{text}}}\n");
+            let length = (header.len() as u16).to_le_bytes();
+            let bytes = [b"\x93NUMPY\x01\x00".as_slice(), &length, header.as_bytes()].concat();
+            std::fs::write(&path, bytes).unwrap();
+            let error = open(&path).err().unwrap().to_string();
+            assert!(error.contains(said), "{error}");
         }
         let error = file(3, &[0x76, 0, 0x7b, 0x27]).err().unwrap();
         assert!(error.to_string().contains("662372470 bytes"), "{error}");

@@ -12,8 +12,8 @@ use crate::geometry::Rect;
 #[derive(Debug)]
 pub struct Budget(u64);
 
-/// Work of a file beyond [`PER_NUCLEUS`]: room for some huge blobs.
-const PER_FILE: u64 = 1 << 26;
+/// Work of a file beyond [`PER_NUCLEUS`]: room for a blob as large as any that is stitched.
+const PER_FILE: u64 = 1 << 24;
 /// Work of a nucleus of 100 x 100 px, larger than usual.
 const PER_NUCLEUS: u64 = 1 << 14;
 

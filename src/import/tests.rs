@@ -380,7 +380,10 @@ fn absurd_outlines_cost_no_memory_and_no_time() {
     let outline = [[0, 0], [corner[0], 0], corner, [0, corner[1]]];
     let mut budget = Budget::for_nuclei(2000);
     let filled_boxes = (0..2000).filter(|_| filled(&outline, &mut budget).is_ok());
-    assert_eq!(filled_boxes.count(), 1);
+    assert_eq!(filled_boxes.count(), 0);
+    // Far larger than any nucleus, and still read.
+    let large = [[0, 0], [3000, 0], [3000, 3000], [0, 3000]];
+    assert_eq!(filled_alone(&large).unwrap().area_px, 3001 * 3001);
     let tall: Vec<[i32; 2]> = (0..3000).map(|i| [0, 67_000_000 * (i % 2)]).collect();
     assert!(filled_alone(&tall).unwrap_err().contains("no nucleus"));
 }
