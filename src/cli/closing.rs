@@ -54,6 +54,15 @@ fn of_summary(summary: &Value) -> Closing {
     }
 }
 
+/// The line about warnings that were told before; `None` without any.
+pub fn of_told(count: usize) -> Option<String> {
+    match count {
+        0 => None,
+        1 => Some("1 warning, see above and summary.json".to_owned()),
+        n => Some(format!("{n} warnings, see above and summary.json")),
+    }
+}
+
 /// The most frequent first.
 fn types(types: &Value) -> Option<String> {
     let entries = types.as_object()?.iter();

@@ -10,18 +10,22 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, fmt as lines};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Shows events from now on, for the whole process.
-pub fn show_events() {
+use super::timestamp;
+
+/// Shows events from now on, for the whole process. `stamped`: with the time before each, as in a log.
+pub fn show_events(stamped: bool) {
     let subscriber = lines()
         .with_max_level(Level::INFO)
         .with_writer(io::stderr)
-        .event_format(PlainLine)
+        .event_format(PlainLine { stamped })
         .finish();
     // Tests call the program's main several times in one process: the first call has set it.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }
 
-struct PlainLine;
+struct PlainLine {
+    stamped: bool,
+}
 
 impl<S, N> FormatEvent<S, N> for PlainLine
 where
@@ -37,6 +41,9 @@ where
         let about = event.metadata();
         if !about.target().starts_with("wsi_nuclei") {
             return Ok(());
+        }
+        if self.stamped {
+            write!(line, "{} ", timestamp::now())?;
         }
         if *about.level() <= Level::WARN {
             line.write_str("warning: ")?;

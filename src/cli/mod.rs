@@ -35,7 +35,7 @@ mod train;
 mod view;
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use crate::machine::{libtorch, openslide};
 use crate::output::OutputError;
@@ -171,7 +171,8 @@ pub fn main() -> u8 {
     let parsed = command
         .try_get_matches()
         .and_then(|matches| Cli::from_arg_matches(&matches));
-    log::show_events();
+    let is_training = matches!(&parsed, Ok(cli) if matches!(cli.command, Command::Train(_)));
+    log::show_events(is_training && !io::stderr().is_terminal());
     let outcome = match parsed {
         Ok(cli) => dispatch(cli.command),
         Err(error) => {

@@ -4,6 +4,7 @@
 //! in a batch, with the slide's place in it. Never blocks on a full terminal for long and
 //! never fails a run: a line that cannot be written is dropped.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -47,6 +48,8 @@ struct State {
     of: usize,
     /// Names of the batch in order, where it is known here: a parent speaks for few of its slides.
     stems: Vec<String>,
+    /// Warnings that have been shown of the slide in work.
+    told: BTreeSet<String>,
     bar: Option<ProgressBar>,
     stage: &'static str,
     started: Instant,
@@ -78,6 +81,7 @@ impl Progress {
                 place: 0,
                 of: 1,
                 stems: Vec::new(),
+                told: BTreeSet::new(),
                 bar: None,
                 stage: "",
                 started: Instant::now(),
@@ -189,8 +193,11 @@ impl Progress {
         if !batch {
             lines.extend(closing.types.clone());
             lines.extend(closing.density.clone());
-            let warnings = closing.warnings.iter();
-            lines.extend(warnings.map(|text| format!("warning: {text}")));
+            // Each is told once: most have been on the way.
+            let told = std::mem::take(&mut self.state().told);
+            let new = closing.warnings.iter().filter(|text| !told.contains(*text));
+            lines.extend(new.map(|text| format!("warning: {text}")));
+            lines.extend(closing::of_told(told.len()));
             lines.extend(closing.page.clone());
         }
         let mut state = self.state();
@@ -219,6 +226,7 @@ impl Progress {
             of => format!("[{}/{of}] {slide}", state.place),
         };
         state.started = Instant::now();
+        state.told.clear();
         state.last_line = None;
         state.stage = "";
         (state.mm2_before, state.mm2_done, state.mm2_planned) = (0.0, 0.0, 0.0);
@@ -280,6 +288,7 @@ impl Progress {
                 self.tile_done(&mut state);
             }
             Event::Warning(text) => {
+                state.told.insert(text.clone());
                 if !self.quiet {
                     self.say(
                         &mut state,

@@ -88,9 +88,9 @@ impl Field {
 
     fn caption(&self) -> String {
         let rule = match self.rule {
-            Rule::Densest => "Densest fields",
-            Rule::Uncertain => "Most uncertain fields",
-            Rule::Random => "Random fields",
+            Rule::Densest => "Densest field",
+            Rule::Uncertain => "Most uncertain field",
+            Rule::Random => "Random field",
         };
         let nuclei = match self.nuclei {
             1 => "1 nucleus".to_owned(),

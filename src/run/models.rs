@@ -24,8 +24,7 @@ impl Models {
     /// # Errors
     /// A device that is not there, or threads that cannot be started: no slide can be done.
     pub fn new(config: &RunConfig) -> Result<Self, RunError> {
-        let devices = device::resolve(&config.device)
-            .map_err(|error| RunError::Machine(error.to_string()))?;
+        let devices = devices(&config.device)?;
         start_threads(config.threads)?;
         Ok(Self {
             library: Library::from_env(),
@@ -85,14 +84,17 @@ fn devices_text(devices: &[Device]) -> String {
     }
 }
 
-/// The device that a choice comes to.
+/// The first device that a choice comes to.
 ///
 /// # Errors
 /// A device that is not there.
 pub fn first_device(choice: &DeviceChoice) -> Result<Device, RunError> {
+    Ok(devices(choice)?.first().copied().unwrap_or(Device::Cpu))
+}
+
+fn devices(choice: &DeviceChoice) -> Result<Vec<Device>, RunError> {
     // Nothing was started, whatever the slides: it is the command line that asks for what is not there.
-    let devices = device::resolve(choice).map_err(|error| RunError::Usage(error.to_string()))?;
-    Ok(devices.first().copied().unwrap_or(Device::Cpu))
+    device::resolve(choice).map_err(|error| RunError::Usage(error.to_string()))
 }
 
 /// Starts the process's worker threads; a process has one set of them, started by its first run.

@@ -230,7 +230,7 @@ fn a_scheduler_names_the_row_and_a_rerun_does_the_failed_one() {
 #[test]
 fn a_task_that_dies_is_taken_over_and_its_checkpoint_used() {
     let dir = slides();
-    dir.ok(&PLAN.replace("--model analytic", "--model analytic:120"));
+    dir.ok(&PLAN.replace("--model analytic", "--model analytic:300"));
     // -9: no word of its end; its process for slides must go, too.
     let mut task = dir.command("cohort run out --threads 1").spawn().unwrap();
     wait_for_tiles(&dir, 2);
