@@ -140,7 +140,7 @@ fn a_look_from_before_the_rows_whole_life_gives_no_claim() {
 #[test]
 fn ages_are_the_file_servers() {
     let dir = tempfile::tempdir().unwrap();
-    // Another looks: a's own processes would be known to be gone.
+    // Another machine looks: there the owner's process cannot be seen.
     let (a, mut b) = (desk(dir.path(), "a"), desk(dir.path(), "b"));
     b.stale = Duration::from_secs(600);
     mine(take(&a, 0));
