@@ -130,7 +130,7 @@ impl Frames {
     /// Refuses a slide on which nuclei cannot be seen, unless `force`.
     ///
     /// # Errors
-    /// [`SlideError::Invalid`] beyond [`COARSEST_UM_PER_PX`].
+    /// [`SlideError::Invalid`] beyond 2 µm/px.
     pub fn refuse_coarse(&self, path: &Path, force: bool) -> Result<(), SlideError> {
         let coarsest = self.level0_mpp[0].max(self.level0_mpp[1]);
         if force || coarsest <= COARSEST_UM_PER_PX {
