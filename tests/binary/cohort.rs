@@ -410,6 +410,8 @@ fn the_status_of_ten_thousand_rows_takes_about_a_second() {
 
 /// Processor time that a command takes: unlike the time that passes, it does not depend on what else runs.
 fn processor_seconds(dir: &Dir, line: &str) -> f64 {
+    // wait4 below waits for it.
+    #[allow(clippy::zombie_processes)]
     let child = dir.command(line).stdout(Stdio::null()).spawn().unwrap();
     let mut status = 0;
     // SAFETY: rusage is a struct of plain numbers, for which all zeros is a value.
