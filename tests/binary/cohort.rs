@@ -1,6 +1,7 @@
 //! `cohort plan / run / status / merge`, as a user and a scheduler call them.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use wsi_nuclei::internals::record::{self, Record, State};
@@ -267,11 +268,11 @@ fn a_task_that_dies_is_taken_over_and_its_checkpoint_used() {
     let before = chunks(&dir.path("out"));
     let child = wait_for_child(&task);
     // SAFETY: kill(2) takes plain numbers; the process is a child of ours.
-    assert_eq!(unsafe { libc::kill(child, libc::SIGSEGV) }, 0);
+    assert_eq!(unsafe { libc::kill(child, libc::SIGABRT) }, 0);
     let ended = task.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(3));
     let failed = dir.ok("cohort status out");
-    assert!(failed.stdout.contains("signal 11"), "{}", failed.stdout);
+    assert!(failed.stdout.contains("signal 6"), "{}", failed.stdout);
     assert!(before >= 5);
     let last = dir.run("cohort run out --row 0,1,2,3");
     assert_eq!(last.code, Some(0), "{}", last.stderr);
@@ -314,7 +315,7 @@ fn wait_for_tiles(dir: &Dir, count: usize) {
     }
 }
 
-/// The task's process for slides, once it works on one.
+/// The task's process for slides, as soon as there is one.
 #[cfg(target_os = "linux")]
 fn wait_for_child(task: &std::process::Child) -> i32 {
     let begun = Instant::now();
@@ -325,8 +326,6 @@ fn wait_for_child(task: &std::process::Child) -> i32 {
             .ok()
             .and_then(|list| list.split_whitespace().next()?.parse().ok());
         if let Some(child) = first {
-            // It has its own name only after the exec.
-            std::thread::sleep(Duration::from_millis(300));
             return child;
         }
         assert!(
@@ -384,11 +383,10 @@ fn the_status_of_ten_thousand_rows_takes_about_a_second() {
     let seen = desk.snapshot().unwrap();
     let taken = desk.take(9_500, &seen, |_| false).unwrap();
     assert!(matches!(taken, Taken::Mine(_)));
-    let mut best = f64::INFINITY;
+    let mut least_s = f64::INFINITY;
     for _ in 0..3 {
-        let begun = Instant::now();
         let shown = dir.ok("cohort status out --json");
-        best = best.min(begun.elapsed().as_secs_f64());
+        least_s = least_s.min(processor_seconds(&dir, "cohort status out --json"));
         let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
         assert_eq!(shown["done"], 9_000 - 9);
         assert_eq!(shown["failed_rows"], "3,7,40-44");
@@ -406,6 +404,21 @@ fn the_status_of_ten_thousand_rows_takes_about_a_second() {
         );
         assert_eq!(shown["nuclei"], 9_000u64 * 500_000);
     }
-    eprintln!("status of 10,000 rows: {best:.2} s (debug build)");
-    assert!(best < 5.0, "{best} s");
+    eprintln!("status of 10,000 rows: {least_s:.2} s of processor time");
+    assert!(least_s < 2.0, "{least_s} s");
+}
+
+/// Processor time that a command takes: unlike the time that passes, it does not depend on what else runs.
+fn processor_seconds(dir: &Dir, line: &str) -> f64 {
+    // wait4 below waits for it.
+    #[allow(clippy::zombie_processes)]
+    let child = dir.command(line).stdout(Stdio::null()).spawn().unwrap();
+    let mut status = 0;
+    // SAFETY: rusage is a struct of plain numbers, for which all zeros is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to values that live longer than the call; nobody else waits for this child.
+    let waited = unsafe { libc::wait4(child.id() as i32, &mut status, 0, &mut usage) };
+    assert_eq!((waited, status), (child.id() as i32, 0));
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }

@@ -20,21 +20,38 @@ use crate::invariance::rounds;
 
 const JOBS: usize = 200;
 const WORKERS: usize = 16;
-/// Rounds at one time.
-const AT_ONCE: usize = 4;
+/// Groups of workers at one time, each with a folder of its own; a group does round after round.
+const GROUPS: usize = 4;
 /// Longer than a busy machine leaves a process without a turn, shorter than the sleeper sleeps.
-const STALE: Duration = Duration::from_secs(5);
-const SLEEP: Duration = Duration::from_secs(6);
-/// Where a worker finds its folder; none: this is the test itself.
+const STALE: Duration = Duration::from_secs(4);
+const SLEEP: Duration = Duration::from_secs(5);
+/// Workers killed in each round.
+const KILLS: usize = 3;
+/// Where a worker finds its group's folder; none: this is the test itself.
 const FOLDER: &str = "WSI_NUCLEI_RACE";
 
-/// The worker's side: a test that does nothing unless it was started by [`workers_share_jobs`].
+/// The worker's side: a test that does nothing unless it was started by [`workers_share_jobs`]. It goes from round to
+/// round, because a process is slow to start.
 #[test]
 fn race_worker() {
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
     };
     let folder = Path::new(&folder);
+    for round in 0.. {
+        let round = folder.join(round.to_string());
+        while !round.join("log").exists() {
+            if folder.join("over").exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        share(&round);
+    }
+}
+
+/// Does jobs of a round until all have ended.
+fn share(folder: &Path) {
     let layout = Layout::new(folder);
     let here = Owner::here(|_| None);
     let pid = here.pid;
@@ -56,9 +73,8 @@ fn race_worker() {
         random.shuffle(&mut order);
         for job in order {
             let has_ended = seen.records.get(&job).is_some_and(|recorded| {
-                seen.claims
-                    .get(&job)
-                    .is_none_or(|claimed| claimed <= recorded)
+                let claimed = seen.claims.get(&job);
+                claimed.is_none_or(|claimed| claimed <= recorded)
             });
             if has_ended {
                 continue;
@@ -69,7 +85,7 @@ fn race_worker() {
             };
             worked = true;
             note("begin", job, claim.generation);
-            std::thread::sleep(Duration::from_micros(random.u64(0..3000)));
+            std::thread::sleep(Duration::from_micros(random.u64(0..20_000)));
             let _ = claim.beat(&ClaimProgress::default());
             if claim.renew().is_ok() {
                 note("publish", job, claim.generation);
@@ -117,109 +133,128 @@ fn folder() -> tempfile::TempDir {
     }
 }
 
+/// What happened to workers.
+#[derive(Default)]
+struct Counts {
+    kills: usize,
+    sleeps: usize,
+    /// Jobs published again after their worker had died.
+    repeated: usize,
+}
+
 #[test]
 fn workers_share_jobs() {
-    let wanted = rounds(20, 100);
-    let mut kills = 0;
-    let mut repeated = 0;
-    for batch in 0..wanted.div_ceil(AT_ONCE) {
-        let rounds = AT_ONCE.min(wanted - batch * AT_ONCE);
-        let counts: Vec<(usize, usize)> = std::thread::scope(|scope| {
-            let running: Vec<_> = (0..rounds)
-                .map(|place| scope.spawn(move || round((batch * AT_ONCE + place) as u64)))
-                .collect();
-            running
-                .into_iter()
-                .map(|round| round.join().unwrap())
-                .collect()
-        });
-        kills += counts.iter().map(|(kills, _)| kills).sum::<usize>();
-        repeated += counts.iter().map(|(_, repeated)| repeated).sum::<usize>();
-    }
+    let each = rounds(20, 100) / GROUPS;
+    let counts: Vec<Counts> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..GROUPS)
+            .map(|group| scope.spawn(move || do_rounds(group as u64, each)))
+            .collect();
+        running
+            .into_iter()
+            .map(|group| group.join().unwrap())
+            .collect()
+    });
+    let sum = |count: fn(&Counts) -> usize| counts.iter().map(count).sum::<usize>();
+    let (kills, sleeps) = (sum(|c| c.kills), sum(|c| c.sleeps));
+    let all = GROUPS * each;
     eprintln!(
-        "{wanted} rounds of {JOBS} jobs by {WORKERS} processes: {kills} killed, {wanted} stopped and continued, \
-         {repeated} jobs done again after their worker died"
+        "{all} rounds of {JOBS} jobs by {WORKERS} processes: {kills} killed, {sleeps} stopped with a job on and continued, \
+         {} jobs published again after their worker died",
+        sum(|c| c.repeated)
     );
-    assert!(kills >= wanted, "too few kills to tell anything");
+    assert_eq!(kills, all * KILLS);
+    assert!(sleeps >= all / 2, "too few sleepers to tell anything");
 }
 
-/// One round. How many workers were killed, and how many jobs were published again after that.
-fn round(seed: u64) -> (usize, usize) {
+/// Round after round by one group of workers.
+fn do_rounds(group: u64, rounds: usize) -> Counts {
     let dir = folder();
-    let log = dir.path().join("log");
-    File::create(&log).unwrap();
-    let mut random = fastrand::Rng::with_seed(seed);
+    let mut random = fastrand::Rng::with_seed(group);
     let mut workers: Vec<Child> = (0..WORKERS).map(|_| worker(dir.path())).collect();
-    let mut killed = BTreeSet::new();
     let sleeper = workers[0].id();
-    let begun = Instant::now();
-    // The sleeper sleeps from a moment at which it has a job on.
-    let stopped = wait_for_job(&log, sleeper, &mut workers);
-    if stopped {
-        signal(&workers[0], libc::SIGSTOP);
-    }
-    for _ in 0..3 {
-        std::thread::sleep(Duration::from_millis(random.u64(0..60)));
-        let victim = random.usize(1..WORKERS);
-        if workers[victim].try_wait().unwrap().is_none() {
-            workers[victim].kill().unwrap();
-            // Reaped, or its number would still be there.
-            if workers[victim].wait().unwrap().code().is_none() {
-                killed.insert(workers[victim].id());
-            }
+    let mut killed = BTreeSet::new();
+    let mut counts = Counts::default();
+    for round in 0..rounds {
+        let round = dir.path().join(round.to_string());
+        std::fs::create_dir(&round).unwrap();
+        let log = round.join("log");
+        File::create(&log).unwrap();
+        let stopped = wait_for_job(&round, sleeper);
+        if stopped {
+            signal(&workers[0], libc::SIGSTOP);
+            counts.sleeps += 1;
         }
+        let begun = Instant::now();
+        for _ in 0..KILLS {
+            std::thread::sleep(Duration::from_millis(random.u64(0..60)));
+            let victim = &mut workers[random.usize(1..WORKERS)];
+            assert!(victim.try_wait().unwrap().is_none(), "a worker ended");
+            victim.kill().unwrap();
+            victim.wait().unwrap();
+            killed.insert(victim.id());
+            counts.kills += 1;
+            *victim = worker(dir.path());
+        }
+        if stopped {
+            std::thread::sleep(SLEEP.saturating_sub(begun.elapsed()));
+            signal(&workers[0], libc::SIGCONT);
+        }
+        wait_for_end(&round);
     }
-    let slept = begun.elapsed();
-    std::thread::sleep(SLEEP.saturating_sub(slept));
-    if stopped {
-        signal(&workers[0], libc::SIGCONT);
-    }
+    std::fs::write(dir.path().join("over"), "").unwrap();
     for worker in &mut workers {
-        let patience = Instant::now();
-        while worker.try_wait().unwrap().is_none() {
-            assert!(
-                patience.elapsed() < Duration::from_secs(90),
-                "a worker never ends"
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        if !killed.contains(&worker.id()) {
-            assert!(worker.wait().unwrap().success(), "a worker failed");
-        }
+        assert!(worker.wait().unwrap().success(), "a worker failed");
     }
-    let layout = Layout::new(dir.path());
-    let left = std::fs::read_dir(layout.claims()).unwrap().flatten();
-    let left: Vec<_> = left
-        .map(|entry| entry.file_name().into_string().unwrap())
-        // A worker that is killed may leave the file by which it asked for the time.
-        .filter(|name| !name.starts_with(".now"))
-        .collect();
-    assert!(left.is_empty(), "claims are left: {left:?}");
-    let records = record::generations(&layout.records()).unwrap();
-    assert_eq!(records.len(), JOBS, "jobs are lost");
-    let repeated = check(&log, &killed, sleeper, &records);
-    (killed.len(), repeated)
+    for round in 0..rounds {
+        let round = dir.path().join(round.to_string());
+        let records = record::generations(&Layout::new(&round).records()).unwrap();
+        counts.repeated += check(&round.join("log"), &killed, sleeper, &records);
+    }
+    counts
 }
 
-/// Waits until the worker is between the `begin` and the `end` of a job; false where it has ended before that.
-fn wait_for_job(log: &Path, pid: u32, workers: &mut [Child]) -> bool {
+/// Waits until the worker is between the `begin` and the `end` of a job; false where all jobs end before that.
+fn wait_for_job(round: &Path, pid: u32) -> bool {
+    let layout = Layout::new(round);
     let patience = Instant::now();
-    while workers[0].try_wait().unwrap().is_none() {
+    let pid = pid.to_string();
+    while record::generations(&layout.records()).unwrap().len() < JOBS {
         assert!(
-            patience.elapsed() < Duration::from_secs(60),
+            patience.elapsed() < Duration::from_secs(120),
             "no worker begins"
         );
-        let text = std::fs::read_to_string(log).unwrap();
-        let last = text
-            .lines()
-            .rev()
-            .find(|line| line.split(' ').nth(2) == Some(&pid.to_string()));
+        let text = std::fs::read_to_string(round.join("log")).unwrap();
+        let mut lines = text.lines().rev();
+        let last = lines.find(|line| line.split(' ').nth(2) == Some(pid.as_str()));
         if last.is_some_and(|line| line.starts_with("begin")) {
             return true;
         }
-        std::thread::sleep(Duration::from_micros(200));
+        std::thread::sleep(Duration::from_millis(1));
     }
     false
+}
+
+/// Waits until every job has its record and no claim is left.
+fn wait_for_end(round: &Path) {
+    let layout = Layout::new(round);
+    let patience = Instant::now();
+    loop {
+        let records = record::generations(&layout.records()).unwrap().len();
+        let entries = std::fs::read_dir(layout.claims()).unwrap().flatten();
+        let claims: Vec<_> = entries
+            .map(|entry| entry.file_name().into_string().unwrap())
+            // A worker that is killed may leave the file by which it asked for the time.
+            .filter(|name| !name.starts_with(".now"))
+            .collect();
+        if records == JOBS && claims.is_empty() {
+            return;
+        }
+        assert!(
+            patience.elapsed() < Duration::from_secs(60),
+            "{records} of {JOBS} jobs have ended; claims are left: {claims:?}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// No job is in work twice at once, but for workers that were killed or asleep; each is published once, but for workers
