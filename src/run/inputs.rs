@@ -20,6 +20,10 @@ use crate::tissue::MaskChoice;
 /// The columns of a manifest that the run reads; all others are carried through to the tables.
 const COLUMNS: [&str; 6] = ["path", "id", "mpp", "mask", "roi", "model"];
 
+/// Longest line of a manifest, and largest manifest: a million slides have less.
+const MAX_LINE_BYTES: usize = 1 << 16;
+const MAX_MANIFEST_BYTES: u64 = 1 << 28;
+
 /// One row of a manifest. Empty cells say nothing.
 #[derive(Debug, Default, Deserialize)]
 struct Row {
@@ -88,12 +92,11 @@ pub fn from_manifest(manifest: &Path, config: &RunConfig) -> Result<Vec<SlideCon
     let wrong = |line: u64, reason: String| {
         RunError::Usage(format!("{}, line {line}: {reason}", manifest.display()))
     };
-    let text = fs::read_to_string(manifest).map_err(|error| {
-        RunError::Usage(format!(
-            "{}: cannot be read as a manifest: {error}",
-            manifest.display()
-        ))
-    })?;
+    let text = read_manifest(manifest)?;
+    if let Some(line) = text.lines().position(|line| line.len() > MAX_LINE_BYTES) {
+        let reason = format!("is longer than {MAX_LINE_BYTES} bytes: no row of a manifest is");
+        return Err(wrong(line as u64 + 1, reason));
+    }
     let folder = manifest.parent().unwrap_or(Path::new(""));
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)
@@ -188,6 +191,22 @@ fn is_slip(name: &str, known: &str) -> bool {
     (a.len() == b.len() + 1 && (0..a.len()).any(|i| without(&a, i) == b))
         || (a.len() + 1 == b.len() && (0..b.len()).any(|i| without(&b, i) == a))
         || (a.len() == b.len() && (0..a.len().saturating_sub(1)).any(swapped))
+}
+
+fn read_manifest(manifest: &Path) -> Result<String, RunError> {
+    let unreadable = |reason: String| {
+        RunError::Usage(format!(
+            "{}: cannot be read as a manifest: {reason}",
+            manifest.display()
+        ))
+    };
+    let bytes = fs::metadata(manifest)
+        .map_err(|error| unreadable(error.to_string()))?
+        .len();
+    if bytes > MAX_MANIFEST_BYTES {
+        return Err(unreadable(format!("it has {} MB", bytes / 1_000_000)));
+    }
+    fs::read_to_string(manifest).map_err(|error| unreadable(error.to_string()))
 }
 
 fn from_row(row: &Row, folder: &Path, config: &RunConfig) -> Result<SlideConfig, String> {
@@ -514,6 +533,8 @@ mod tests {
         assert!(mistake("path,mpp\nx.svs,\ny.svs,fast\n").contains("line 3: mpp `fast`"));
         assert!(mistake("path,id\nx.svs,../up\n").contains("line 2: id `../up`"));
         assert!(mistake("path,mask\nx.svs,none.png\n").contains("line 2: mask"));
+        let huge = format!("path\n{}\n", "a".repeat(1 << 20));
+        assert!(mistake(&huge).contains("line 2: is longer than 65536 bytes"));
         for slip in [
             "Path,path",
             "path,MPP",
