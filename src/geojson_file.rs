@@ -10,6 +10,8 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 
+use crate::lenient_json::LenientJson;
+
 /// Most bytes that a compressed file may come to.
 const MOST_BYTES: u64 = 1 << 28;
 
@@ -25,7 +27,7 @@ pub fn read_features(path: &Path) -> Result<Vec<Value>, String> {
 /// [`read_features`] of a file's bytes.
 pub fn parse_features(bytes: &[u8]) -> Result<Vec<Value>, String> {
     let text = decode(bytes)?;
-    let value: Value = serde_json::from_str(&null_for_nan(&text))
+    let value: Value = serde_json::from_reader(LenientJson::new(text.as_bytes()))
         .map_err(|error| format!("not GeoJSON: {error}: export it again as GeoJSON"))?;
     let mut features = Vec::new();
     collect(value, &mut features)?;
@@ -64,46 +66,6 @@ fn decode(bytes: &[u8]) -> Result<String, String> {
             Ok(text.trim_start_matches('\u{feff}').to_owned())
         }
     }
-}
-
-/// The text with `null` where it has `NaN`, `Infinity` or `-Infinity` outside strings.
-fn null_for_nan(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(['"', 'N', 'I', '-']) {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let number = ["NaN", "-Infinity", "Infinity"]
-            .into_iter()
-            .find(|n| rest.starts_with(n));
-        let length = match number {
-            Some(number) => {
-                out.push_str("null");
-                rest = &rest[number.len()..];
-                continue;
-            }
-            None if rest.starts_with('"') => string_length(rest),
-            None => 1,
-        };
-        out.push_str(&rest[..length]);
-        rest = &rest[length..];
-    }
-    out.push_str(rest);
-    out
-}
-
-/// Bytes of the JSON string at the start of `text`, quotes included.
-fn string_length(text: &str) -> usize {
-    let bytes = text.as_bytes();
-    let mut at = 1;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => at += 2,
-            b'"' => return at + 1,
-            _ => at += 1,
-        }
-    }
-    bytes.len()
 }
 
 fn collect(value: Value, features: &mut Vec<Value>) -> Result<(), String> {

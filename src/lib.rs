@@ -34,6 +34,7 @@ mod geojson_file;
 mod geometry;
 mod import;
 mod labels;
+mod lenient_json;
 mod machine;
 mod mat5;
 mod model;

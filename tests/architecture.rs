@@ -7,11 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. Each is a folder or file of src/.
-const FLOORS: [&str; 29] = [
+const FLOORS: [&str; 30] = [
     "machine",      // CPU, memory limit, libraries
     "digest",       // SHA-256 as text
     "npy",          // NumPy files
     "mat5",         // MATLAB files
+    "lenient_json", // JSON as Python writes it
     "geojson_file", // GeoJSON as drawing programs write it
     "geometry",     // boxes of pixels
     "slide",        // readers, µm/px, proc blocks

@@ -80,19 +80,10 @@ fn types(types: &Value) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The density with its denominator, as the key names it.
 fn density(nuclei: &Value) -> Option<String> {
-    let keys = [
-        ("density_per_mm2_tissue", " of tissue"),
-        ("density_per_mm2", ""),
-    ];
-    let (value, of) = keys
-        .iter()
-        .find_map(|(key, of)| Some((nuclei[*key].as_f64()?, of)))?;
-    Some(format!(
-        "{} nuclei per mm²{of}",
-        grouped(value.round() as u64)
-    ))
+    let value = nuclei["density_per_mm2_tissue"].as_f64()?;
+    let count = grouped(value.round() as u64);
+    Some(format!("{count} nuclei per mm² of tissue"))
 }
 
 /// 1234567 as `1,234,567`.

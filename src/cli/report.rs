@@ -188,21 +188,8 @@ fn href(folder: &Path, file: &Path) -> String {
     let down = file
         .components()
         .skip(common)
-        .map(|part| encoded(&part.as_os_str().to_string_lossy()));
+        .map(|part| crate::report::encoded(&part.as_os_str().to_string_lossy()));
     up.chain(down).collect::<Vec<_>>().join("/")
-}
-
-/// A file's name as a link has it.
-fn encoded(name: &str) -> String {
-    let mut out = String::new();
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -273,7 +273,7 @@ fn pages(layout: &Layout, parts: &[Part<'_>]) -> Result<(), CohortError> {
                 .flatten()
                 .map(|image| cohort::small(&image.to_rgb8()));
             CohortSlide {
-                href: format!("../{}/report.html", review::encoded(&part.row.stem)),
+                href: format!("../{}/report.html", crate::report::encoded(&part.row.stem)),
                 summary: part.summary.clone(),
                 thumb,
             }

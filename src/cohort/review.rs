@@ -58,7 +58,7 @@ pub fn html(slides: &[(&Row, &Record, &Value)]) -> String {
         let _ = write!(
             page,
             "<li><a href=\"../{}/report.html\">{}</a> <small>row {}</small><ul>",
-            encoded(&row.stem),
+            crate::report::encoded(&row.stem),
             escaped(&row.stem),
             row.row
         );
@@ -117,20 +117,6 @@ fn escaped(text: &str) -> String {
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
-}
-
-/// A folder's name as a link has it.
-pub fn encoded(name: &str) -> String {
-    let mut out = String::new();
-    for byte in name.bytes() {
-        match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            true => out.push(char::from(byte)),
-            false => {
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-    }
-    out
 }
 
 #[cfg(test)]

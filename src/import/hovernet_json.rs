@@ -13,9 +13,9 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 
-use super::lenient_json::{self, LenientJson};
 use super::{ImportError, type_info};
 use crate::digest::hex;
+use crate::lenient_json::{self, LenientJson};
 use crate::model::TypeInfo;
 
 const BUFFER_BYTES: usize = 1 << 18;

@@ -6,7 +6,6 @@
 
 pub mod fill;
 pub mod hovernet_json;
-mod lenient_json;
 pub mod type_info;
 
 #[cfg(test)]

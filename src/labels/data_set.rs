@@ -152,7 +152,7 @@ pub fn name_apart(sets: &mut [DataSet]) -> Result<(), LabelError> {
     let parts: Vec<Vec<String>> = sets.iter().map(|set| path_parts(&set.folder)).collect();
     for (i, own) in parts.iter().enumerate() {
         // The number of last parts that this path shares with the one most like it.
-        let mut others = parts.iter().enumerate().filter(|(j, _)| *j != i);
+        let others = parts.iter().enumerate().filter(|(j, _)| *j != i);
         let shared = |other: &[String]| {
             let pairs = own.iter().rev().zip(other.iter().rev());
             pairs.take_while(|(a, b)| a == b).count()
@@ -160,8 +160,7 @@ pub fn name_apart(sets: &mut [DataSet]) -> Result<(), LabelError> {
         if others.clone().any(|(_, other)| other == own) {
             return Err(LabelError::new(&sets[i].folder, "is given twice"));
         }
-        let most = others.by_ref().map(|(_, other)| shared(other)).max();
-        let most = most.unwrap_or(0);
+        let most = others.map(|(_, other)| shared(other)).max().unwrap_or(0);
         if most > 0 {
             let start = own.len().saturating_sub(most + 1);
             sets[i].name = own[start..].join("/");

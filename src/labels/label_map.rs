@@ -12,6 +12,7 @@ use png::{BitDepth, ColorType, Transformations};
 use super::LabelError;
 use super::check::count_components;
 use super::formats::npy::{self, Npy};
+use crate::slide::is_tiff;
 
 /// Most bytes of a decoded label picture.
 const MAX_DECODED_BYTES: usize = 2 << 30;
@@ -51,10 +52,7 @@ pub fn read(path: &Path) -> Result<LabelMap, LabelError> {
     let bytes = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
     let map = if bytes.starts_with(b"\x89PNG") {
         read_png(&bytes)
-    } else if matches!(
-        bytes.get(..4),
-        Some(b"II*\0" | b"MM\0*" | b"II+\0" | b"MM\0+")
-    ) {
+    } else if is_tiff(&bytes) {
         read_tiff(&bytes)
     } else {
         Err(format!("is neither PNG, TIFF nor .npy: {SAVE_AS_GREY}"))
@@ -166,40 +164,18 @@ fn read_tiff(bytes: &[u8]) -> Result<LabelMap, String> {
         .with_limits(limits);
     let (width, height) = decoder.dimensions().map_err(damaged)?;
     let (width, pixels) = (width as usize, width as usize * height as usize);
-    let float = |v: f64| id_from(v, "TIFF");
     let values: Vec<u32> = match decoder.read_image().map_err(damaged)? {
         DecodingResult::U8(v) => v.into_iter().map(u32::from).collect(),
         DecodingResult::U16(v) => v.into_iter().map(u32::from).collect(),
         DecodingResult::U32(v) => v,
-        DecodingResult::U64(v) => v
-            .into_iter()
-            .map(|v| float(v as f64))
-            .collect::<Result<_, _>>()?,
-        DecodingResult::I8(v) => v
-            .into_iter()
-            .map(|v| float(v.into()))
-            .collect::<Result<_, _>>()?,
-        DecodingResult::I16(v) => v
-            .into_iter()
-            .map(|v| float(v.into()))
-            .collect::<Result<_, _>>()?,
-        DecodingResult::I32(v) => v
-            .into_iter()
-            .map(|v| float(v.into()))
-            .collect::<Result<_, _>>()?,
-        DecodingResult::I64(v) => v
-            .into_iter()
-            .map(|v| float(v as f64))
-            .collect::<Result<_, _>>()?,
-        DecodingResult::F16(v) => v
-            .into_iter()
-            .map(|v| float(v.to_f64()))
-            .collect::<Result<_, _>>()?,
-        DecodingResult::F32(v) => v
-            .into_iter()
-            .map(|v| float(v.into()))
-            .collect::<Result<_, _>>()?,
-        DecodingResult::F64(v) => v.into_iter().map(float).collect::<Result<_, _>>()?,
+        DecodingResult::U64(v) => ids_from(v, |v| v as f64)?,
+        DecodingResult::I8(v) => ids_from(v, f64::from)?,
+        DecodingResult::I16(v) => ids_from(v, f64::from)?,
+        DecodingResult::I32(v) => ids_from(v, f64::from)?,
+        DecodingResult::I64(v) => ids_from(v, |v| v as f64)?,
+        DecodingResult::F16(v) => ids_from(v, |v| v.to_f64())?,
+        DecodingResult::F32(v) => ids_from(v, f64::from)?,
+        DecodingResult::F64(v) => ids_from(v, |v| v)?,
     };
     let samples = values.len() / pixels.max(1);
     let ids = match samples {
@@ -208,6 +184,13 @@ fn read_tiff(bytes: &[u8]) -> Result<LabelMap, String> {
         _ => return Err(format!("is no grey picture: {SAVE_AS_GREY}")),
     };
     Ok(LabelMap { ids, width })
+}
+
+fn ids_from<T>(values: Vec<T>, number: impl Fn(T) -> f64) -> Result<Vec<u32>, String> {
+    let ids = values
+        .into_iter()
+        .map(|value| id_from(number(value), "TIFF"));
+    ids.collect()
 }
 
 /// A stored number as an id.

@@ -16,4 +16,4 @@ pub mod stats;
 mod type_counts;
 
 pub use chart::{Series, lines};
-pub use page::{escape, image_tag, page};
+pub use page::{encoded, escape, image_tag, page};

@@ -1,5 +1,7 @@
 //! The frame of every page and what goes into it.
 
+use std::fmt::Write;
+
 use base64::Engine;
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, ImageError, ImageFormat, RgbImage};
@@ -66,6 +68,20 @@ pub fn jpeg_tag(picture: &RgbImage, alt: &str) -> Result<String, ImageError> {
         picture.height(),
         escape(alt)
     ))
+}
+
+/// A folder's name as a link has it.
+pub fn encoded(name: &str) -> String {
+    let mut out = String::new();
+    for byte in name.bytes() {
+        match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            true => out.push(char::from(byte)),
+            false => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
 }
 
 #[cfg(test)]

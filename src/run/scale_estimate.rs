@@ -17,6 +17,7 @@ use crate::slide::blocks::ProcImage;
 use crate::slide::frames::Frames;
 use crate::slide::plain::PlainReader;
 use crate::slide::{SlideError, SlideReader, thumb};
+use crate::tissue::optical_density;
 
 /// µm/px that are tried: steps of a quarter, from 100x to 5x.
 const SCALES_UM: [f64; 14] = [
@@ -169,7 +170,7 @@ fn read_fields(reader: &dyn SlideReader) -> Result<Vec<RgbImage>, SlideError> {
             let [left, top, w, h] =
                 [x, y, side[0], side[1]].map(|px| (px as f64 * thumb_per_px) as u32);
             let part = crop_imm(&picture, left, top, w.max(1), h.max(1)).to_image();
-            let red: Vec<f64> = part.pixels().map(|px| density(px.0[0])).collect();
+            let red: Vec<f64> = part.pixels().map(|px| optical_density(px.0[0])).collect();
             places.push((red.iter().sum::<f64>() / red.len().max(1) as f64, x, y));
         }
     }
@@ -187,11 +188,6 @@ fn read_fields(reader: &dyn SlideReader) -> Result<Vec<RgbImage>, SlideError> {
 fn starts(length: u64, side: u64) -> impl Iterator<Item = u64> {
     let count = length.div_ceil(side).max(1);
     (0..count).map(move |i| i * (length - side) / (count - 1).max(1))
-}
-
-/// Optical density of a channel's value, which hematoxylin raises in red.
-fn density(value: u8) -> f64 {
-    (256.0 / (f64::from(value) + 1.0)).log10()
 }
 
 #[cfg(test)]

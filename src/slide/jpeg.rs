@@ -40,6 +40,15 @@ pub fn check_complete(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
+/// A strip or tile of a TIFF as a JPEG file of its own: the tables that all share, without their end marker, and the
+/// strip without its start marker (TIFF technical note 2). `tables` of at most four bytes are none.
+pub fn with_tables(tables: &[u8], strip: &[u8]) -> Vec<u8> {
+    match tables.len() {
+        0..=4 => strip.to_vec(),
+        n => [&tables[..n - 2], strip.get(2..).unwrap_or(&[])].concat(),
+    }
+}
+
 fn decode_strictly(bytes: &[u8]) -> Result<Vec<u8>, String> {
     let options = DecoderOptions::default()
         .set_strict_mode(true)

@@ -33,6 +33,7 @@ pub use frames::Frames;
 pub(crate) use overview::overview;
 pub use resample::FILTER_NAME;
 pub use thumb::thumb;
+pub(crate) use tiff_image::is_tiff;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

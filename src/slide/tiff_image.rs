@@ -21,7 +21,7 @@ const GREY: std::ops::RangeInclusive<u16> = 0..=1;
 const RGB: u16 = 2;
 const YCBCR: u16 = 6;
 /// Compression: JPEG (TIFF technical note 2).
-const JPEG: u16 = 7;
+pub(super) const JPEG: u16 = 7;
 /// ExtraSamples: colours are multiplied by alpha, or not.
 const ASSOCIATED_ALPHA: u16 = 1;
 const UNASSOCIATED_ALPHA: u16 = 2;
@@ -267,11 +267,7 @@ fn check_chunks(bytes: &[u8], decoder: &mut Decoder<Cursor<&[u8]>>) -> Result<()
         let chunk = range.and_then(|(from, to)| bytes.get(from..to));
         let chunk = chunk.ok_or_else(|| damaged("lies beyond the end of the file"))?;
         if is_jpeg {
-            let whole = match tables.len() {
-                0..=4 => chunk.to_vec(),
-                n => [&tables[..n - 2], chunk.get(2..).unwrap_or(&[])].concat(),
-            };
-            jpeg::check_complete(&whole)
+            jpeg::check_complete(&jpeg::with_tables(&tables, chunk))
                 .map_err(|reason| damaged(&format!("is damaged: {reason}")))?;
         }
     }

@@ -14,10 +14,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use ::tiff::decoder::{Decoder, Limits};
 use ::tiff::tags::Tag;
 
+use super::tiff_image::JPEG;
 use super::{Level, jpeg};
 
-/// Compression: JPEG (TIFF technical note 2).
-const JPEG: u16 = 7;
 /// Directories that are looked at.
 const MAX_DIRECTORIES: usize = 1000;
 /// Largest list of tiles that is read, bytes: 16 million tiles.
@@ -137,10 +136,7 @@ impl JpegTiles {
         if self.file.read_exact_at(&mut tile, place).is_err() {
             return false;
         }
-        let whole = match tiles.tables.len() {
-            0..=4 => tile,
-            n => [&tiles.tables[..n - 2], &tile[2..]].concat(),
-        };
+        let whole = jpeg::with_tables(&tiles.tables, &tile);
         // The picture may be whole without its last marker.
         jpeg::check_complete(&[&whole[..], &END_OF_IMAGE].concat()).is_err()
     }

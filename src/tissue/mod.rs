@@ -16,7 +16,7 @@ mod regions;
 pub use area::Area;
 pub use choice::{MaskChoice, TissueSource};
 pub use detect::detect;
-pub use plausible::{is_rich_in_hematoxylin, share_warning, stain_warning};
+pub use plausible::{is_rich_in_hematoxylin, optical_density, share_warning, stain_warning};
 pub use region::Region;
 pub use regions::Regions;
 

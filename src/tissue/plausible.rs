@@ -79,6 +79,11 @@ pub fn stain_warning(thumb: &RgbImage, mask: &TissueMask) -> Option<String> {
     }
 }
 
+/// Optical density (log10) of a channel's value against white.
+pub fn optical_density(value: u8) -> f64 {
+    (256.0 / (f64::from(value) + 1.0)).log10()
+}
+
 /// Whether the tissue is full of hematoxylin, and so of nuclei: it absorbs red, which eosin hardly does.
 pub fn is_rich_in_hematoxylin(thumb: &RgbImage, mask: &TissueMask) -> bool {
     tissue_density(thumb, mask)
@@ -96,7 +101,7 @@ fn tissue_density(thumb: &RgbImage, mask: &TissueMask) -> Option<[f64; 3]> {
     for (x, y, px) in thumb.enumerate_pixels() {
         if mask.is_tissue(cell(x, width, mask.width), cell(y, height, mask.height)) {
             for (sum, &value) in sums.iter_mut().zip(&px.0) {
-                *sum += (256.0 / (f64::from(value) + 1.0)).log10();
+                *sum += optical_density(value);
             }
             count += 1;
         }

@@ -91,7 +91,7 @@ pub fn is_fold(folder: &Path) -> bool {
 }
 
 /// `what`.npy in the folder, or in a folder below `what`/.
-pub(super) fn find_file(folder: &Path, what: &str) -> Result<PathBuf, LabelError> {
+fn find_file(folder: &Path, what: &str) -> Result<PathBuf, LabelError> {
     let name = format!("{what}.npy");
     let flat = folder.join(&name);
     if flat.exists() {

@@ -62,15 +62,6 @@ fn sums_agree_with_a_search() {
 
 #[test]
 fn mask_and_regions_and_box_must_have_something_in_common() {
-    let square = |left: f64, top: f64, side: f64| {
-        let (right, bottom) = (left + side, top + side);
-        vec![vec![
-            [left, top],
-            [right, top],
-            [right, bottom],
-            [left, bottom],
-        ]]
-    };
     // Widened tissue is 1536..1696. Widened by 64 px, `beside` starts at 1700: the box meets both,
     // but they do not meet.
     let rect = [1500.0, 1500.0, 1800.0, 1800.0];
