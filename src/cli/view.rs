@@ -19,6 +19,9 @@ pub struct ViewArgs {
     /// The slide [default: the file the results name; without it their small picture]
     #[arg(long, value_name = "FILE")]
     slide: Option<PathBuf>,
+    /// Where corrections that are saved on the page go  [default: corrections/ in the result folder]
+    #[arg(long, value_name = "FOLDER")]
+    corrections: Option<PathBuf>,
     /// Port on 127.0.0.1; 0 takes a free one
     #[arg(long, value_name = "N", default_value_t = 0)]
     port: u16,
@@ -39,7 +42,9 @@ pub fn main(args: &ViewArgs) -> Result<(), Failure> {
         eprintln!("warning: {note}");
     }
     let count = scene.count();
-    let server = Server::bind(scene, args.port).map_err(failure)?;
+    let corrections = args.corrections.clone();
+    let corrections = corrections.unwrap_or_else(|| folder.join("corrections"));
+    let server = Server::bind(scene, args.port, corrections).map_err(failure)?;
     let stop = stop_flag()?;
     let url = format!("http://{}/", server.address());
     print(&format!(

@@ -1,9 +1,11 @@
 //! A slide with its nuclei in a browser on this machine.
 //!
 //! In: a result folder (src/view/open.rs) and, if there is one, its slide. Out: a page, slide tiles and, for what the
-//! page shows at the moment, outlines, points or a density grid, over HTTP on 127.0.0.1. Never listens to another
-//! machine, never takes a path from a request, never writes a file of the results, and never sends all nuclei at once.
+//! page shows at the moment, outlines, points or a density grid, over HTTP on 127.0.0.1; and, when the user saves
+//! corrections, pictures with outlines to train on (src/view/correct.rs). Never listens to another machine, never takes
+//! a path from a request, never changes a file of the results, and never sends all nuclei at once.
 
+mod correct;
 mod filter;
 mod index;
 mod open;

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use serde_json::Value;
@@ -59,7 +60,7 @@ impl Scene {
         Ok(Self::new(
             found.result,
             found.rows,
-            Tiles::new(size_px, slide, thumb),
+            Tiles::new(size_px, slide.map(Arc::from), thumb),
             notes,
         ))
     }

@@ -48,6 +48,10 @@ impl Scene {
         &self.notes
     }
 
+    pub(super) fn result(&self) -> &SlideResult {
+        &self.result
+    }
+
     pub(super) fn rows(&self) -> &Rows {
         &self.rows
     }
@@ -99,9 +103,11 @@ impl Scene {
             "mpp": self.result.scale_known().then_some(frames.level0_mpp),
             "tile": TILE_PX,
             "max_level": self.tiles.max_level(),
-            "has_slide": self.tiles.has_slide(),
+            "has_slide": self.tiles.slide().is_some(),
             "notes": self.notes,
             "types": ids.iter().map(of_type).collect::<Vec<_>>(),
+            // What a nucleus may be corrected to: background is none.
+            "model_types": (1..self.result.meta.model.types.len()).map(|id| of_type(&Some(id))).collect::<Vec<_>>(),
             "columns": columns.collect::<Vec<_>>(),
         })
     }

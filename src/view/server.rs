@@ -1,21 +1,24 @@
 //! HTTP on 127.0.0.1: the page, tiles, and what the page asks about nuclei.
 //!
-//! In: a [`Scene`]. Out: answers to GET. A request names a tile by numbers, nuclei by place or filter, and pages by the
-//! few names below: no part of it ever becomes a path. A Host other than this machine's own names is refused,
-//! so that no foreign page can reach the results through a name that resolves to 127.0.0.1. Nothing may be
-//! framed or fetched by other sites.
+//! In: a [`Scene`]. Out: answers to GET, and to one POST that saves corrections. A request names a tile by numbers,
+//! nuclei by place or filter, and pages by the few names below: no part of it ever becomes a path. A Host other than
+//! this machine's own names is refused, so that no foreign page can reach the results through a name that resolves to
+//! 127.0.0.1. Nothing may be framed or fetched by other sites, and nothing saved from another site's page.
 
 use std::io::{self, Cursor, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tiny_http::{Header, Method, Request, Response};
 
+use super::correct::{self, Correction, CorrectionError};
 use super::index::ViewBox;
 use super::{Filter, Scene, ViewError};
+use crate::output::significant;
 
 /// How many requests are answered at a time: a page asks for six tiles at once.
 const WORKERS: usize = 6;
@@ -23,6 +26,10 @@ const WORKERS: usize = 6;
 const PATIENCE: Duration = Duration::from_millis(100);
 /// Rows of a selection that are held at a time.
 const ROWS_AT_A_TIME: usize = 1024;
+/// Of corrections: a thousand drawn nuclei have some 500 kB.
+const LARGEST_BODY_BYTES: u64 = 8 << 20;
+/// Where corrections are sent.
+const CORRECT: &str = "/correct";
 const HOSTS: [&str; 2] = ["127.0.0.1", "localhost"];
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -31,9 +38,10 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// The files of the page. All else is 404.
-const FILES: [(&str, &str, &[u8]); 6] = [
+const FILES: [(&str, &str, &[u8]); 7] = [
     ("/", HTML, include_bytes!("page/view.html")),
     ("/view.js", SCRIPT, include_bytes!("page/view.js")),
+    ("/correct.js", SCRIPT, include_bytes!("page/correct.js")),
     ("/draw.js", SCRIPT, include_bytes!("page/draw.js")),
     ("/view.css", "text/css; charset=utf-8", STYLE.as_bytes()),
     (
@@ -72,14 +80,15 @@ pub struct Server {
     http: tiny_http::Server,
     address: SocketAddr,
     scene: Arc<Scene>,
+    corrections: PathBuf,
 }
 
 impl Server {
-    /// Opens a port of 127.0.0.1; 0 takes a free one.
+    /// Opens a port of 127.0.0.1; 0 takes a free one. Corrections are saved into the folder `corrections`.
     ///
     /// # Errors
     /// [`ViewError::Port`] if it is taken or not allowed.
-    pub fn bind(scene: Scene, port: u16) -> Result<Self, ViewError> {
+    pub fn bind(scene: Scene, port: u16, corrections: PathBuf) -> Result<Self, ViewError> {
         let failed = |reason: String| ViewError::Port { port, reason };
         let http = tiny_http::Server::http((Ipv4Addr::LOCALHOST, port))
             .map_err(|error| failed(error.to_string()))?;
@@ -90,6 +99,7 @@ impl Server {
             http,
             address,
             scene: Arc::new(scene),
+            corrections,
         })
     }
 
@@ -111,7 +121,7 @@ impl Server {
                 scope.spawn(|| {
                     while !stop.load(Ordering::Relaxed) {
                         if let Ok(Some(request)) = self.http.recv_timeout(PATIENCE) {
-                            respond(request, &self.scene);
+                            self.respond(request);
                         }
                     }
                 });
@@ -126,6 +136,47 @@ impl Server {
     /// One more connection makes a thread, which takes those that wait when it is done with that one.
     fn nudge(&self) {
         let _ = TcpStream::connect_timeout(&self.address, PATIENCE);
+    }
+
+    fn respond(&self, mut request: Request) {
+        let answer = match allowed(&request) {
+            Err(refusal) => Err(refusal),
+            Ok(()) if *request.method() == Method::Post => self.correct(&mut request),
+            Ok(()) => answer(request.url(), &self.scene),
+        };
+        let answer = answer.unwrap_or_else(|refusal| refusal);
+        let (status, headers) = (answer.status.into(), headers_of(&answer));
+        let response = Response::new(status, headers, answer.body, answer.bytes, None);
+        // A browser that has moved on closes its connection: nobody's business.
+        let _ = request.respond(response);
+    }
+
+    /// Saves corrections and says where.
+    fn correct(&self, request: &mut Request) -> Result<Answer, Answer> {
+        let mut body = Vec::new();
+        let mut reader = request.as_reader().take(LARGEST_BODY_BYTES + 1);
+        if reader.read_to_end(&mut body).is_err() || body.len() as u64 > LARGEST_BODY_BYTES {
+            return Err(Answer::refused(
+                413,
+                "too much at once: save a smaller area",
+            ));
+        }
+        let asked: Correction = serde_json::from_slice(&body)
+            .map_err(|error| Answer::refused(400, format!("corrections: {error}")))?;
+        let saved = correct::save(&self.scene, &asked, &self.corrections).map_err(|error| {
+            let status = match error {
+                CorrectionError::Slide(_) | CorrectionError::Write { .. } => 500,
+                _ => 400,
+            };
+            Answer::refused(status, error)
+        })?;
+        Ok(Answer::json(&json!({
+            "picture": saved.picture.display().to_string(),
+            "nuclei": saved.nuclei,
+            "folder": self.corrections.display().to_string(),
+            "mpp": significant(saved.mpp),
+            "model": self.scene.result().meta.model.name,
+        })))
     }
 }
 
@@ -165,11 +216,8 @@ impl Answer {
     }
 }
 
-fn respond(request: Request, scene: &Arc<Scene>) {
-    let answer = match allowed(&request) {
-        Err(refusal) => refusal,
-        Ok(()) => answer(request.url(), scene).unwrap_or_else(|refusal| refusal),
-    };
+/// The headers of an answer.
+fn headers_of(answer: &Answer) -> Vec<Header> {
     let mut headers = vec![("Content-Type", answer.kind.to_owned())];
     headers.extend(HEADERS.map(|(name, value)| (name, value.to_owned())));
     if let Some(name) = answer.download {
@@ -179,26 +227,27 @@ fn respond(request: Request, scene: &Arc<Scene>) {
         ));
     }
     // All are ASCII without line breaks: none is lost here.
-    let headers = headers
-        .into_iter()
+    let headers = headers.into_iter();
+    headers
         .filter_map(|(name, value)| Header::from_bytes(name, value).ok())
-        .collect();
-    let status = answer.status.into();
-    let response = Response::new(status, headers, answer.body, answer.bytes, None);
-    // A browser that has moved on closes its connection: nobody's business.
-    let _ = request.respond(response);
+        .collect()
 }
 
-/// Only this machine's own names, and only to look.
+/// Only this machine's own names, to look, and to save what its own page sends.
 fn allowed(request: &Request) -> Result<(), Answer> {
-    let mut hosts = request.headers().iter().filter(|h| h.field.equiv("Host"));
-    let own = |header: &Header| {
-        let host = header.value.as_str();
+    let values = |name: &'static str| {
+        let headers = request.headers().iter();
+        headers
+            .filter(move |h| h.field.equiv(name))
+            .map(|h| h.value.as_str())
+    };
+    let is_own = |host: &str| {
         // A tunnel may come in through another port.
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
         HOSTS.iter().any(|own| name.eq_ignore_ascii_case(own))
     };
-    if !hosts.next().is_some_and(own) || hosts.next().is_some() {
+    let mut hosts = values("Host");
+    if !hosts.next().is_some_and(is_own) || hosts.next().is_some() {
         return Err(Answer::refused(
             403,
             "open http://127.0.0.1 or http://localhost, no other name",
@@ -206,7 +255,17 @@ fn allowed(request: &Request) -> Result<(), Answer> {
     }
     match request.method() {
         Method::Get | Method::Head => Ok(()),
-        _ => Err(Answer::refused(405, "this server is only to look at: GET")),
+        // A page of another site can send a form, but neither JSON nor an Origin of ours.
+        Method::Post if request.url() == CORRECT => {
+            let is_json = values("Content-Type").eq([JSON]);
+            let is_from_here =
+                values("Origin").all(|origin| origin.strip_prefix("http://").is_some_and(is_own));
+            match is_json && is_from_here {
+                true => Ok(()),
+                false => Err(Answer::refused(403, "only this server's own page saves")),
+            }
+        }
+        _ => Err(Answer::refused(405, "this server is to look at: GET")),
     }
 }
 

@@ -3,6 +3,8 @@
 //! In: a reader, or a small picture where there is no slide. Out: one tile at a time. What is coarser than the small
 //! picture is cut from it, so that no tile reads a whole slide. Decoded source tiles are kept by OpenSlide's own cache.
 
+use std::sync::Arc;
+
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 
@@ -20,7 +22,7 @@ const JPEG_QUALITY: u8 = 85;
 /// A slide's pyramid of tiles.
 pub struct Tiles {
     size_px: [u64; 2],
-    slide: Option<Box<dyn SlideReader>>,
+    slide: Option<Arc<dyn SlideReader>>,
     thumb: PlainReader,
     /// Level-0 px per px of the thumb.
     level0_per_thumb: [f64; 2],
@@ -28,7 +30,7 @@ pub struct Tiles {
 
 impl Tiles {
     /// Tiles of a slide of `size_px` level-0 px; without a reader all are cut from `thumb`, enlarged.
-    pub fn new(size_px: [u64; 2], slide: Option<Box<dyn SlideReader>>, thumb: RgbImage) -> Self {
+    pub fn new(size_px: [u64; 2], slide: Option<Arc<dyn SlideReader>>, thumb: RgbImage) -> Self {
         let thumb_px = [thumb.width(), thumb.height()].map(|px| f64::from(px.max(1)));
         Self {
             size_px,
@@ -41,9 +43,9 @@ impl Tiles {
         }
     }
 
-    /// Whether tiles show the slide's own pixels.
-    pub fn has_slide(&self) -> bool {
-        self.slide.is_some()
+    /// The slide, where tiles show its own pixels.
+    pub fn slide(&self) -> Option<&Arc<dyn SlideReader>> {
+        self.slide.as_ref()
     }
 
     /// The level of full size; level 0 is 1 px.
@@ -110,8 +112,8 @@ mod tests {
     fn tiles(with_slide: bool) -> Tiles {
         let slide = TestSlide::new(&[[1000, 700], [250, 175]], busy);
         let thumb = RgbImage::from_pixel(100, 70, image::Rgb([9, 99, 199]));
-        let slide: Option<Box<dyn SlideReader>> = match with_slide {
-            true => Some(Box::new(slide)),
+        let slide: Option<Arc<dyn SlideReader>> = match with_slide {
+            true => Some(Arc::new(slide)),
             false => None,
         };
         Tiles::new([1000, 700], slide, thumb)

@@ -1,6 +1,8 @@
 //! A stop request at any moment ends a command with 75 (or, too late, with its usual code): never a crash,
 //! never a panic. With the default model, whose workers are inside libtorch when the request comes.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -90,6 +92,44 @@ fn training_and_scoring_stop_at_any_moment_without_a_crash() {
         // A command that keeps no checkpoint ends by the signal itself.
         if !early(&output) {
             stopped += usize::from(check(&output, &[0, 75], &how));
+        }
+    }
+    assert!(stopped >= 2, "only {stopped} requests came in time");
+}
+
+/// With a page that keeps asking. A viewer has nothing to lose: it ends with 0.
+#[test]
+fn a_viewer_stops_at_any_moment_without_a_crash() {
+    let dir = Dir::new();
+    crowd(1300, 1000, 5).save(dir.path("a.png")).unwrap();
+    dir.ok("run a.png -o out --mpp 0.25 --model analytic --mask none --format csv");
+    let mut random = fastrand::Rng::with_seed(23);
+    let mut stopped = 0;
+    for round in 0..rounds(9, 90) {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let (number, delay) = (SIGNALS[round % 3], random.u64(20..900));
+        let line = format!("view out --no-browser --port {port}");
+        let output = std::thread::scope(|scope| {
+            let viewer = scope.spawn(|| stop_after(dir.command(&line), number, delay));
+            while !viewer.is_finished() {
+                if let Ok(mut page) = TcpStream::connect(("127.0.0.1", port)) {
+                    let _ =
+                        page.write_all(b"GET /tile/11/1_1.jpg HTTP/1.0\r\nHost: localhost\r\n\r\n");
+                    let _ = page.read_to_end(&mut Vec::new());
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            viewer.join().unwrap()
+        });
+        if !early(&output) {
+            check(
+                &output,
+                &[0],
+                &format!("{line}, signal {number} after {delay} ms"),
+            );
+            stopped += 1;
         }
     }
     assert!(stopped >= 2, "only {stopped} requests came in time");

@@ -101,3 +101,37 @@ fn what_cannot_be_viewed_is_said() {
         .write("half/nuclei.csv", "id\n");
     dir.fails("view half", 3, &["nuclei.json"]);
 }
+
+/// From `view` to a model: what the page sends is saved, checked and learnt from.
+#[test]
+fn corrections_are_saved_beside_the_results_and_learnt() {
+    let dir = Dir::new();
+    dir.field("a.png", 300, 200)
+        .ok("run --model analytic --mpp 0.25 -o out a.png");
+    let rows = String::from_utf8(dir.read("out/a/nuclei.csv")).unwrap();
+    let nuclei = rows.lines().count() - 1;
+    let (child, address) = start(&dir, "view out --no-browser");
+    let body = r#"{"box": [0, 0, 300, 200], "wrong": [1], "drawn": []}"#;
+    let mut stream = TcpStream::connect(&address).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "POST /correct HTTP/1.0\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    assert!(said.contains("200 OK"), "{said}");
+    stop(child);
+    let features = dir.json("out/a/corrections/a_x0_y0.geojson");
+    assert_eq!(features["features"].as_array().unwrap().len(), nuclei - 1);
+    assert_eq!(
+        image::open(dir.path("out/a/corrections/a_x0_y0.png"))
+            .unwrap()
+            .into_rgb8(),
+        image::open(dir.path("a.png")).unwrap().into_rgb8()
+    );
+    dir.ok("data check out/a/corrections -o check");
+    let found = dir.json("check/check.json");
+    assert_eq!(found["sets"]["corrections"]["nuclei"], nuclei - 1);
+}

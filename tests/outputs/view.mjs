@@ -62,6 +62,7 @@ async function visit(width, colorScheme) {
   await page.waitForFunction(() => document.querySelectorAll("#row tbody tr").length > 0);
   assert.equal((await shown(page)).id, one.id);
   await shot("near");
+  await corrected(page, box, one, shot);
 
   // Filters: uncertainty, a feature, a type; and all of it undone.
   await page.fill("#prob-greatest", "0.6");
@@ -90,6 +91,49 @@ async function visit(width, colorScheme) {
   assert.ok(overflow <= 0, `the page is ${overflow} px too wide`);
   assert.deepEqual(wrong, []);
   await context.close();
+}
+
+// The nucleus in the middle is none, and one is outlined beside it; what is in view is saved as training reads it.
+async function corrected(page, box, one, shot) {
+  const marks = text => page.waitForFunction(text => document.getElementById("marks").textContent === text, text);
+  await page.click("#no-nucleus");
+  await marks("Marked: 1 no nucleus");
+  await page.click("#undo");
+  await marks("Nothing is marked.");
+  const other = await page.$$eval("#right-type option", (all, type) => all.map(o => o.value).find(v => v !== type), one.type);
+  await page.selectOption("#right-type", other);
+  await page.click("#set-type");
+  await marks("Marked: 1 of another type");
+  await page.click("#no-nucleus");
+  await page.click("#outline");
+  await page.evaluate(() => document.getElementById("viewer").scrollIntoView());
+  const at = i => [box.x + box.width / 2 + 60 + 12 * Math.cos(i / 3), box.y + box.height / 2 + 12 * Math.sin(i / 3)];
+  await page.mouse.move(...at(0));
+  await page.mouse.down();
+  for (let i = 1; i < 19; i++) await page.mouse.move(...at(i));
+  await page.mouse.up();
+  await page.click("#outline");
+  await marks("Marked: 1 no nucleus, 1 drawn");
+  await page.click("#save");
+  await page.waitForFunction(() => document.getElementById("saved").textContent.startsWith("Saved "));
+  await shot("corrected");
+  const said = await page.textContent("#saved");
+  const [, picture, nuclei] = /^Saved (.*\.png) with (\d+) nuclei, 2 of them marked/.exec(said);
+  assert.match(said, /wsi-nuclei train --data '.*corrections' --mpp [0-9.]+ --from /);
+  const {features} = JSON.parse(readFileSync(picture.replace(/png$/, "geojson"), "utf8"));
+  assert.equal(features.length, Number(nuclei));
+  const name = await page.$eval("#right-type", select => select.selectedOptions[0].textContent);
+  assert.equal(features[0].properties.classification.name, name);
+  // PNG: width and height from byte 16 on. Nobody has the wrong nucleus's place.
+  const png = readFileSync(picture), [w, h] = [png.readUInt32BE(16), png.readUInt32BE(20)];
+  const inside = ([x, y]) => x > w / 2 - 2 && x < w / 2 + 2 && y > h / 2 - 2 && y < h / 2 + 2;
+  const centres = features.slice(1).map(f => f.geometry.coordinates[0][0]).map(ring => [0, 1].map(axis => {
+    const values = ring.map(p => p[axis]);
+    return (Math.min(...values) + Math.max(...values)) / 2;
+  }));
+  assert.ok(centres.length > 0 && !centres.some(inside));
+  for (let i = 0; i < 2; i++) await page.click("#undo");
+  await marks("Nothing is marked.");
 }
 
 async function shown(page) {

@@ -87,5 +87,29 @@ const draw = (() => {
     }
   }
 
-  return {nuclei, chosen};
+  // A nucleus that was corrected, in its right colour; without one it is none, and struck through.
+  function mark(context, rings, colour, place) {
+    const path = new Path2D();
+    let [x0, y0, x1, y1] = [Infinity, Infinity, -Infinity, -Infinity];
+    for (const flat of rings) {
+      ring(path, flat, place);
+      for (let i = 0; i < flat.length; i += 2) {
+        x0 = Math.min(x0, flat[i]); x1 = Math.max(x1, flat[i]);
+        y0 = Math.min(y0, flat[i + 1]); y1 = Math.max(y1, flat[i + 1]);
+      }
+    }
+    if (!colour) {
+      const at = (x, y) => [place.x + x * place.scale, place.y + y * place.scale];
+      path.moveTo(...at(x0, y0)); path.lineTo(...at(x1, y1));
+      path.moveTo(...at(x0, y1)); path.lineTo(...at(x1, y0));
+    }
+    context.lineJoin = "round";
+    for (const [width, stroke] of [[5, "#fff"], [3, colour || "#c00"]]) {
+      context.lineWidth = width;
+      context.strokeStyle = stroke;
+      context.stroke(path);
+    }
+  }
+
+  return {nuclei, chosen, mark};
 })();

@@ -92,7 +92,8 @@
     context.clearRect(0, 0, w, h);
     const at = place();
     if (answer) paintNuclei(at, w, h, ratio);
-    if (chosen) draw.chosen(context, chosen, at);
+    correct.paint(context, at);
+    if (chosen) draw.chosen(context, chosen.outline, at);
     scaleBar(at.scale);
   }
 
@@ -230,7 +231,8 @@
   }
 
   function show(nucleus, nothing) {
-    chosen = nucleus ? nucleus.outline : null;
+    const id = nucleus ? Number(nucleus.row.find(([name]) => name === "id")[1]) : null;
+    chosen = nucleus ? {id, outline: nucleus.outline} : null;
     $("row").hidden = !nucleus;
     $("nucleus-hint").textContent = nucleus ? "" : nothing;
     const lines = nucleus ? nucleus.row : [];
@@ -244,7 +246,7 @@
       return line;
     }));
     if (nucleus) {
-      $("id").value = lines.find(([name]) => name === "id")[1];
+      $("id").value = id;
       // Beside the slide, not below it: there it would push the slide away.
       if (matchMedia("(min-width: 761px)").matches) $("nucleus-title").scrollIntoView();
     }
@@ -254,6 +256,7 @@
   // --- the start
 
   function typeBoxes() {
+    for (const type of about.model_types) colours.set(type.id, `rgb(${type.color.join(", ")})`);
     for (const type of about.types) {
       const id = type.id === null ? "none" : String(type.id);
       const colour = `rgb(${type.color.join(", ")})`;
@@ -287,6 +290,7 @@
     typeBoxes();
     columnChoice();
     openSlide();
+    correct.start({viewer, about, colours, place, box, paint, chosen: () => chosen});
     let typing = 0;
     $("filter").addEventListener("input", event => {
       if (event.target.id === "opacity") return paint();

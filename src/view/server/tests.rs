@@ -38,7 +38,7 @@ fn ask(address: SocketAddr, words: &str) -> (String, Vec<u8>) {
 }
 
 fn with_server(test: impl FnOnce(SocketAddr)) {
-    let server = Server::bind(scene(), 0).unwrap();
+    let server = Server::bind(scene(), 0, "corrections".into()).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| server.serve(&stop));
@@ -218,6 +218,57 @@ fn a_view_gets_outlines_counts_and_its_csv() {
     });
 }
 
+/// The scene has no slide, so that nothing is ever saved: what gets as far as the sentence that says so was let in.
+#[test]
+fn corrections_are_taken_from_the_own_page_alone() {
+    with_server(|address| {
+        let post = |path: &str, headers: &str, body: &str| {
+            let length = body.len();
+            let words = format!(
+                "POST {path} HTTP/1.1\r\nHost: {address}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+            let (head, body) = ask(address, &words);
+            let status: u16 = head.split(' ').nth(1).unwrap().parse().unwrap();
+            (status, String::from_utf8(body).unwrap())
+        };
+        let json = "Content-Type: application/json\r\n";
+        let from = |origin: &str| format!("{json}Origin: {origin}\r\n");
+        let body = "{\"box\": [0, 0, 30, 20]}";
+        for own in [
+            json.to_owned(),
+            from(&format!("http://{address}")),
+            from("http://localhost:8000"),
+        ] {
+            let (status, said) = post("/correct", &own, body);
+            assert!(status == 400 && said.contains("--slide"), "{own}: {said}");
+        }
+        for foreign in [
+            String::new(),
+            "Content-Type: text/plain\r\n".into(),
+            "Content-Type: application/x-www-form-urlencoded\r\n".into(),
+            from("http://evil.example"),
+            from("null"),
+            from("https://localhost.evil.example"),
+        ] {
+            assert_eq!(post("/correct", &foreign, body).0, 403, "{foreign}");
+        }
+        assert_eq!(post("/about.json", json, body).0, 405);
+        assert_eq!(get(address, "/correct").0, 404);
+        for nonsense in [
+            "",
+            "[]",
+            "{\"box\": [0, 0]}",
+            "{\"box\": [0, 0, 30, 20], \"path\": \"/etc\"}",
+        ] {
+            let (status, said) = post("/correct", json, nonsense);
+            assert!(
+                status == 400 && said.starts_with("corrections: "),
+                "{nonsense}: {said}"
+            );
+        }
+    });
+}
+
 /// HTTP/1.0 has no chunks: the body comes as it is.
 fn get_chunked(address: SocketAddr, path: &str) -> (u16, String) {
     let (head, body) = ask(
@@ -253,7 +304,9 @@ fn connections_that_come_at_once_and_stay_open_are_all_answered() {
 
 #[test]
 fn a_port_that_is_taken_is_said() {
-    let first = Server::bind(scene(), 0).unwrap();
-    let error = Server::bind(scene(), first.address().port()).err().unwrap();
+    let first = Server::bind(scene(), 0, "corrections".into()).unwrap();
+    let error = Server::bind(scene(), first.address().port(), PathBuf::new())
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("--port"), "{error}");
 }
