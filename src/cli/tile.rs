@@ -75,7 +75,15 @@ pub fn main(args: TileArgs) -> Result<(), Failure> {
     let mut models = Models::new(&config)?;
     let watch = |event: run::RunEvent<'_>| progress.show(event);
     let endings = run::run_in_turn(&images, &watch, &stop, |image| {
-        run::image::run_image(image, &config, &mut models, args.save_raw, &watch, &stop)
+        let raw = args.save_raw;
+        Ok(run::image::run_image(
+            image,
+            &config,
+            &mut models,
+            raw,
+            &watch,
+            &stop,
+        ))
     });
     if images.len() > 1 {
         progress.batch_ended(&images, &endings);

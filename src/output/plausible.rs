@@ -19,18 +19,23 @@ const LEAST_TISSUE_MM2: f64 = 0.05;
 /// What helps to find the right scale.
 const CURE: &str = "`slide info --estimate-mpp` finds a likely one, --mpp sets it";
 
+/// Whether a whole slide has so few nuclei for its tissue that [`few_nuclei_warning`] should look at it.
+pub fn has_few_nuclei(result: &SlideResult) -> bool {
+    let mm2 = result.meta.tissue_mm2;
+    let is_whole = result.coverage.missing_tiles == 0 && result.coverage.unreadable_px == 0;
+    is_whole && mm2 >= LEAST_TISSUE_MM2 && (result.nuclei.len() as f64) < FEWEST_PER_MM2 * mm2
+}
+
 /// A warning about tissue full of hematoxylin in which hardly a nucleus was found.
 pub fn few_nuclei_warning(
     result: &SlideResult,
     thumb: &RgbImage,
     mask: &TissueMask,
 ) -> Option<String> {
-    let mm2 = result.meta.tissue_mm2;
-    let per_mm2 = result.nuclei.len() as f64 / mm2;
-    let is_whole = result.coverage.missing_tiles == 0 && result.coverage.unreadable_px == 0;
-    if !is_whole || mm2 < LEAST_TISSUE_MM2 || per_mm2 >= FEWEST_PER_MM2 {
+    if !has_few_nuclei(result) {
         return None;
     }
+    let mm2 = result.meta.tissue_mm2;
     is_rich_in_hematoxylin(thumb, mask).then(|| {
         let [x, y] = result.frames().level0_mpp;
         format!(

@@ -26,6 +26,7 @@ pub use prepare::{Prepared, Request, grid_of, prepare};
 
 use crate::model::{ModelError, Pool, device};
 use crate::nuclei::{Foreground, segment_extent};
+use crate::output::plausible;
 use crate::plan::{Plan, Tile};
 use crate::result::SlideResult;
 use crate::slide::SlideError;
@@ -287,6 +288,10 @@ pub fn load(store: &Store) -> Result<Loaded, PipelineError> {
     stitch::check_disjoint(&loaded.slide.nuclei)?;
     let mask = store.mask()?;
     keep_inside(&mut loaded.slide, &mask);
+    if plausible::has_few_nuclei(&loaded.slide) {
+        let warning = plausible::few_nuclei_warning(&loaded.slide, &store.thumb()?, &mask);
+        loaded.slide.meta.warnings.extend(warning);
+    }
     loaded.slide.examined = Some(examined::of(&loaded, meta, mask));
     loaded.slide.rings = store.read_rings(&loaded.slide.nuclei);
     Ok(loaded)

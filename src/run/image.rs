@@ -6,11 +6,14 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use image::RgbImage;
 
 use super::pictures::read_crops;
+use super::run_json::{self, RunReport};
 use super::{Ending, Models, RunConfig, RunEvent, SlideConfig, SlideFailure, Watch};
+use crate::machine::peak_memory_bytes;
 use crate::model::Pool;
 use crate::nuclei::PostprocRules;
 use crate::output::plausible::few_nuclei_warning;
@@ -39,10 +42,7 @@ pub(super) struct AnalysedImage {
     pub reader: Arc<dyn SlideReader>,
 }
 
-/// Runs one image and writes its results.
-///
-/// # Errors
-/// Why the image could not be done.
+/// Runs one image and writes its results, with run.json beside them also where it failed.
 pub fn run_image(
     image: &SlideConfig,
     config: &RunConfig,
@@ -50,9 +50,39 @@ pub fn run_image(
     save_raw: bool,
     watch: Watch<'_>,
     stop: &AtomicBool,
+) -> Ending {
+    let clock = Instant::now();
+    let mut report = RunReport {
+        engine: models.engine(),
+        ..RunReport::begin(image, config)
+    };
+    let outcome = write_image(image, config, models, save_raw, watch, stop, &mut report);
+    let ending = outcome.unwrap_or_else(Ending::from);
+    report.seconds = clock.elapsed().as_secs_f64();
+    report.peak_memory_bytes = peak_memory_bytes();
+    match ending {
+        // Nothing was done, and nothing is kept of a half.
+        Ending::Refused(_) | Ending::Stopped => ending,
+        ending => run_json::finish(report, &image.folder.join("run.json"), ending),
+    }
+}
+
+fn write_image(
+    image: &SlideConfig,
+    config: &RunConfig,
+    models: &mut Models,
+    save_raw: bool,
+    watch: Watch<'_>,
+    stop: &AtomicBool,
+    report: &mut RunReport,
 ) -> Result<Ending, SlideFailure> {
     let pool = models.get(&image.model)?;
+    report.engine.precision = pool.model().precision.name().into();
+    report.model = pool.model().as_ref().into();
     let mut analysed = analyse_image(image, config, &pool, save_raw, stop)?;
+    report.nuclei = analysed.result.nuclei.len();
+    report.slide.quickhash = Some(analysed.result.meta.slide.quickhash.clone());
+    report.slide.bytes = Some(analysed.reader.info().file_bytes);
     let thumb = picture(analysed.reader.as_ref(), THUMB_SIDE_PX)?;
     let mask = whole_mask(&analysed.result);
     let few_nuclei = few_nuclei_warning(&analysed.result, &thumb, &mask);

@@ -1,6 +1,7 @@
 //! run.json: how a slide was run. The only file that may hold a clock.
 //!
-//! In: a [`RunReport`]. Out: the file. Written for a slide that failed, too: then `error` says why.
+//! In: a [`RunReport`] and how the slide ended. Out: the file. Written for a slide that failed, too: then `error` says
+//! why.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,6 +9,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::config::Setting;
+use super::{Ending, RunConfig, SlideConfig, exit_code};
+use crate::model::Model;
 use crate::output::{OutputError, write_file};
 use crate::pipeline::ReadPx;
 use crate::pipeline::telemetry::StageReport;
@@ -29,6 +32,15 @@ pub struct Engine {
 pub struct ModelReport {
     pub name: String,
     pub sha256: Option<String>,
+}
+
+impl From<&Model> for ModelReport {
+    fn from(model: &Model) -> Self {
+        Self {
+            name: model.spec.name.clone(),
+            sha256: Some(model.weights_sha256.clone()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -63,12 +75,48 @@ pub struct RunReport {
     pub error: Option<String>,
 }
 
-/// Writes `path`.
-pub fn write(report: &RunReport, path: &Path) -> Result<(), OutputError> {
+impl RunReport {
+    /// What is known of a slide or image before anything is done.
+    pub fn begin(slide: &SlideConfig, config: &RunConfig) -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Self {
+            slide: SlideReport {
+                path: slide.path.display().to_string(),
+                ..SlideReport::default()
+            },
+            settings: config.settings.clone(),
+            started_unix_s: now.map_or(0, |since| since.as_secs()),
+            ..Self::default()
+        }
+    }
+}
+
+/// Writes `path`, with how it ended.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write(mut report: RunReport, path: &Path, ending: &Ending) -> Result<(), OutputError> {
+    report.exit_code = exit_code(std::slice::from_ref(ending));
+    report.error = ending.reason().map(str::to_owned);
     write_file(path, |out| {
-        serde_json::to_writer_pretty(&mut *out, report)?;
+        serde_json::to_writer_pretty(&mut *out, &report)?;
         out.write_all(b"\n")
     })
+}
+
+/// Writes `path`. The ending is another one where that fails.
+pub fn finish(report: RunReport, path: &Path, ending: Ending) -> Ending {
+    match (write(report, path, &ending), ending) {
+        (Err(error), Ending::Done { .. } | Ending::Share { .. }) => {
+            Ending::Failed(error.to_string())
+        }
+        (Err(error), Ending::Incomplete { nuclei, why }) => Ending::Incomplete {
+            nuclei,
+            why: format!("{why}; {error}"),
+        },
+        // What went wrong before is what the user must hear: a full disk takes run.json down as well.
+        (_, ending) => ending,
+    }
 }
 
 #[cfg(test)]
@@ -95,11 +143,10 @@ mod tests {
                 waiting_for_input_s: 0.0,
                 waiting_for_output_s: 0.25,
             }],
-            exit_code: 75,
             peak_memory_bytes: peak_memory_bytes(),
             ..RunReport::default()
         };
-        write(&report, &path).unwrap();
+        write(report, &path, &Ending::Stopped).unwrap();
         let read: serde_json::Value =
             serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(read["settings"]["threads"]["value"], 4);

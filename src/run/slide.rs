@@ -3,7 +3,7 @@
 //! In: a [`SlideConfig`], the run's settings, models. Out: `OUT/<stem>/` with store, tables, pictures and
 //! run.json, which is written however the slide ended. The slide is opened once.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -12,10 +12,9 @@ use image::RgbImage;
 
 use super::ending::Cause;
 use super::pictures::{read_crops, read_overlay};
-use super::run_json::{self, ModelReport, RunReport, SlideReport};
-use super::{Ending, Models, RunConfig, RunEvent, SlideConfig, SlideFailure, Watch, exit_code};
+use super::run_json::{self, RunReport};
+use super::{Ending, Models, RunConfig, RunEvent, SlideConfig, SlideFailure, Watch};
 use crate::machine::peak_memory_bytes;
-use crate::output::plausible::few_nuclei_warning;
 use crate::output::{self, Format, Pictures};
 use crate::pipeline::events::Event;
 use crate::pipeline::{self, PipelineError};
@@ -62,13 +61,7 @@ pub fn run_slide_if(
     let clock = Instant::now();
     let mut report = RunReport {
         engine: models.engine(),
-        slide: SlideReport {
-            path: slide.path.display().to_string(),
-            ..SlideReport::default()
-        },
-        settings: config.settings.clone(),
-        started_unix_s: unix_seconds(),
-        ..RunReport::default()
+        ..RunReport::begin(slide, config)
     };
     let outcome = analyse_slide(slide, config, models, watch, stop, &mut report);
     if outcome.is_ok() && !may_write() {
@@ -84,8 +77,6 @@ pub fn run_slide_if(
     let ending = outcome.unwrap_or_else(Ending::from);
     report.seconds = clock.elapsed().as_secs_f64();
     report.peak_memory_bytes = peak_memory_bytes();
-    report.exit_code = exit_code(std::slice::from_ref(&ending));
-    report.error = ending.reason().map(str::to_owned);
     // Nothing was started, or the folder belongs to another run.
     if matches!(ending, Ending::Refused(_)) {
         return Attempt { ending, cause };
@@ -94,17 +85,8 @@ pub fn run_slide_if(
     if !slide.folder.is_dir() && !matches!(ending, Ending::Failed(_)) {
         return Attempt { ending, cause };
     }
-    let ending = match (write_report(&report, slide, config, &ending), ending) {
-        (Err(error), Ending::Done { .. } | Ending::Share { .. }) => {
-            Ending::Failed(error.to_string())
-        }
-        (Err(error), Ending::Incomplete { nuclei, why }) => Ending::Incomplete {
-            nuclei,
-            why: format!("{why}; {error}"),
-        },
-        // What went wrong before is what the user must hear: a full disk takes run.json down as well.
-        (_, ending) => ending,
-    };
+    let path = report_path(slide, config, &ending);
+    let ending = run_json::finish(report, &path, ending);
     Attempt { ending, cause }
 }
 
@@ -118,27 +100,15 @@ pub fn report_death(
     ending: &Ending,
     seconds: f64,
 ) -> Result<(), output::OutputError> {
-    let report = RunReport {
-        slide: SlideReport {
-            path: slide.path.display().to_string(),
-            ..SlideReport::default()
-        },
-        settings: config.settings.clone(),
-        started_unix_s: unix_seconds().saturating_sub(seconds as u64),
+    let mut report = RunReport {
         seconds,
-        exit_code: exit_code(std::slice::from_ref(ending)),
-        error: ending.reason().map(str::to_owned),
-        ..RunReport::default()
+        ..RunReport::begin(slide, config)
     };
-    write_report(&report, slide, config, ending)
+    report.started_unix_s = report.started_unix_s.saturating_sub(seconds as u64);
+    run_json::write(report, &report_path(slide, config, ending), ending)
 }
 
-fn write_report(
-    report: &RunReport,
-    slide: &SlideConfig,
-    config: &RunConfig,
-    ending: &Ending,
-) -> Result<(), output::OutputError> {
+fn report_path(slide: &SlideConfig, config: &RunConfig, ending: &Ending) -> PathBuf {
     let name = match (config.shard, ending) {
         // Shards that end at the same time must not write over each other; the last one writes for the slide.
         (Some(Shard { index, of }), Ending::Share { .. } | Ending::Stopped | Ending::Failed(_)) => {
@@ -146,7 +116,7 @@ fn write_report(
         }
         _ => "run.json".to_owned(),
     };
-    run_json::write(report, &slide.folder.join(name))
+    slide.folder.join(name)
 }
 
 /// Brings a slide's store to its end and reads all nuclei from it.
@@ -160,10 +130,7 @@ pub(super) fn analyse_slide(
 ) -> Result<AnalysedSlide, SlideFailure> {
     let pool = models.get(&slide.model)?;
     report.engine.precision = pool.model().precision.name().into();
-    report.model = ModelReport {
-        name: pool.model().spec.name.clone(),
-        sha256: Some(pool.model().weights_sha256.clone()),
-    };
+    report.model = pool.model().as_ref().into();
     let mut prepared = pipeline::prepare(&slide.request(config), &pool)?;
     report.slide.quickhash = Some(prepared.meta.slide.quickhash.clone());
     report.slide.bytes = Some(prepared.meta.slide.file_bytes);
@@ -175,6 +142,11 @@ pub(super) fn analyse_slide(
         watch(RunEvent::Slide(event));
     })?;
     let mut result = finished.loaded.slide;
+    // The store's own were told when they were found.
+    let told = store.meta().warnings.len();
+    for warning in result.meta.warnings.iter().skip(told) {
+        watch(RunEvent::Slide(Event::Warning(warning.clone())));
+    }
     // No result depends on it, so the store may hold an earlier manifest's.
     result.meta.manifest.clone_from(&slide.manifest);
     report.stages = finished.stages;
@@ -200,15 +172,11 @@ fn write_results(
 ) -> Result<Ending, SlideFailure> {
     watch(RunEvent::Slide(Event::Stage("writing")));
     let AnalysedSlide {
-        mut result,
+        result,
         thumb,
         mask,
         reader,
     } = analysed;
-    if let Some(warning) = few_nuclei_warning(&result, &thumb, &mask) {
-        watch(RunEvent::Slide(Event::Warning(warning.clone())));
-        result.meta.warnings.push(warning);
-    }
     let formats = config.formats_of_slides();
     let overlay = match formats.contains(&Format::Overlay) {
         true => Some(read_overlay(reader.as_ref(), &result).map_err(PipelineError::from)?),
@@ -239,14 +207,7 @@ pub fn export_store(
     let store = crate::store::Store::open(store).map_err(PipelineError::from)?;
     let thumb = store.thumb().map_err(PipelineError::from)?;
     let mask = store.mask().map_err(PipelineError::from)?;
-    let mut result = pipeline::load(&store)?.slide;
-    let few_nuclei = few_nuclei_warning(&result, &thumb, &mask);
-    result.meta.warnings.extend(few_nuclei);
+    let result = pipeline::load(&store)?.slide;
     output::write_all(&result, Pictures::new(thumb, mask), choice, folder)?;
     Ok(result)
-}
-
-fn unix_seconds() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |since| since.as_secs())
 }
