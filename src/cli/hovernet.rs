@@ -113,6 +113,9 @@ pub struct HovernetArgs {
     /// µm a pixel of the images or slides, where their files do not say it
     #[arg(long, value_name = "UM")]
     mpp: Option<Mpp>,
+    /// wsi: run slides of more than 2 µm a pixel too, on which nuclei can hardly be seen
+    #[arg(long, alias = "force-scale")]
+    force_scale: bool,
     /// The one slide, by its stem, that this process runs for a parent
     #[arg(long, value_name = "STEM", hide = true)]
     only: Option<String>,
@@ -280,12 +283,13 @@ impl HovernetArgs {
             batch_size: self.batch_size.map(|n| Auto::Is(Count(n))),
             mask: Some(MaskChoice::Otsu),
             mpp: self.mpp.map(Auto::Is),
+            force_scale: self.force_scale.then_some(true),
             ..Settings::default()
         };
         Ok(settings::resolve(settings, None)?)
     }
 
-    /// The first GPU of the list if it is there, else the CPU.
+    /// The GPUs of the list if they are all there, else the CPU.
     fn device(&self) -> Result<DeviceChoice, Failure> {
         let ids: Result<Vec<usize>, _> = self.gpu.split(',').map(|id| id.trim().parse()).collect();
         let Ok(ids) = ids else {
@@ -294,14 +298,11 @@ impl HovernetArgs {
                 self.gpu
             )));
         };
-        if ids.len() > 1 {
-            self.note("one GPU works on a slide: the first of --gpu; split the cohort for more");
+        let gpus = DeviceChoice::Cuda(ids);
+        if device::resolve(&gpus).is_ok() {
+            return Ok(gpus);
         }
-        let first = DeviceChoice::Cuda(ids[..1].to_vec());
-        if device::resolve(&first).is_ok() {
-            return Ok(first);
-        }
-        self.note("no such GPU here: the CPU works");
+        self.note(&format!("--gpu {}: not here: the CPU works", self.gpu));
         Ok(DeviceChoice::Cpu)
     }
 
