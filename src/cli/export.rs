@@ -19,8 +19,8 @@ pub struct ExportArgs {
     /// Folder for the files; those of a JSON or of the OUT of a run go into OUT/<stem>/
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Files of nuclei: json, csv, parquet, geojson, geojson.gz; from a STORE also overlay (over the thumbnail), report, ome-zarr
-    /// [default: json,csv,parquet,geojson and, from a STORE, overlay,report]
+    /// Files of nuclei: json, csv, parquet, geojson.gz, geojson; from a STORE also overlay (over the thumbnail), report, ome-zarr
+    /// [default: json,csv,parquet,geojson.gz and, from a STORE, overlay,report]
     #[arg(long, value_name = "LIST")]
     format: Option<Formats>,
     /// Unit of lengths and areas in tables

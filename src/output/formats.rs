@@ -26,9 +26,9 @@ pub enum Format {
     Csv,
     /// nuclei.parquet, the same columns.
     Parquet,
-    /// nuclei.geojson, for QuPath.
+    /// nuclei.geojson, for QuPath and for programs that cannot unpack.
     Geojson,
-    /// The same, compressed.
+    /// nuclei.geojson.gz: the same, a sixth as large.
     GeojsonGz,
     /// overlay.jpg, outlines over the picture.
     Overlay,
@@ -131,7 +131,7 @@ const TABLE: [FormatRow; 9] = [
         format: Format::Geojson,
         name: "geojson",
         needs: Needs::Nuclei,
-        default: Default::Always,
+        default: Default::No,
         writer: Writer::Rows(|result, choice, file| {
             Ok(Box::new(geojson::Writer::new(
                 result,
@@ -144,7 +144,7 @@ const TABLE: [FormatRow; 9] = [
         format: Format::GeojsonGz,
         name: "geojson.gz",
         needs: Needs::Nuclei,
-        default: Default::No,
+        default: Default::Always,
         writer: Writer::Rows(|result, choice, file| {
             let file = gzip::Writer::new(file)?;
             Ok(Box::new(geojson::Writer::new(

@@ -8,7 +8,7 @@ const FILES: [&str; 9] = [
     "nuclei.json",
     "nuclei.csv",
     "nuclei.parquet",
-    "nuclei.geojson",
+    "nuclei.geojson.gz",
     "summary.json",
     "run.json",
     "thumb.png",
@@ -63,7 +63,7 @@ fn a_second_run_reuses_the_tiles_and_export_needs_no_slide() {
         "nuclei.json",
         "nuclei.csv",
         "nuclei.parquet",
-        "nuclei.geojson",
+        "nuclei.geojson.gz",
         "summary.json",
     ];
     let first = results.map(|file| dir.read(&format!("out/a/{file}")));
@@ -121,6 +121,9 @@ fn tile_writes_pages_only_when_asked() {
     dir.field("a.png", 200, 160);
     dir.ok("tile --model analytic --mpp 0.5 -o out a.png");
     assert!(!dir.path("out/a/report.html").exists() && !dir.path("out/a/crops").exists());
+    let run = dir.json("out/a/run.json");
+    assert_eq!(run["exit_code"], 0);
+    assert!(run["nuclei"].as_u64() > Some(0) && run["slide"]["path"] == "a.png");
     dir.ok("tile --model analytic --mpp 0.5 -o out a.png --format csv,report,crops");
     assert!(dir.path("out/a/crops/crops.json").exists());
     let first = dir.read("out/a/report.html");
@@ -201,7 +204,20 @@ fn wrong_input_has_a_message_and_its_exit_code() {
         dir.fails(&format!("{RUN} {name}"), 3, &[name]);
     }
     dir.fails("run --model analytic -o out a.png", 3, &["a.png", "--mpp"]);
-    dir.fails("tile --model analytic -o out a.png", 3, &["a.png", "--mpp"]);
+    dir.fails(
+        "tile --model analytic -o out/images a.png",
+        3,
+        &["a.png", "--mpp"],
+    );
+    // An image that failed leaves its folder with the reason, as a slide does.
+    for folder in ["out/a", "out/images/a"] {
+        let run = dir.json(&format!("{folder}/run.json"));
+        assert_eq!(
+            (&run["exit_code"], &run["settings"]["model"]["from"]),
+            (&3.into(), &"flag".into())
+        );
+        assert!(run["error"].as_str().unwrap().contains("--mpp"), "{run}");
+    }
     dir.fails(&format!("{RUN} folder"), 2, &["folder", ".svs"]);
     dir.fails(RUN, 2, &["no slide"]);
     dir.fails("run --model analytic a.png", 2, &["-o OUT"]);
