@@ -248,7 +248,7 @@
     if (nucleus) {
       $("id").value = id;
       // Beside the slide, not below it: there it would push the slide away.
-      if (matchMedia("(min-width: 761px)").matches) $("nucleus-title").scrollIntoView();
+      if (matchMedia("(min-width: 761px)").matches) $(about.has_slide ? "correct-title" : "nucleus-title").scrollIntoView();
     }
     paint();
   }
