@@ -107,9 +107,10 @@ fn what_cannot_be_viewed_is_said() {
 fn corrections_are_saved_beside_the_results_and_learnt() {
     let dir = Dir::new();
     dir.field("a.png", 300, 200)
-        .ok("run --model analytic --mpp 0.5 -o out a.png");
+        .ok("run --mpp 0.25 --mask none -o out a.png");
     let rows = String::from_utf8(dir.read("out/a/nuclei.csv")).unwrap();
     let nuclei = rows.lines().count() - 1;
+    assert!(nuclei > 10, "{nuclei}");
     let (child, address) = start(&dir, "view out --no-browser");
     let body = r#"{"box": [0, 0, 300, 200], "wrong": [1], "drawn": []}"#;
     let mut stream = TcpStream::connect(&address).unwrap();
@@ -128,9 +129,9 @@ fn corrections_are_saved_beside_the_results_and_learnt() {
     let pixels = |name: &str| image::open(dir.path(name)).unwrap().into_rgb8();
     assert!(pixels("out/a/corrections/a_x0_y0.png") == pixels("a.png"));
     // What was saved is learnt from, by the command that the page shows.
-    dir.ok("data check out/a/corrections --mpp 0.5 -o check");
+    dir.ok("data check out/a/corrections --mpp 0.25 -o check");
     let found = dir.json("check/check.json");
     assert_eq!(found["sets"]["corrections"]["nuclei"], nuclei - 1);
-    dir.ok("train --data out/a/corrections --mpp 0.5 --from default --steps 1 --batch 1 -o learnt");
+    dir.ok("train --data out/a/corrections --mpp 0.25 --from default --steps 1 --batch 1 -o learnt");
     dir.ok("model info learnt");
 }
