@@ -132,6 +132,8 @@ fn corrections_are_saved_beside_the_results_and_learnt() {
     dir.ok("data check out/a/corrections --mpp 0.25 -o check");
     let found = dir.json("check/check.json");
     assert_eq!(found["sets"]["corrections"]["nuclei"], nuclei - 1);
-    dir.ok("train --data out/a/corrections --mpp 0.25 --from default --steps 1 --batch 1 -o learnt");
+    dir.ok(
+        "train --data out/a/corrections --mpp 0.25 --from default --steps 1 --batch 1 -o learnt",
+    );
     dir.ok("model info learnt");
 }
