@@ -1,6 +1,7 @@
 """What a Result gives, against the same facts read from other files by other programs."""
 
 import csv
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_outlines_from_the_corner_of_a_scanned_region_come_back_to_the_tables_fr
         feature["geometry"]["coordinates"] = moved(feature["geometry"]["coordinates"])
     (folder / "nuclei.geojson").write_text(json.dumps(document))
     assert wn.read(folder).geometries().geom_equals_exact(result.geometries(), 1e-6).all()
+
+
+def test_packed_outlines_are_the_same(result, tmp_path):
+    folder = tmp_path / "packed"
+    shutil.copytree(result.folder, folder, ignore=shutil.ignore_patterns("*.zarr"))
+    text = (folder / "nuclei.geojson").read_bytes()
+    (folder / "nuclei.geojson").unlink()
+    with pytest.raises(FileNotFoundError, match="--format geojson"):
+        wn.read(folder).geometries()
+    (folder / "nuclei.geojson.gz").write_bytes(gzip.compress(text))
+    assert wn.read(folder).geometries().geom_equals(result.geometries()).all()
 
 
 def moved(coordinates):

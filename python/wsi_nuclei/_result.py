@@ -5,6 +5,7 @@ In: a slide's folder. Out: pandas, GeoPandas, dask, AnnData, SpatialData. Never 
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Callable
@@ -76,13 +77,22 @@ class Result:
         """
         import geopandas
 
-        outlines = geopandas.read_file(self._file("nuclei.geojson", "geojson")).geometry
+        outlines = self._outlines()
         # GeoJSON means degrees; these are pixels.
         outlines = outlines.set_crs(None, allow_override=True)
         if len(outlines):
             corner = self.table[["min_x", "min_y"]].min().to_numpy() - outlines.total_bounds[:2]
             outlines = outlines.translate(*corner.round())
         return geopandas.GeoDataFrame(self.table, geometry=outlines.to_numpy())
+
+    def _outlines(self) -> geopandas.GeoSeries:
+        import geopandas
+
+        packed = self.folder / "nuclei.geojson.gz"
+        if packed.exists() and not (self.folder / "nuclei.geojson").exists():
+            with gzip.open(packed) as file:
+                return geopandas.read_file(file).geometry
+        return geopandas.read_file(self._file("nuclei.geojson", "geojson")).geometry
 
     def labels(self, level: int = 0, name: str = "nuclei") -> dask.array.Array:
         """A level of labels.ome.zarr, ``[y, x]``, read when computed: ``nuclei`` (ids of the table) or ``types``.
