@@ -113,7 +113,7 @@ def _follow(lines: IO[str], progress: bool) -> tuple[str | None, str]:
     return stem, "\n".join(filter(None, words))
 
 
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.2f} of {total:.2f} mm² [{elapsed}<{remaining}] {postfix}"
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.2f} of {total:.2f} mm² [{elapsed}<{remaining}] {postfix}"
 
 
 def _event(line: str) -> dict[str, Any]:
