@@ -15,6 +15,7 @@ each step took, what the folders weigh and what ldd finds.
 import glob
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -112,11 +113,17 @@ class Debian:
 
 def step(name: str, command: list, variables: dict[str, str] | None = None) -> None:
     print(f"chroot: + {name}", flush=True)
-    started = time.monotonic()
+    started, before = time.monotonic(), cpu_seconds()
     code = subprocess.run(list(map(str, command)), env=variables, stdin=subprocess.DEVNULL).returncode
-    print(f"chroot: {time.monotonic() - started:.1f} s", flush=True)
+    print(f"chroot: {time.monotonic() - started:.1f} s, of the CPU {cpu_seconds() - before:.1f} s", flush=True)
     if code != 0:
         sys.exit(f"chroot: error: exit code {code}: {name}")
+
+
+def cpu_seconds() -> float:
+    """Of all children that have ended: what is left of a time on a machine that is busy with other work."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def containerfile(debian: Debian, wheel: Path) -> None:
