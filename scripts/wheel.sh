@@ -2,7 +2,8 @@
 # Makes the wheel in dist/: the release binary, the models of weights/ and the package of python/.
 # usage: wheel.sh BINARY      (`make wheel` gives it)
 #
-# The binary lies in wsi_nuclei/bin and finds torch and openslide_bin beside the package (rpath). auditwheel says which
+# The binary lies in wsi_nuclei/bin and finds torch and openslide_bin beside the package (rpath); from the environment's bin/,
+# where maturin would put it, the way to them depends on the Python. auditwheel says which
 # glibc it needs and tags the wheel so; torch's and OpenSlide's libraries stay out, they come with their own wheels.
 set -euo pipefail
 cd "$(dirname "$0")/.."
