@@ -51,7 +51,7 @@ def main() -> None:
     else:
         apptainer(debian, wheel)
     debian.copy([slide], "tmp/slide" + slide.suffix)
-    debian.run(f"wsi-nuclei run /tmp/slide{slide.suffix} -o /tmp/out --quiet")
+    debian.run(f"wsi-nuclei run /tmp/slide{slide.suffix} -o /tmp/out --quiet; sha256sum /tmp/out/slide/nuclei.csv")
     python = "/opt/nuclei/bin/python" if what == "bare" else "/opt/wsi-nuclei/bin/python"
     debian.run(f'{python} -c "{READ_TABLE}"')
     debian.run(f"{python} -m pip list; du -sh {Path(python).parents[1]}")
