@@ -10,7 +10,8 @@ BINARY = $${CARGO_TARGET_DIR:-target}/release/wsi-nuclei
 # Recipes that call cargo first read where libtorch, OpenSlide and libclang are.
 ENV := . .deps/env;
 
-.PHONY: help setup build demo test check cluster-test soak fuzz bench budget outputs install train-default parity clean
+.PHONY: help setup build demo test check cluster-test soak fuzz bench budget outputs install wheel python-test chroot-test \
+    docs-test book deny release train-default parity clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -63,6 +64,32 @@ budget: setup ## peak memory and scratch on a slide of BUDGET_PX x BUDGET_PX, ag
 
 install: build ## binary and libraries into PREFIX (~/.local)
 	@scripts/install.sh "$(BINARY)" "$(PREFIX)"
+
+wheel: build ## dist/wsi_nuclei-….whl: pip installs it, no compiler needed (docs/install.md)
+	@scripts/wheel.sh "$(BINARY)"
+
+WHEEL = $$(ls -t dist/wsi_nuclei-*.whl | head -1)
+python-test: wheel ## the Python package as installed, against pandas, GeoPandas, zarr, AnnData, SpatialData (needs pip)
+	@scripts/fetch_demo_slide.sh
+	@scripts/python_test.sh "$(WHEEL)" $(DEMO_SLIDE)
+
+docs-test: python-test ## runs the blocks of README.md and docs/ that are marked runnable
+	@scripts/docs_test.py target/python-test/bin/python $(DEMO_SLIDE)
+
+chroot-test: wheel ## the wheel, Containerfile and Apptainer definition in bare Debians (root, debootstrap; WHEELS=FOLDER: offline)
+	@scripts/fetch_demo_slide.sh
+	@for what in bare container apptainer; do scripts/try_in_chroot.py $$what "$(WHEEL)" $(DEMO_SLIDE); done
+
+book: ## docs/ as a searchable book: target/book (needs mdbook)
+	@command -v mdbook >/dev/null || { echo "make book: cure: cargo install --locked mdbook" >&2; exit 1; }
+	mdbook build docs
+
+deny: ## licences, sources and known advisories of the crates (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "make deny: cure: cargo install --locked cargo-deny" >&2; exit 1; }
+	cargo deny --locked check --config packaging/deny.toml
+
+release: build ## dist/: wheel, source archive, licences, SBOM, SHA-256 sums (needs cargo-about, cargo-cyclonedx)
+	@$(ENV) scripts/release.sh "$(BINARY)"
 
 DATA ?= $${WSI_NUCLEI_SHARED:-../shared}/data
 train-default: build ## trains the default model from an ImageNet encoder (hours; DATA=FOLDER of the data sets)

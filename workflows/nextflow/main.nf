@@ -2,6 +2,7 @@ process WSINUCLEI_RUN {
     tag "$meta.id"
     label 'process_high'
 
+    conda "${moduleDir}/../environment.yml"
     container "${ params.wsinuclei_image ?: 'wsi-nuclei:latest' }"
 
     input:
