@@ -72,7 +72,7 @@ class Result:
     def geometries(self) -> geopandas.GeoDataFrame:
         """The table with each nucleus's outline, in level-0 px: the frame of ``x_px`` and ``y_px``.
 
-        nuclei.geojson counts from the corner of the scanned region, as QuPath does, where the slide names one; here
+        The file counts from the corner of the scanned region, as QuPath does, where the slide names one; here
         that corner is added again.
         """
         import geopandas
@@ -88,11 +88,11 @@ class Result:
     def _outlines(self) -> geopandas.GeoSeries:
         import geopandas
 
-        packed = self.folder / "nuclei.geojson.gz"
-        if packed.exists() and not (self.folder / "nuclei.geojson").exists():
-            with gzip.open(packed) as file:
-                return geopandas.read_file(file).geometry
-        return geopandas.read_file(self._file("nuclei.geojson", "geojson")).geometry
+        plain = self.folder / "nuclei.geojson"
+        if plain.exists():
+            return geopandas.read_file(plain).geometry
+        with gzip.open(self._file("nuclei.geojson.gz", "geojson.gz")) as file:
+            return geopandas.read_file(file).geometry
 
     def labels(self, level: int = 0, name: str = "nuclei") -> dask.array.Array:
         """A level of labels.ome.zarr, ``[y, x]``, read when computed: ``nuclei`` (ids of the table) or ``types``.
