@@ -15,13 +15,15 @@ use super::pictures::{read_crops, read_overlay};
 use super::run_json::{self, ModelReport, RunReport, SlideReport};
 use super::{Ending, Models, RunConfig, RunEvent, SlideConfig, SlideFailure, Watch, exit_code};
 use crate::machine::peak_memory_bytes;
+use crate::model::Pool;
 use crate::output::plausible::few_nuclei_warning;
 use crate::output::{self, Format, Pictures};
 use crate::pipeline::events::Event;
-use crate::pipeline::{self, PipelineError};
+use crate::pipeline::{self, PipelineError, Prepared, telemetry};
 use crate::plan::Shard;
 use crate::result::SlideResult;
 use crate::slide::SlideReader;
+use crate::store::Store;
 use crate::tissue::TissueMask;
 
 /// A slide whose nuclei are known and in its store.
@@ -77,7 +79,12 @@ pub fn run_slide_if(
             cause: Cause::Busy,
         };
     }
-    let outcome = outcome.and_then(|analysed| write_results(slide, config, analysed, watch));
+    let outcome = outcome.and_then(|analysed| {
+        let write = || write_results(slide, config, analysed, watch);
+        let (written, stage) = telemetry::alone("write", write);
+        report.stages.push(stage);
+        written
+    });
     let cause = outcome
         .as_ref()
         .map_or_else(SlideFailure::cause, |_| Cause::Lasting);
@@ -158,6 +165,53 @@ pub(super) fn analyse_slide(
     stop: &AtomicBool,
     report: &mut RunReport,
 ) -> Result<AnalysedSlide, SlideFailure> {
+    let (started, start) = telemetry::alone("start", || start(slide, config, models, report));
+    let Started {
+        pool,
+        prepared,
+        store,
+        thumb,
+        mask,
+    } = started?;
+    let reader = prepared.image.reader().clone();
+    let finished = pipeline::run(prepared, &store, &pool, stop, &|event| {
+        watch(RunEvent::Slide(event));
+    })?;
+    let mut result = finished.loaded.slide;
+    // No result depends on it, so the store may hold an earlier manifest's.
+    result.meta.manifest.clone_from(&slide.manifest);
+    report.stages = finished.stages;
+    report.stages.insert(0, start);
+    report.read_px = finished.read_px;
+    report.tiles_planned = result.coverage.planned_tiles;
+    report.tiles_reused = finished.tiles_reused;
+    report.nuclei = result.nuclei.len();
+    report.nuclei_over_2_tiles = finished.loaded.seams.nuclei_over_2_tiles;
+    report.nuclei_over_4_tiles = finished.loaded.seams.nuclei_over_4_tiles;
+    Ok(AnalysedSlide {
+        result,
+        thumb,
+        mask,
+        reader,
+    })
+}
+
+/// A slide whose first patch can be read.
+struct Started {
+    pool: Pool,
+    prepared: Prepared,
+    store: Store,
+    thumb: RgbImage,
+    mask: TissueMask,
+}
+
+/// Everything before the first patch: the model, the plan, the store.
+fn start(
+    slide: &SlideConfig,
+    config: &RunConfig,
+    models: &mut Models,
+    report: &mut RunReport,
+) -> Result<Started, SlideFailure> {
     let pool = models.get(&slide.model)?;
     report.engine.precision = pool.model().precision.name().into();
     report.model = ModelReport {
@@ -170,25 +224,12 @@ pub(super) fn analyse_slide(
     let store = prepared.open_store(&slide.folder.join("store.zarr"), config.restart)?;
     let thumb = store.thumb().map_err(PipelineError::from)?;
     let mask = store.mask().map_err(PipelineError::from)?;
-    let reader = prepared.image.reader().clone();
-    let finished = pipeline::run(prepared, &store, &pool, stop, &|event| {
-        watch(RunEvent::Slide(event));
-    })?;
-    let mut result = finished.loaded.slide;
-    // No result depends on it, so the store may hold an earlier manifest's.
-    result.meta.manifest.clone_from(&slide.manifest);
-    report.stages = finished.stages;
-    report.read_px = finished.read_px;
-    report.tiles_planned = result.coverage.planned_tiles;
-    report.tiles_reused = finished.tiles_reused;
-    report.nuclei = result.nuclei.len();
-    report.nuclei_over_2_tiles = finished.loaded.seams.nuclei_over_2_tiles;
-    report.nuclei_over_4_tiles = finished.loaded.seams.nuclei_over_4_tiles;
-    Ok(AnalysedSlide {
-        result,
+    Ok(Started {
+        pool,
+        prepared,
+        store,
         thumb,
         mask,
-        reader,
     })
 }
 
@@ -236,7 +277,7 @@ pub fn export_store(
     choice: output::Choice<'_>,
     folder: &Path,
 ) -> Result<SlideResult, SlideFailure> {
-    let store = crate::store::Store::open(store).map_err(PipelineError::from)?;
+    let store = Store::open(store).map_err(PipelineError::from)?;
     let thumb = store.thumb().map_err(PipelineError::from)?;
     let mask = store.mask().map_err(PipelineError::from)?;
     let mut result = pipeline::load(&store)?.slide;
