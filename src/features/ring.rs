@@ -65,19 +65,24 @@ pub struct Around<P> {
     pub slide: Rect,
     /// µm per proc px, (x, y).
     pub mpp: [f64; 2],
-    /// RGB of a box inside the slide, proc px; `None` where it cannot be read.
+    /// RGB of a box inside the slide, proc px, of which only the pixels need be right that the mask, row by row, says;
+    /// `None` where they cannot be read.
     pub pixels: P,
 }
 
-/// The rings of `nuclei`, in their order; `None` if `stop` was set meanwhile.
-pub fn rings<P>(nuclei: &[Nucleus], around: &Around<P>, stop: &AtomicBool) -> Option<Vec<Ring>>
+/// The rings of those of `nuclei` whose places are `wanted`, each with its place, in any order. One whose pixels cannot
+/// be read is left out. `None` if `stop` was set meanwhile.
+pub fn rings<P>(
+    nuclei: &[Nucleus],
+    wanted: &[usize],
+    around: &Around<P>,
+    stop: &AtomicBool,
+) -> Option<Vec<(usize, Ring)>>
 where
-    P: Fn(Rect) -> Option<RgbImage> + Sync,
+    P: Fn(Rect, &[bool]) -> Option<RgbImage> + Sync,
 {
     let reach = Reach::new(around.mpp);
-    let mut sorted: Vec<(usize, &Nucleus)> = nuclei.iter().enumerate().collect();
-    sorted.sort_by_key(|(_, nucleus)| nucleus.bbox.y);
-    let tallest_px = nuclei.iter().map(|n| n.bbox.h).max().unwrap_or(0);
+    let all = ByTop::new(nuclei);
     let cell_of = |nucleus: &Nucleus| {
         let [width, height] = CELL_PX;
         // Neighbours above each other follow each other: they share blocks.
@@ -86,7 +91,7 @@ where
             nucleus.bbox.y.div_euclid(height),
         )
     };
-    let mut in_cells = sorted.clone();
+    let mut in_cells: Vec<(usize, &Nucleus)> = wanted.iter().map(|&i| (i, &nuclei[i])).collect();
     in_cells.sort_by_key(|(_, nucleus)| {
         let bbox = nucleus.bbox;
         (cell_of(nucleus), bbox.y.div_euclid(ROW_PX), bbox.x)
@@ -101,15 +106,26 @@ where
             if stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let near = Near::new(&sorted, cell, &reach, tallest_px);
+            let near = Near::new(&all, cell, &reach);
             Some(measure_cell(cell, &near, around, &reach))
         })
         .collect::<Option<_>>()?;
-    let mut rings = vec![Ring::default(); nuclei.len()];
-    for (place, ring) in measured.into_iter().flatten() {
-        rings[place] = ring;
-    }
-    Some(rings)
+    Some(measured.into_iter().flatten().collect())
+}
+
+/// As [`rings`], on the calling thread alone: for nuclei that lie near each other.
+pub fn rings_of_tile<P>(
+    nuclei: &[Nucleus],
+    wanted: &[usize],
+    around: &Around<P>,
+) -> Vec<(usize, Ring)>
+where
+    P: Fn(Rect, &[bool]) -> Option<RgbImage>,
+{
+    let reach = Reach::new(around.mpp);
+    let cell: Vec<(usize, &Nucleus)> = wanted.iter().map(|&i| (i, &nuclei[i])).collect();
+    let near = Near::new(&ByTop::new(nuclei), &cell, &reach);
+    measure_cell(&cell, &near, around, &reach)
 }
 
 /// The rings of one cell, with the places of their nuclei. A ring whose pixels cannot be read is left out.
@@ -120,25 +136,25 @@ fn measure_cell<P>(
     reach: &Reach,
 ) -> Vec<(usize, Ring)>
 where
-    P: Fn(Rect) -> Option<RgbImage>,
+    P: Fn(Rect, &[bool]) -> Option<RgbImage>,
 {
     cell.iter()
         .filter_map(|&(place, nucleus)| {
             let field = reach.around(nucleus.bbox).intersect(&around.slide);
-            let pixels = (around.pixels)(field)?;
-            let ring = measure_ring(nucleus, near.meeting(field), field, &pixels, reach);
-            Some((place, ring))
+            let inside = ring_mask(nucleus, near.meeting(field), field, reach);
+            let pixels = (around.pixels)(field, &inside)?;
+            Some((place, sum_up(&inside, &pixels)))
         })
         .collect()
 }
 
-fn measure_ring<'a>(
+/// Whether each pixel of `field`, row by row, is in the ring of a nucleus.
+fn ring_mask<'a>(
     nucleus: &Nucleus,
     others: impl Iterator<Item = &'a Nucleus>,
     field: Rect,
-    pixels: &RgbImage,
     reach: &Reach,
-) -> Ring {
+) -> Vec<bool> {
     let width = field.w.max(0) as usize;
     let mut inside = vec![false; field.area() as usize];
     let mut paint = |y: i32, left: i32, right: i32, value: bool| {
@@ -158,11 +174,16 @@ fn measure_ring<'a>(
     for run in others.flat_map(|other| other.runs_in_rows(rows.clone())) {
         paint(run.y, run.x0, run.x1, false);
     }
+    inside
+}
+
+fn sum_up(inside: &[bool], pixels: &RgbImage) -> Ring {
+    let width = (pixels.width() as usize).max(1);
     let mut sums = StainSums::default();
     let mut area_px = 0;
     for (row, colours) in inside
-        .chunks_exact(width.max(1))
-        .zip(pixels.as_raw().chunks_exact(3 * width.max(1)))
+        .chunks_exact(width)
+        .zip(pixels.as_raw().chunks_exact(3 * width))
     {
         let mut at = 0;
         for run in row.chunk_by(|a, b| a == b) {
@@ -183,14 +204,15 @@ fn measure_ring<'a>(
 }
 
 /// How far a ring extends: pixels to either side, for each row above and below.
-struct Reach {
+pub struct Reach {
     rows_px: i32,
     /// From `-rows_px` to `rows_px`.
     to_the_side_px: Vec<i32>,
 }
 
 impl Reach {
-    fn new(mpp: [f64; 2]) -> Self {
+    /// `mpp`: µm per proc px, (x, y).
+    pub fn new(mpp: [f64; 2]) -> Self {
         // A distance that exceeds the width by a rounding error only is within.
         let [x_px, y_px] = mpp.map(|mpp| RING_UM / mpp + 1e-9);
         let rows_px = y_px as i32;
@@ -205,11 +227,12 @@ impl Reach {
     }
 
     /// (rows down, pixels to either side) of each row.
-    fn spans(&self) -> impl Iterator<Item = (i32, i32)> + '_ {
+    pub fn spans(&self) -> impl Iterator<Item = (i32, i32)> + '_ {
         (-self.rows_px..).zip(self.to_the_side_px.iter().copied())
     }
 
-    fn around(&self, bbox: Rect) -> Rect {
+    /// The smallest box with every pixel that is within reach of `bbox`.
+    pub fn around(&self, bbox: Rect) -> Rect {
         let dx = self.to_the_side_px.iter().max().copied().unwrap_or(0);
         let dy = self.rows_px;
         Rect::new(bbox.x - dx, bbox.y - dy, bbox.w + 2 * dx, bbox.h + 2 * dy)
@@ -221,24 +244,36 @@ struct Near<'a> {
     strips: HashMap<i32, Vec<&'a Nucleus>>,
 }
 
+/// All nuclei, sorted by the upper sides of their boxes.
+struct ByTop<'a> {
+    sorted: Vec<&'a Nucleus>,
+    /// Height of the tallest box.
+    tallest_px: i32,
+}
+
+impl<'a> ByTop<'a> {
+    fn new(nuclei: &'a [Nucleus]) -> Self {
+        let mut sorted: Vec<&Nucleus> = nuclei.iter().collect();
+        sorted.sort_by_key(|nucleus| nucleus.bbox.y);
+        Self {
+            sorted,
+            tallest_px: nuclei.iter().map(|n| n.bbox.h).max().unwrap_or(0),
+        }
+    }
+}
+
 impl<'a> Near<'a> {
-    /// `all` is sorted by the upper sides of the boxes; `tallest_px` is the height of the tallest
-    /// box.
-    fn new(
-        all: &[(usize, &'a Nucleus)],
-        cell: &[(usize, &Nucleus)],
-        reach: &Reach,
-        tallest_px: i32,
-    ) -> Self {
+    fn new(all: &ByTop<'a>, cell: &[(usize, &Nucleus)], reach: &Reach) -> Self {
         let boxes = || cell.iter().map(|(_, nucleus)| reach.around(nucleus.bbox));
         let top = boxes().map(|field| field.y).min().unwrap_or(0);
         let bottom = boxes().map(|field| field.bottom()).max().unwrap_or(0);
         let left = boxes().map(|field| field.x).min().unwrap_or(0);
         let right = boxes().map(|field| field.right()).max().unwrap_or(0);
-        let from = all.partition_point(|(_, n)| n.bbox.y < top - tallest_px);
-        let to = all.partition_point(|(_, n)| n.bbox.y < bottom);
+        let sorted = &all.sorted;
+        let from = sorted.partition_point(|n| n.bbox.y < top - all.tallest_px);
+        let to = sorted.partition_point(|n| n.bbox.y < bottom);
         let mut strips: HashMap<i32, Vec<&Nucleus>> = HashMap::new();
-        let near = all[from..to].iter().map(|(_, nucleus)| *nucleus);
+        let near = sorted[from..to].iter().copied();
         let is_near =
             |n: &&Nucleus| n.bbox.bottom() > top && n.bbox.right() > left && n.bbox.x < right;
         for nucleus in near.filter(is_near) {

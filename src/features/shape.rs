@@ -177,6 +177,11 @@ struct Moments {
     yy: i128,
 }
 
+/// The sum of the squares of 0, 1, …, `end` - 1.
+fn squares_below(end: u64) -> u64 {
+    end * end.saturating_sub(1) * (2 * end).saturating_sub(1) / 6
+}
+
 impl Moments {
     fn of(image: &MaskImage) -> Self {
         let mut sums = Self {
@@ -189,12 +194,11 @@ impl Moments {
         };
         for y in 0..image.height {
             let (mut n, mut x, mut xx) = (0u64, 0u64, 0u64);
-            for (at, &cell) in image.row(y).iter().enumerate() {
-                let inside = u64::from(cell);
-                let at = at as u64;
-                n += inside;
-                x += inside * at;
-                xx += inside * at * at;
+            for [first, end] in image.runs(y) {
+                let [first, end] = [first as u64, end as u64];
+                n += end - first;
+                x += (end - first) * (first + end - 1) / 2;
+                xx += squares_below(end) - squares_below(first);
             }
             let (n, x, y) = (i128::from(n), i128::from(x), y as i128);
             sums.n += n;

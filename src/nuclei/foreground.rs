@@ -61,7 +61,7 @@ const SKIPPED_PX: usize = 32;
 
 /// Appends the runs in which np reaches the threshold, of one row that starts at (`x0`, `y`), proc
 /// px.
-fn push_runs(np: &[u8], threshold: u8, y: i32, x0: i32, runs: &mut Vec<Run>) {
+pub fn push_runs(np: &[u8], threshold: u8, y: i32, x0: i32, runs: &mut Vec<Run>) {
     let inside = |p: &u8| *p >= threshold;
     let mut x = 0;
     while x < np.len() {

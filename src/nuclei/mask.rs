@@ -30,7 +30,7 @@ fn find_bit(mask: &[u8], bits: std::ops::Range<usize>, set: bool) -> Option<usiz
 }
 
 /// The runs of pixels inside a mask whose bits fill `bbox` row by row, in raster order.
-pub fn mask_runs(mask: &[u8], bbox: Rect) -> impl Iterator<Item = Run> + '_ {
+fn mask_runs(mask: &[u8], bbox: Rect) -> impl Iterator<Item = Run> + '_ {
     runs_of_rows(mask, bbox, bbox.y..bbox.bottom())
 }
 

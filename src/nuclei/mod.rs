@@ -31,9 +31,8 @@ pub use blobs::components;
 pub use confidence::{Confidence, TRAITS, Traits, ideal_hv};
 pub use contour::{Polygon as OutlinePolygon, outline_on_edges, outline_through_centres};
 pub use division::{Branch, DIVISION_TRAITS, Division};
-pub use foreground::{Foreground, Run};
+pub use foreground::{Foreground, Run, push_runs};
 pub use map::{segment_foreground, segment_map};
-pub use mask::mask_runs;
 pub use params::{EnergyRule, PostprocParams};
 pub use rules::PostprocRules;
 pub use segment::{

@@ -77,7 +77,7 @@ pub(super) enum Writer {
     Rows(BeginRows),
     /// From the nuclei, into the folder.
     Nuclei(fn(&SlideResult, &Path) -> Result<(), OutputError>),
-    /// With pictures, into the folder, before the tables: a large picture's memory is free again when they need theirs.
+    /// With pictures, into the folder.
     Picture(fn(&SlideResult, &mut Pictures, &Path) -> Result<(), OutputError>),
     /// The page, from everything that was made before it.
     Page,

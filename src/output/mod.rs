@@ -26,7 +26,7 @@ pub mod tutorial_csv;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use image::{DynamicImage, RgbImage};
+use image::RgbImage;
 
 use crate::report::maps;
 use crate::report::slide::Crop;
@@ -111,25 +111,33 @@ pub fn write_all(
     choice: Choice<'_>,
     folder: &Path,
 ) -> Result<(), OutputError> {
-    for format in choice.formats {
-        if let Writer::Picture(write) = format.writer() {
-            write(result, &mut pictures, folder)?;
-        }
+    let mut small = pictures.thumb.clone();
+    if let Some(region) = &result.meta.region {
+        maps::draw_region(&mut small, region, result.frames().level0_size_px);
     }
-    let measured = write_nuclei(result, choice, folder)?;
+    let cells = pictures::mask_picture(&pictures.mask);
+    // Side by side: one thread alone draws and packs a picture.
+    let (drawn, (measured, packed)) = rayon::join(
+        || write_pictures(result, &mut pictures, choice.formats, folder),
+        || {
+            rayon::join(
+                || write_nuclei(result, choice, folder),
+                || {
+                    pictures::write_png(&small.into(), &folder.join("thumb.png"))?;
+                    pictures::write_png(&cells.into(), &folder.join("mask.png"))
+                },
+            )
+        },
+    );
+    drawn?;
+    let measured = measured?;
+    packed?;
     let Pictures {
         thumb,
         mask,
         captions,
         ..
     } = pictures;
-    let mut small = thumb.clone();
-    if let Some(region) = &result.meta.region {
-        maps::draw_region(&mut small, region, result.frames().level0_size_px);
-    }
-    pictures::write_png(&small.into(), &folder.join("thumb.png"))?;
-    let cells: DynamicImage = pictures::mask_picture(&mask).into();
-    pictures::write_png(&cells, &folder.join("mask.png"))?;
     let summary = summary_json::summary(result, &measured.medians);
     summary_json::write(&summary, &folder.join("summary.json"))?;
     let paged = |format: &Format| matches!(format.writer(), Writer::Page);
@@ -143,6 +151,20 @@ pub fn write_all(
             crops: captions,
         };
         report_html::write(results, &folder.join("report.html"))?;
+    }
+    Ok(())
+}
+
+fn write_pictures(
+    result: &SlideResult,
+    pictures: &mut Pictures,
+    formats: &[Format],
+    folder: &Path,
+) -> Result<(), OutputError> {
+    for format in formats {
+        if let Writer::Picture(write) = format.writer() {
+            write(result, pictures, folder)?;
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! All files that need nothing but the nuclei, written in one go: the nuclei are measured once.
 //!
-//! In: a [`SlideResult`] and a [`Choice`]. Out: nuclei.json, nuclei.csv, nuclei.parquet, … as chosen, and what was
-//! measured on the way. Memory does not grow with what is written, but for one row group of Parquet.
+//! In: a [`SlideResult`] and a [`Choice`]. Out: nuclei.json, nuclei.csv, nuclei.parquet, … as chosen, side by side, and what
+//! was measured on the way. Memory does not grow with what is written, but for one row group of Parquet.
 
 use std::path::{Path, PathBuf};
 
@@ -45,6 +45,32 @@ pub fn write_nuclei(
     choice: Choice<'_>,
     folder: &Path,
 ) -> Result<Measurements, OutputError> {
+    let others: Vec<_> = choice
+        .formats
+        .iter()
+        .filter_map(|format| match format.writer() {
+            Writer::Nuclei(write) => Some(write),
+            _ => None,
+        })
+        .collect();
+    let (measured, written) = rayon::join(
+        || write_rows(result, choice, folder),
+        || {
+            others
+                .par_iter()
+                .try_for_each(|write| write(result, folder))
+        },
+    );
+    let measured = measured?;
+    written.map(|()| measured)
+}
+
+/// Writes the chosen files of rows.
+fn write_rows(
+    result: &SlideResult,
+    choice: Choice<'_>,
+    folder: &Path,
+) -> Result<Measurements, OutputError> {
     let wrong = |path: &Path| {
         let path = path.to_owned();
         |source| OutputError::Write { path, source }
@@ -62,13 +88,8 @@ pub fn write_nuclei(
             .par_iter_mut()
             .try_for_each(|(path, sink)| sink.write_rows(rows).map_err(wrong(path)))
     })?;
-    for (path, sink) in sinks {
-        sink.commit().map_err(wrong(&path))?;
-    }
-    for format in choice.formats {
-        if let Writer::Nuclei(write) = format.writer() {
-            write(result, folder)?;
-        }
-    }
+    sinks
+        .into_par_iter()
+        .try_for_each(|(path, sink)| sink.commit().map_err(wrong(&path)))?;
     Ok(measured)
 }

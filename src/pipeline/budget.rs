@@ -20,6 +20,8 @@ const FOREGROUND_SHARE: f64 = 0.5;
 const RESULT_BYTES_PER_NUCLEUS: f64 = 620.0;
 /// A mm² of crowded tissue has about so many nuclei.
 const NUCLEI_PER_MM2: f64 = 5625.0;
+/// Pixels near nuclei that a tile does not decide alone, on crowded tissue (measured: see docs/performance.md).
+const RING_BYTES_PER_MM2: f64 = 2e6;
 /// overlay.jpg is drawn at up to twice the model's scale, and held with what it is compressed to.
 const OVERLAY_BYTES_PER_PX: u64 = 5;
 /// One proc block, RGB.
@@ -41,6 +43,8 @@ pub struct Budget {
     pub cache_bytes: u64,
     /// Whether blocks stay for the second look at the slide, when all nuclei are known.
     pub keeps_blocks: bool,
+    /// Room for pixels near the borders of tiles, which spare the second look most of its reading.
+    pub ring_bytes: u64,
 }
 
 /// Side of a tile where nobody asked for another, px.
@@ -102,6 +106,8 @@ struct Sizes {
     least_cache: u64,
     /// What the end of the run takes, when the stages are gone.
     at_the_end: u64,
+    /// Pixels that rings may need when all nuclei are known.
+    rings: u64,
 }
 
 /// How many of everything.
@@ -150,14 +156,24 @@ pub fn divide(
         .map(|px| px.max(0) as u64)
         .iter()
         .product::<u64>();
-    let more_cache = (memory_bytes - need(shape)).min(most_cache.min(all_blocks));
+    // But for a twelfth: on a slide of 100,000 px a run that planned to fill 1,024 MiB took 1,051.
+    let left = (memory_bytes - need(shape)).saturating_sub(memory_bytes / 12);
+    let more_cache = left.min(most_cache.min(all_blocks));
     let cache_bytes = sizes.least_cache + more_cache;
     // With a tenth to spare: what the end takes is an estimate.
     let keeps_blocks = sizes.at_the_end + cache_bytes <= memory_bytes / 10 * 9;
     let at_the_end = sizes.at_the_end + if keeps_blocks { cache_bytes } else { 0 };
+    // Where all blocks stay, nothing is read twice anyway.
+    let ring_bytes = match keeps_blocks && cache_bytes >= all_blocks {
+        true => 0,
+        false => {
+            let left_at_the_end = (memory_bytes / 10 * 9).saturating_sub(at_the_end);
+            sizes.rings.min(left - more_cache).min(left_at_the_end)
+        }
+    };
     Ok(Budget {
         memory_bytes,
-        expected_bytes: (need(shape) + more_cache).max(at_the_end),
+        expected_bytes: (need(shape) + more_cache).max(at_the_end) + ring_bytes,
         infer_workers: shape.workers as usize,
         readers: shape.readers as usize,
         post_workers: shape.post_workers as usize,
@@ -166,6 +182,7 @@ pub fn divide(
         tiles_in_flight: shape.tiles as usize,
         cache_bytes,
         keeps_blocks,
+        ring_bytes,
     })
 }
 
@@ -192,6 +209,7 @@ fn sizes(feed: Option<Feed>, spec: &ModelSpec, plan: &Plan) -> Sizes {
         tile: (largest.unwrap_or(0) as f64 * FOREGROUND_SHARE) as u64 * pixel_bytes,
         least_cache: BLOCK_BYTES * (patch_in as u64 / 512 + 2).pow(2),
         at_the_end: end_bytes(plan, result_bytes(planned_mm2 * NUCLEI_PER_MM2)),
+        rings: (planned_mm2 * RING_BYTES_PER_MM2) as u64,
     }
 }
 

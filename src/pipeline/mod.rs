@@ -16,8 +16,8 @@ pub mod stages;
 pub mod telemetry;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
@@ -35,6 +35,7 @@ use crate::stitch::{self, Loaded, Overlap};
 use crate::store::{IdentityMismatch, Store, StoreError, TileState};
 use crate::tissue::{TissueError, TissueMask};
 use events::{Event, Events};
+use rings::TileRings;
 use stages::{Message, Work};
 use telemetry::{Stage, StageReport};
 
@@ -164,6 +165,7 @@ pub fn run(
         warnings,
         shard,
         mix_devices,
+        meta,
         ..
     } = prepared;
     for warning in warnings {
@@ -198,18 +200,38 @@ pub fn run(
         plan: plan.clone(),
         postproc: postproc.clone(),
         budget,
+        // A region drops nuclei at the end: then others have wider rings.
+        ring_room: meta.region.is_none().then(|| budget.ring_bytes.into()),
     });
     let commit = Stage::new("commit", budget.commit_workers);
     // An earlier slide may have undone it.
     device::keep_freed_memory();
     let running = stages::start(work, todo);
-    let committed = commit_all(&running, store, &commit, count, &numerics, stop, |t| {
-        let nuclei = t.nuclei.len() as u64;
-        events(Event::TileDone {
-            mm2: frames.mm2(t.done_px + t.unreadable_px),
-            nuclei,
-        });
-    });
+    let tile_rings: Mutex<Vec<TileRings>> = Mutex::default();
+    let committed = commit_all(
+        &running,
+        store,
+        &commit,
+        count,
+        &numerics,
+        stop,
+        |t, rings| {
+            let mut all = tile_rings.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend(rings);
+            drop(all);
+            events(Event::TileDone {
+                mm2: frames.mm2(t.done_px + t.unreadable_px),
+                nuclei: t.nuclei.len() as u64,
+            });
+        },
+    );
+    let mut tile_rings = tile_rings
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    if image.is_damaged() {
+        // Which rings are empty then must not depend on what is still in memory.
+        tile_rings.clear();
+    }
     let mut stages = running.reports();
     let read_px = ReadPx {
         read: running.px_read(),
@@ -242,22 +264,24 @@ pub fn run(
     }
 
     events(Event::Stage("stitching"));
-    let stitching = Stage::new("stitch", 1);
-    let mut loaded = stitching.busy(|| load(store))?;
-    stages.push(stitching.report());
+    let (loaded, stitching) = telemetry::alone("stitch", || load(store));
+    let mut loaded = loaded?;
+    stages.push(stitching);
     if loaded.slide.rings.is_none() {
         events(Event::Stage("rings"));
-        let measuring = Stage::new("rings", 1);
         let nuclei = &loaded.slide.nuclei;
-        let (rings, unread) = measuring
-            .busy(|| rings::measure(nuclei, &second_look, stop))
-            .ok_or(PipelineError::Stopped)?;
+        let (measured, measuring) = telemetry::alone("rings", || {
+            let (rings, unread) = rings::measure(nuclei, tile_rings, &second_look, stop)
+                .ok_or(PipelineError::Stopped)?;
+            store.write_rings(nuclei, &rings)?;
+            Ok::<_, PipelineError>((rings, unread))
+        });
+        let (rings, unread) = measured?;
         if let Some(warning) = rings::unread_warning(unread) {
             events(Event::Warning(warning));
         }
-        store.write_rings(nuclei, &rings)?;
         loaded.slide.rings = Some(rings);
-        stages.push(measuring.report());
+        stages.push(measuring);
     }
     if let Some(mixed) = mixed(&loaded.numerics) {
         events(Event::Warning(mixed));
@@ -382,7 +406,7 @@ fn commit_all(
     count: usize,
     numerics: &str,
     stop: &AtomicBool,
-    committed: impl Fn(&crate::store::TileResult) + Sync,
+    committed: impl Fn(&crate::store::TileResult, Option<TileRings>) + Sync,
 ) -> Result<(), PipelineError> {
     let left = AtomicUsize::new(count);
     let failed = AtomicBool::new(false);
@@ -392,10 +416,10 @@ fn commit_all(
                 return Err(PipelineError::Stopped);
             }
             match stage.input(|| running.messages.recv_timeout(STOP_CHECK)) {
-                Ok(Message::Tile(tile)) => {
+                Ok(Message::Tile(tile, rings)) => {
                     stage.busy(|| store.write_tile(&tile, numerics))?;
                     running.tile_committed();
-                    committed(&tile);
+                    committed(&tile, rings);
                     left.fetch_sub(1, Ordering::Release);
                 }
                 Ok(Message::Failed(error)) => return Err(error),

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use super::PipelineError;
 use super::budget::Budget;
 use super::patch;
+use super::rings::{self, TileRings};
 use super::telemetry::{Stage, StageReport};
 use crate::geometry::Rect;
 use crate::model::{BatchLimit, PatchModel, Pool};
@@ -37,11 +38,13 @@ pub struct Work {
     pub plan: Plan,
     pub postproc: PostprocParams,
     pub budget: Budget,
+    /// Bytes left for pixels that rings may need later; `None`: rings are not measured with the tiles.
+    pub ring_room: Option<AtomicU64>,
 }
 
 /// What the stages tell the caller.
 pub enum Message {
-    Tile(Box<TileResult>),
+    Tile(Box<TileResult>, Option<TileRings>),
     Failed(PipelineError),
 }
 
@@ -50,7 +53,7 @@ pub struct Running {
     work: Arc<Work>,
     pub messages: Receiver<Message>,
     stop: Arc<AtomicBool>,
-    stages: [Arc<Stage>; 3],
+    stages: [Arc<Stage>; 4],
     permit: Sender<()>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -115,6 +118,7 @@ pub fn start(work: Arc<Work>, tiles: Vec<usize>) -> Running {
         Arc::new(Stage::new("read", budget.readers)),
         Arc::new(Stage::new("infer", budget.infer_workers)),
         Arc::new(Stage::new("post-process", budget.post_workers)),
+        Arc::new(Stage::new("tile rings", budget.post_workers)),
     ];
 
     let mut threads = Vec::new();
@@ -169,17 +173,13 @@ pub fn start(work: Arc<Work>, tiles: Vec<usize>) -> Running {
     }
     let assembly = Arc::new(Mutex::new(HashMap::new()));
     for _ in 0..budget.post_workers {
-        let (work, stage, stop, assembly) = (
-            work.clone(),
-            stages[2].clone(),
-            stop.clone(),
-            assembly.clone(),
-        );
+        let (work, stop, assembly) = (work.clone(), stop.clone(), assembly.clone());
+        let (stage, ring_stage) = (stages[2].clone(), stages[3].clone());
         let (queue, out) = (post_queue.clone(), to_caller.clone());
         spawn(
             "post-process",
             Box::new(move || {
-                post_process(&work, &stage, &stop, &assembly, &queue, &out);
+                post_process(&work, [&stage, &ring_stage], &stop, &assembly, &queue, &out);
                 Ok(())
             }),
         );
@@ -356,7 +356,7 @@ struct Assembly {
 
 fn post_process(
     work: &Work,
-    stage: &Stage,
+    [stage, ring_stage]: [&Stage; 2],
     stop: &AtomicBool,
     assembly: &Mutex<HashMap<usize, Assembly>>,
     queue: &Receiver<Patch<Predicted>>,
@@ -378,7 +378,8 @@ fn post_process(
         });
         if let Some(complete) = complete {
             let result = stage.busy(|| finish(work, stage, tile, complete));
-            if stage.output(|| out.send(Message::Tile(Box::new(result))).is_err()) {
+            let rings = ring_stage.busy(|| rings_of(work, &result));
+            if stage.output(|| out.send(Message::Tile(Box::new(result), rings)).is_err()) {
                 return;
             }
         }
@@ -449,6 +450,12 @@ fn finish(work: &Work, stage: &Stage, tile: &Tile, mut assembly: Assembly) -> Ti
         nuclei,
         fragments,
     }
+}
+
+/// What the tile says of rings, while its pixels are at hand.
+fn rings_of(work: &Work, tile: &TileResult) -> Option<TileRings> {
+    let room = work.ring_room.as_ref()?;
+    rings::of_tile(tile.rect, &tile.nuclei, &tile.fragments, &work.image, room)
 }
 
 /// Whether a blob's box touches a border that the tile shares with another tile of the grid.

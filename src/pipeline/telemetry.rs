@@ -33,6 +33,22 @@ pub fn fake_devices(used: &[DeviceUse]) -> Option<StageReport> {
     })
 }
 
+/// Runs `work`, which has the process to itself, and reports it as a stage: `cpu_s` is what all threads had.
+pub fn alone<T>(name: &str, work: impl FnOnce() -> T) -> (T, StageReport) {
+    let (begun, before) = (Instant::now(), cpu_ns(libc::CLOCK_PROCESS_CPUTIME_ID));
+    let out = work();
+    let used = cpu_ns(libc::CLOCK_PROCESS_CPUTIME_ID).saturating_sub(before);
+    let report = StageReport {
+        name: name.into(),
+        workers: 1,
+        busy_s: begun.elapsed().as_secs_f64(),
+        cpu_s: used as f64 / 1e9,
+        waiting_for_input_s: 0.0,
+        waiting_for_output_s: 0.0,
+    };
+    (out, report)
+}
+
 /// Nanoseconds of one stage, summed over its workers.
 #[derive(Debug)]
 pub struct Stage {
@@ -69,9 +85,9 @@ impl Stage {
 
     /// Counts what `work` has of a core: for the parts of busy work that run on other threads.
     pub fn on_cpu<T>(&self, work: impl FnOnce() -> T) -> T {
-        let before = thread_cpu_ns();
+        let before = cpu_ns(libc::CLOCK_THREAD_CPUTIME_ID);
         let out = work();
-        let used = thread_cpu_ns().saturating_sub(before);
+        let used = cpu_ns(libc::CLOCK_THREAD_CPUTIME_ID).saturating_sub(before);
         self.cpu_ns.fetch_add(used, Ordering::Relaxed);
         out
     }
@@ -99,14 +115,14 @@ impl Stage {
     }
 }
 
-/// Time that the calling thread has had of a core; 0 where the system does not say.
-fn thread_cpu_ns() -> u64 {
+/// Time that the calling thread, or the process, has had of the cores; 0 where the system does not say.
+fn cpu_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: writes one timespec into a local variable of that type.
-    match unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } {
+    match unsafe { libc::clock_gettime(clock, &raw mut time) } {
         0 => time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64,
         _ => 0,
     }

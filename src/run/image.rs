@@ -170,7 +170,7 @@ pub(super) fn analyse_image(
             .collect(),
     };
     let (rings, unread) =
-        pipeline::rings::measure(&nuclei, &proc, stop).ok_or(PipelineError::Stopped)?;
+        pipeline::rings::measure(&nuclei, Vec::new(), &proc, stop).ok_or(PipelineError::Stopped)?;
     meta.warnings
         .extend(pipeline::rings::unread_warning(unread));
     let result = SlideResult {

@@ -15,12 +15,14 @@ use super::pictures::{read_crops, read_overlay};
 use super::run_json::{self, RunReport};
 use super::{Ending, Models, RunConfig, RunEvent, SlideConfig, SlideFailure, Watch};
 use crate::machine::peak_memory_bytes;
+use crate::model::Pool;
 use crate::output::{self, Format, Pictures};
 use crate::pipeline::events::Event;
-use crate::pipeline::{self, PipelineError};
+use crate::pipeline::{self, PipelineError, Prepared, telemetry};
 use crate::plan::Shard;
 use crate::result::SlideResult;
 use crate::slide::SlideReader;
+use crate::store::Store;
 use crate::tissue::TissueMask;
 
 /// A slide whose nuclei are known and in its store.
@@ -70,7 +72,12 @@ pub fn run_slide_if(
             cause: Cause::Busy,
         };
     }
-    let outcome = outcome.and_then(|analysed| write_results(slide, config, analysed, watch));
+    let outcome = outcome.and_then(|analysed| {
+        let write = || write_results(slide, config, analysed, watch);
+        let (written, stage) = telemetry::alone("write", write);
+        report.stages.push(stage);
+        written
+    });
     let cause = outcome
         .as_ref()
         .map_or_else(SlideFailure::cause, |_| Cause::Lasting);
@@ -128,15 +135,14 @@ pub(super) fn analyse_slide(
     stop: &AtomicBool,
     report: &mut RunReport,
 ) -> Result<AnalysedSlide, SlideFailure> {
-    let pool = models.get(&slide.model)?;
-    report.engine.precision = pool.model().precision.name().into();
-    report.model = pool.model().as_ref().into();
-    let mut prepared = pipeline::prepare(&slide.request(config), &pool)?;
-    report.slide.quickhash = Some(prepared.meta.slide.quickhash.clone());
-    report.slide.bytes = Some(prepared.meta.slide.file_bytes);
-    let store = prepared.open_store(&slide.folder.join("store.zarr"), config.restart)?;
-    let thumb = store.thumb().map_err(PipelineError::from)?;
-    let mask = store.mask().map_err(PipelineError::from)?;
+    let (started, start) = telemetry::alone("start", || start(slide, config, models, report));
+    let Started {
+        pool,
+        prepared,
+        store,
+        thumb,
+        mask,
+    } = started?;
     let reader = prepared.image.reader().clone();
     let finished = pipeline::run(prepared, &store, &pool, stop, &|event| {
         watch(RunEvent::Slide(event));
@@ -150,6 +156,7 @@ pub(super) fn analyse_slide(
     // No result depends on it, so the store may hold an earlier manifest's.
     result.meta.manifest.clone_from(&slide.manifest);
     report.stages = finished.stages;
+    report.stages.insert(0, start);
     report.read_px = finished.read_px;
     report.tiles_planned = result.coverage.planned_tiles;
     report.tiles_reused = finished.tiles_reused;
@@ -161,6 +168,40 @@ pub(super) fn analyse_slide(
         thumb,
         mask,
         reader,
+    })
+}
+
+/// A slide whose first patch can be read.
+struct Started {
+    pool: Pool,
+    prepared: Prepared,
+    store: Store,
+    thumb: RgbImage,
+    mask: TissueMask,
+}
+
+/// Everything before the first patch: the model, the plan, the store.
+fn start(
+    slide: &SlideConfig,
+    config: &RunConfig,
+    models: &mut Models,
+    report: &mut RunReport,
+) -> Result<Started, SlideFailure> {
+    let pool = models.get(&slide.model)?;
+    report.engine.precision = pool.model().precision.name().into();
+    report.model = pool.model().as_ref().into();
+    let mut prepared = pipeline::prepare(&slide.request(config), &pool)?;
+    report.slide.quickhash = Some(prepared.meta.slide.quickhash.clone());
+    report.slide.bytes = Some(prepared.meta.slide.file_bytes);
+    let store = prepared.open_store(&slide.folder.join("store.zarr"), config.restart)?;
+    let thumb = store.thumb().map_err(PipelineError::from)?;
+    let mask = store.mask().map_err(PipelineError::from)?;
+    Ok(Started {
+        pool,
+        prepared,
+        store,
+        thumb,
+        mask,
     })
 }
 
@@ -204,7 +245,7 @@ pub fn export_store(
     choice: output::Choice<'_>,
     folder: &Path,
 ) -> Result<SlideResult, SlideFailure> {
-    let store = crate::store::Store::open(store).map_err(PipelineError::from)?;
+    let store = Store::open(store).map_err(PipelineError::from)?;
     let thumb = store.thumb().map_err(PipelineError::from)?;
     let mask = store.mask().map_err(PipelineError::from)?;
     let result = pipeline::load(&store)?.slide;

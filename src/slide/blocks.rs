@@ -116,14 +116,17 @@ impl ProcImage {
             if rect.is_empty() {
                 continue;
             }
-            for by in rect.y / BLOCK_PX..=(rect.bottom() - 1) / BLOCK_PX {
-                let columns = rect.x / BLOCK_PX..=(rect.right() - 1) / BLOCK_PX;
-                met.extend(columns.map(|bx| (bx, by)));
-            }
+            met.extend(blocks_of(rect));
         }
         met.into_iter()
             .map(|(bx, by)| self.block_rect(bx, by).area())
             .sum()
+    }
+
+    /// Whether something could not be read so far.
+    pub fn is_damaged(&self) -> bool {
+        let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        !damage.is_empty()
     }
 
     fn damage_of(&self, bx: i32, by: i32) -> Option<Arc<Damage>> {
@@ -192,15 +195,47 @@ impl ProcImage {
     /// RGB of a box that lies inside the slide, put together from its blocks.
     fn assemble(&self, rect: Rect) -> Result<RgbImage, SlideError> {
         let mut out = RgbImage::new(rect.w as u32, rect.h as u32);
-        for by in rect.y / BLOCK_PX..=(rect.bottom() - 1) / BLOCK_PX {
-            for bx in rect.x / BLOCK_PX..=(rect.right() - 1) / BLOCK_PX {
-                let needed = self.block_rect(bx, by).intersect(&rect);
-                let block = self.block(bx, by, needed)?;
-                copy_common(&block, self.block_rect(bx, by), &mut out, rect);
-            }
+        for (bx, by) in blocks_of(rect) {
+            let needed = self.block_rect(bx, by).intersect(&rect);
+            let block = self.block(bx, by, needed)?;
+            copy_common(&block, self.block_rect(bx, by), &mut out, rect);
         }
         Ok(out)
     }
+
+    /// All blocks of a box, clipped to the slide, if they are in memory and whole: nothing is read.
+    pub fn in_memory(&self, rect: Rect) -> Option<HeldBlocks> {
+        let rect = rect.intersect(&self.frames.proc_rect());
+        let blocks = blocks_of(rect).map(|(bx, by)| {
+            let block = self.cache.get((bx, by))?;
+            let is_whole = self.damage_of(bx, by).is_none();
+            is_whole.then(|| (self.block_rect(bx, by), block))
+        });
+        Some(HeldBlocks(blocks.collect::<Option<_>>()?))
+    }
+}
+
+/// Blocks that stay in memory as long as they are held.
+pub struct HeldBlocks(Vec<(Rect, Arc<RgbImage>)>);
+
+impl HeldBlocks {
+    /// RGB of a box of proc px; black where no block is held.
+    pub fn region(&self, rect: Rect) -> RgbImage {
+        let mut out = RgbImage::new(rect.w.max(0) as u32, rect.h.max(0) as u32);
+        for (place, block) in &self.0 {
+            if place.meets(&rect) {
+                copy_common(block, *place, &mut out, rect);
+            }
+        }
+        out
+    }
+}
+
+/// The blocks that a box inside the slide meets, row by row.
+fn blocks_of(rect: Rect) -> impl Iterator<Item = (i32, i32)> {
+    let along = |first: i32, end: i32| first / BLOCK_PX..(end - 1).div_euclid(BLOCK_PX) + 1;
+    let columns = along(rect.x, rect.right());
+    along(rect.y, rect.bottom()).flat_map(move |by| columns.clone().map(move |bx| (bx, by)))
 }
 
 /// The non-empty quarters of a box.

@@ -77,6 +77,11 @@ impl BlockCache {
         Ok(block)
     }
 
+    /// The block of `key`, if it is in memory.
+    pub fn get(&self, key: Key) -> Option<Arc<RgbImage>> {
+        self.lock().touch(key)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

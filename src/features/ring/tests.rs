@@ -50,12 +50,16 @@ fn measured(nuclei: &[Nucleus], mpp: [f64; 2]) -> Option<Vec<Ring>> {
     let around = Around {
         slide: SLIDE,
         mpp,
-        pixels: |field: Rect| {
+        pixels: |field: Rect, _: &[bool]| {
             let [x, y, w, h] = [field.x, field.y, field.w, field.h].map(|v| v as u32);
             Some(imageops::crop_imm(&picture, x, y, w, h).to_image())
         },
     };
-    rings(nuclei, &around, &AtomicBool::new(false))
+    let all: Vec<usize> = (0..nuclei.len()).collect();
+    let mut found = rings(nuclei, &all, &around, &AtomicBool::new(false))?;
+    found.sort_by_key(|(place, _)| *place);
+    assert!(found.iter().map(|(place, _)| *place).eq(0..nuclei.len()));
+    Some(found.into_iter().map(|(_, ring)| ring).collect())
 }
 
 #[test]
@@ -106,15 +110,16 @@ fn neither_order_nor_distant_nuclei_change_a_ring() {
 }
 
 #[test]
-fn a_ring_that_cannot_be_read_has_no_pixels_and_a_stop_ends_the_work() {
+fn a_ring_that_cannot_be_read_is_left_out_and_a_stop_ends_the_work() {
     let all: Vec<Nucleus> = nuclei(&[[20, 30, 6, 6]]).into_iter().flatten().collect();
     let around = Around {
         slide: SLIDE,
         mpp: [0.25; 2],
-        pixels: |_| None,
+        pixels: |_: Rect, _: &[bool]| None,
     };
-    let unread = rings(&all, &around, &AtomicBool::new(false)).unwrap();
-    assert_eq!(unread, [Ring::default()]);
-    assert!(unread[0].hematoxylin_od().iter().all(|v| v.is_nan()));
-    assert_eq!(rings(&all, &around, &AtomicBool::new(true)), None);
+    let unread = rings(&all, &[0], &around, &AtomicBool::new(false)).unwrap();
+    assert_eq!(unread, []);
+    let none = Ring::default();
+    assert!(none.hematoxylin_od().iter().all(|v| v.is_nan()));
+    assert_eq!(rings(&all, &[0], &around, &AtomicBool::new(true)), None);
 }

@@ -81,9 +81,9 @@ fn blocks_stay_for_the_second_look_where_memory_allows() {
     // 30 tiles of 2112 px: 401 MB of pixels.
     let pixels = 3 * 30 * 2112 * 2112;
     let large = budget(64 << 10, 16, Some(ONE_GPU)).unwrap();
-    assert!(large.keeps_blocks && large.cache_bytes >= pixels);
+    assert!(large.keeps_blocks && large.cache_bytes >= pixels && large.ring_bytes == 0);
     let cpu = budget(64 << 10, 2, None).unwrap();
-    assert!(cpu.keeps_blocks && cpu.cache_bytes < pixels);
+    assert!(cpu.keeps_blocks && cpu.cache_bytes < pixels && cpu.ring_bytes > 0);
     for mib in (500..4000).step_by(100) {
         if let Ok(found) = budget(mib, 2, None)
             && found.keeps_blocks
