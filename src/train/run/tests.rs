@@ -75,6 +75,7 @@ fn job(root: &Path, config: &TrainConfig, out: &str, steps: u64) -> TrainJob {
         patience: 0,
         bf16: false,
         device: Device::Cpu,
+        teacher: None,
     }
 }
 
@@ -86,10 +87,10 @@ fn trained(root: &Path, out: &str) -> Vec<u8> {
 fn a_stopped_and_resumed_training_gives_the_same_weights() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    for (accumulate, self_taught) in [(1, 0.0), (2, 0.5)] {
+    for (accumulate, taught) in [(1, 0.0), (2, 0.5)] {
         let config = TrainConfig {
             accumulate,
-            self_taught,
+            taught,
             ..fixture(root)
         };
         let outs = [format!("whole{accumulate}"), format!("stopped{accumulate}")];
@@ -167,7 +168,7 @@ fn a_teacher_changes_the_weights_and_is_refused_for_hovernet() {
     let never = AtomicBool::new(false);
     let labels_alone = fixture(root);
     let taught = TrainConfig {
-        self_taught: 0.5,
+        taught: 0.5,
         ..fixture(root)
     };
     run(&job(root, &labels_alone, "alone", 3), &never, &mut |_| {}).unwrap();
