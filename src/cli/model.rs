@@ -23,7 +23,7 @@ pub struct ModelArgs {
 
 #[derive(Debug, Subcommand)]
 enum ModelCommand {
-    /// Models that --model finds: the embedded one, and folders of weights/ and $WSI_NUCLEI_MODELS
+    /// Models that --model finds: the embedded one, and folders of $WSI_NUCLEI_MODELS, weights/ and the installation
     List {
         #[arg(long)]
         json: bool,

@@ -4,15 +4,17 @@ use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::labels::DataSet;
 use crate::labels::data_set::name_apart;
+use crate::labels::{DataSet, formats};
 use crate::model::DeviceChoice;
 use crate::model::device::keep_freed_memory;
 use crate::model::library::Library;
 use crate::model::{Architecture, ModelSpec};
 use crate::train::checkpoint;
 use crate::train::config::TrainConfig;
+use crate::train::learner::LEARNING;
 use crate::train::run::{Ended, Progress, Start, TrainJob, run};
+use crate::train::teacher::Teacher;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -43,8 +45,8 @@ pub struct TrainArgs {
     /// Beginnings of the names of images to validate on, where there is no --config
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     hold_out: Vec<String>,
-    /// What to train, where there is no --config and no --from: hovernet-lite, hovernet-fast or
-    /// hovernet-original
+    /// What to train, where there is no --config and no --from: hovernet-lite, hovernet-wide,
+    /// hovernet-fast or hovernet-original
     #[arg(long, value_name = "NAME", conflicts_with_all = ["config", "from"])]
     arch: Option<String>,
     /// Steps in which a HoVer-Net's encoder does not learn yet (first phase)
@@ -53,10 +55,14 @@ pub struct TrainArgs {
     /// Fine-tune this model (name or folder): its weights, types and post-processing
     #[arg(long, value_name = "MODEL", conflicts_with = "encoder")]
     from: Option<String>,
-    /// ImageNet encoder to start from: scripts/imagenet_encoder.py makes hovernet-lite's; a
+    /// ImageNet encoder to start from: scripts/fetch_encoder.sh fetches hovernet-lite's and -wide's; a
     /// HoVer-Net takes a pre-activation ResNet-50 under hover_net's names
     #[arg(long, value_name = "SAFETENSORS", required_unless_present = "from")]
     encoder: Option<PathBuf>,
+    /// Model that teaches beside the labels and where there are none, at the training's scale; with it
+    /// --data may name folders of pictures without labels [its weight: `taught`, 0.5]
+    #[arg(long, value_name = "MODEL")]
+    teacher: Option<String>,
     /// Model folder to write; holds the checkpoint, train.jsonl and train.html too
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
@@ -292,7 +298,24 @@ fn build_job(args: &TrainArgs) -> Result<TrainJob, Failure> {
         config.encoder_lr *= lr / config.lr;
         config.lr = lr;
     }
+    if let Some(name) = &args.teacher {
+        config.teacher = Some(name.clone());
+        if config.taught == 0.0 {
+            config.taught = TAUGHT;
+        }
+    }
     config.check().map_err(Failure::usage)?;
+    let device = first_device(&args.device)?;
+    let teacher = match &config.teacher {
+        None => None,
+        Some(name) => {
+            let folder = Library::from_env().open(name).map_err(Failure::usage)?;
+            let card = &mut config.model;
+            card.training_data = format!("{}; taught by {}", card.training_data, folder.spec.name);
+            let teacher = Teacher::new(&folder, &config, device, args.bf16);
+            Some(teacher.map_err(Failure::usage)?)
+        }
+    };
     Ok(TrainJob {
         start,
         data_root,
@@ -303,9 +326,13 @@ fn build_job(args: &TrainArgs) -> Result<TrainJob, Failure> {
         validate_every: args.validate_every.unwrap_or((args.steps / 10).max(1)),
         patience: args.patience,
         bf16: args.bf16,
-        device: first_device(&args.device)?.into(),
+        device: device.into(),
+        teacher,
     })
 }
+
+/// Weight of a teacher beside the labels where the configuration gives none.
+const TAUGHT: f64 = 0.5;
 
 /// Takes over the post-processing of the model to fine-tune, and with `types_too` (no configuration
 /// gives them) its architecture, scale, types and name.
@@ -373,16 +400,27 @@ fn folder_names(folders: &[PathBuf]) -> String {
     folders.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
+/// Input and output of hovernet-wide: smaller than hovernet-lite's, because it needs more memory per px.
+const WIDE_PATCH_PX: (i32, i32) = (640, 576);
+
 /// Changes the configuration to the defaults of an architecture. HoVer-Net's: Adam with 1e-4, no
 /// average of the weights.
 fn choose_architecture(config: &mut TrainConfig, name: &str) -> Result<(), Failure> {
     let (architecture, patch, out) = match name {
         "hovernet-lite" => return Ok(()),
+        // Learns as hovernet-lite does, at the same rates.
+        "hovernet-wide" => {
+            let card = &mut config.model;
+            card.architecture = Architecture::HovernetWide;
+            (card.patch_in_px, card.patch_out_px) = WIDE_PATCH_PX;
+            card.name = name.to_string();
+            return Ok(());
+        }
         "hovernet-fast" => (Architecture::HovernetFast, 256, 164),
         "hovernet-original" => (Architecture::HovernetOriginal, 270, 80),
         _ => {
             return Err(Failure::usage(format!(
-                "{name} does not learn: hovernet-lite, hovernet-fast and hovernet-original do"
+                "{name} does not learn: {LEARNING} do"
             )));
         }
     };
@@ -401,7 +439,12 @@ fn describe_folder(
     args: &TrainArgs,
     config: &TrainConfig,
 ) -> Result<DataSet, Failure> {
-    let set = DataSet::from_folder(folder, args.mpp).map_err(Failure::usage)?;
+    let set = match DataSet::from_folder(folder, args.mpp) {
+        Err(_) if args.teacher.is_some() && formats::has_pictures(folder) => {
+            return DataSet::of_pictures(folder, args.mpp).map_err(Failure::usage);
+        }
+        set => set.map_err(Failure::usage)?,
+    };
     let ids = 1..=config.types.len() as u8;
     Ok(DataSet {
         folder: std::path::absolute(folder).map_err(Failure::usage)?,

@@ -35,6 +35,7 @@ impl Annotation {
     /// The truth of a labelled image.
     pub fn of_image(image: &LabelledImage) -> Self {
         match &image.truth {
+            Truth::Unknown => Self::default(),
             Truth::Dots(dots) => Self {
                 detections: Detections {
                     points: dots

@@ -28,6 +28,8 @@ pub enum Format {
     Conic,
     /// NAME.geojson, drawn in QuPath, beside its image.
     Geojson,
+    /// Pictures that nobody labelled: a teacher's answers are all that is learnt from them.
+    Pictures,
 }
 
 /// One `[[data]]` entry of a training configuration.
@@ -70,9 +72,21 @@ impl DataSet {
     /// # Errors
     /// No known format.
     pub fn from_folder(folder: &Path, mpp: f64) -> Result<Self, LabelError> {
-        let format = formats::detect(folder)?;
+        Ok(Self::of_format(formats::detect(folder)?, folder, mpp))
+    }
+
+    /// A folder of pictures without labels, for a teacher.
+    ///
+    /// # Errors
+    /// A folder that is not there.
+    pub fn of_pictures(folder: &Path, mpp: f64) -> Result<Self, LabelError> {
+        let whole = std::path::absolute(folder).map_err(|e| LabelError::new(folder, e))?;
+        Ok(Self::of_format(Format::Pictures, &whole, mpp))
+    }
+
+    fn of_format(format: Format, folder: &Path, mpp: f64) -> Self {
         let name = folder.file_name();
-        Ok(Self {
+        Self {
             name: name.map_or("data".into(), |n| n.to_string_lossy().into_owned()),
             format,
             folder: folder.to_path_buf(),
@@ -81,7 +95,7 @@ impl DataSet {
             type_ids: Vec::new(),
             types: BTreeMap::new(),
             hold_out: Vec::new(),
-        })
+        }
     }
 
     /// What makes the entry unusable for a model with `types` types (background not counted).
@@ -90,6 +104,12 @@ impl DataSet {
         if let Some(id) = ids.copied().find(|&id| usize::from(id) > types) {
             return Err(format!(
                 "data set {}: type id {id}, but there are {types} types",
+                self.name
+            ));
+        }
+        if self.format == Format::Pictures && !self.hold_out.is_empty() {
+            return Err(format!(
+                "data set {}: pictures without labels cannot be held out for validation: drop its hold_out",
                 self.name
             ));
         }

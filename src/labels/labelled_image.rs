@@ -11,6 +11,8 @@ pub enum Truth {
     Instances { ids: Vec<u32>, types: Vec<u8> },
     /// One point inside each nucleus.
     Dots(Vec<Dot>),
+    /// Nothing: a picture that nobody labelled, for a teacher.
+    Unknown,
 }
 
 impl Truth {
@@ -33,6 +35,7 @@ impl Truth {
                     .filter(|d| is_inside(d.x_px, w) && is_inside(d.y_px, h))
                     .collect(),
             ),
+            Truth::Unknown => Truth::Unknown,
         }
     }
 
@@ -57,6 +60,7 @@ impl Truth {
                     .map(|d| d.moved_to(d.x_px * factor as f32, d.y_px * factor as f32))
                     .collect(),
             ),
+            Truth::Unknown => Truth::Unknown,
         }
     }
 }
@@ -89,11 +93,12 @@ pub struct LabelledImage {
 }
 
 impl LabelledImage {
-    /// Whether no nucleus is marked.
+    /// Whether the labels say that there is no nucleus.
     pub fn is_empty(&self) -> bool {
         match &self.truth {
             Truth::Instances { ids, .. } => ids.iter().all(|id| *id == 0),
             Truth::Dots(dots) => dots.is_empty(),
+            Truth::Unknown => false,
         }
     }
 

@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use super::analytic::{self, Analytic, Options};
 use super::convert;
+use super::design::{Design, Folded};
 use super::device::Device;
 use super::error::ModelError;
 use super::fake_device::FakeDevice;
 use super::hovernet::{self, HoverNet, Mode};
-use super::lite::{self, Lite};
+use super::layer;
+use super::network::Network;
 use super::patch_model::{Engine, Model};
 use super::precision::Precision;
 use super::spec::{Architecture, ModelSpec, SPEC_FILE, read_model_file};
@@ -190,23 +192,41 @@ impl ModelFolder {
         device: Device,
         precision: Precision,
     ) -> Result<Box<dyn Engine>, ModelError> {
-        let network = match &self.weights {
-            Weights::Script(bytes) => {
-                SharedNetwork::new(TorchScript::load(bytes, &self.path, device.into())?)
-            }
-            Weights::Tensors(tensors) => {
-                build(self.spec.architecture, tensors, device.into(), precision)?
-            }
-            Weights::Rule(_) => {
-                return Err(ModelError::NotBuilt {
-                    architecture: self.spec.architecture.name(),
-                });
-            }
-        };
+        let network = self.shared_network(device, precision)?;
         let (margin_px, types) = (self.spec.margin_px() as u32, self.spec.types.len());
         Ok(Box::new(TorchWorker::new(
             network, device, margin_px, types,
         )))
+    }
+
+    /// The network itself on `device`, for tensors instead of patches, to compute in `precision`.
+    ///
+    /// # Errors
+    /// Those of [`ModelFolder::load_on`], and a model that is no network.
+    pub fn network(
+        &self,
+        device: Device,
+        precision: Precision,
+    ) -> Result<impl Network + use<>, ModelError> {
+        self.shared_network(device, precision.of(self.spec.architecture, device)?)
+    }
+
+    fn shared_network(
+        &self,
+        device: Device,
+        precision: Precision,
+    ) -> Result<SharedNetwork, ModelError> {
+        match &self.weights {
+            Weights::Script(bytes) => Ok(SharedNetwork::new(TorchScript::load(
+                bytes,
+                &self.path,
+                device.into(),
+            )?)),
+            Weights::Tensors(tensors) => build(&self.spec, tensors, device.into(), precision),
+            Weights::Rule(_) => Err(ModelError::NotBuilt {
+                architecture: self.spec.architecture.name(),
+            }),
+        }
     }
 
     fn with_engines(
@@ -237,14 +257,10 @@ fn checked_tensors(spec: &ModelSpec, bytes: &[u8], file: &Path) -> Result<Tensor
             let wanted = hovernet_parameters(spec, &tensors);
             (tensors, wanted)
         }
-        Architecture::HovernetLite => {
-            let wanted = lite::parameters(spec.types.len().saturating_sub(1) as i64);
-            (tensors.into_iter().collect(), wanted)
-        }
-        architecture @ (Architecture::Torchscript | Architecture::Analytic) => {
-            return Err(ModelError::NotBuilt {
-                architecture: architecture.name(),
-            });
+        architecture => {
+            let design = design_of(architecture)?;
+            let layers = (design.layers)(types_of(spec));
+            (tensors.into_iter().collect(), layer::parameters(&layers))
         }
     };
     weights::check_parameters(&tensors, &wanted, spec.architecture.name(), file)?;
@@ -260,30 +276,38 @@ fn hovernet_parameters(spec: &ModelSpec, tensors: &Tensors) -> Vec<(String, Vec<
 
 /// The network of checked tensors.
 fn build(
-    architecture: Architecture,
+    spec: &ModelSpec,
     tensors: &Tensors,
     device: tch::Device,
     precision: Precision,
 ) -> Result<SharedNetwork, ModelError> {
-    match architecture {
+    match spec.architecture {
         Architecture::HovernetFast | Architecture::HovernetOriginal => {
-            let network =
-                HoverNet::in_precision(mode_of(architecture), tensors, device, precision)?;
+            let mode = mode_of(spec.architecture);
+            let network = HoverNet::in_precision(mode, tensors, device, precision)?;
             Ok(SharedNetwork::new(network))
         }
-        Architecture::HovernetLite => {
+        architecture => {
+            let design = design_of(architecture)?;
             let on_device = tensors
                 .iter()
                 .map(|(name, tensor)| (name.clone(), tensor.to_device(device)))
                 .collect();
-            Ok(SharedNetwork::new(Lite::from_tensors(
-                on_device, precision,
-            )?))
+            let network = Folded::from_tensors(design, types_of(spec), on_device, precision)?;
+            Ok(SharedNetwork::new(network))
         }
-        Architecture::Torchscript | Architecture::Analytic => Err(ModelError::NotBuilt {
-            architecture: architecture.name(),
-        }),
     }
+}
+
+fn design_of(architecture: Architecture) -> Result<Design, ModelError> {
+    Design::of(architecture).ok_or(ModelError::NotBuilt {
+        architecture: architecture.name(),
+    })
+}
+
+/// Number of types without the background.
+fn types_of(spec: &ModelSpec) -> i64 {
+    spec.types.len().saturating_sub(1) as i64
 }
 
 const fn mode_of(architecture: Architecture) -> Mode {

@@ -2,7 +2,8 @@
 //!
 //! In: a name (`default`, `analytic`, a folder of `weights/`) or a path. Out: the model, or what it
 //! says about itself. Looks in `$WSI_NUCLEI_MODELS` (folders separated by `:`), in `weights/` of
-//! the working directory, and in the binary itself. Never prints and never downloads.
+//! the working directory, beside the installed program, and in the binary itself. Never prints and
+//! never downloads.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -61,13 +62,16 @@ pub struct Verified {
 }
 
 impl Library {
-    /// `$WSI_NUCLEI_MODELS`, then `weights/` of the working directory.
+    /// `$WSI_NUCLEI_MODELS`, then `weights/` of the working directory, then what `make install` put
+    /// beside the program.
     pub fn from_env() -> Self {
         let variable = std::env::var_os("WSI_NUCLEI_MODELS").unwrap_or_default();
         let mut folders: Vec<PathBuf> = std::env::split_paths(&variable)
             .filter(|path| !path.as_os_str().is_empty())
             .collect();
         folders.push(PathBuf::from("weights"));
+        let program = std::env::current_exe().ok();
+        folders.extend(program.as_deref().and_then(installed_models));
         Self { folders }
     }
 
@@ -194,6 +198,12 @@ impl Library {
     }
 }
 
+/// Models of an installed `program`: PREFIX/share/wsi-nuclei/weights for PREFIX/bin/wsi-nuclei.
+fn installed_models(program: &Path) -> Option<PathBuf> {
+    let bin = program.parent()?;
+    (bin.file_name()? == "bin").then(|| bin.with_file_name("share/wsi-nuclei/weights"))
+}
+
 /// The embedded model's description, if the binary has one and it is valid.
 pub fn embedded_spec() -> Option<ModelSpec> {
     let (spec, _) = EMBEDDED_MODEL?;
@@ -315,6 +325,16 @@ mod tests {
             .find(|listed| listed.name == "broken")
             .unwrap();
         assert!(broken.error.as_ref().unwrap().contains("model.toml:1"));
+    }
+
+    #[test]
+    fn an_installed_program_has_its_models_beside_it() {
+        let found = |program: &str| installed_models(Path::new(program));
+        assert_eq!(
+            found("/opt/wsi/bin/wsi-nuclei"),
+            Some("/opt/wsi/share/wsi-nuclei/weights".into())
+        );
+        assert_eq!(found("/src/target/release/wsi-nuclei"), None);
     }
 
     #[test]

@@ -9,12 +9,18 @@
 pub mod analytic;
 #[cfg(feature = "torch")]
 pub mod convert;
+#[cfg(feature = "torch")]
+pub mod design;
 pub mod device;
+#[cfg(feature = "torch")]
+mod efficientnet;
 pub mod error;
 pub mod fake_device;
 #[cfg(feature = "torch")]
 pub mod folder;
 pub mod hovernet;
+#[cfg(feature = "torch")]
+pub mod layer;
 #[cfg(feature = "torch")]
 pub mod library;
 #[cfg(feature = "torch")]
@@ -34,6 +40,8 @@ pub mod torchscript;
 pub mod tta;
 #[cfg(feature = "torch")]
 pub mod weights;
+#[cfg(feature = "torch")]
+pub mod wide;
 
 pub use device::{Device, DeviceChoice};
 pub use error::ModelError;

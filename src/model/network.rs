@@ -51,16 +51,20 @@ impl Wanted {
 }
 
 /// A batch after its activations, f32, the centre alone, on the network's device.
-struct Activated {
+pub struct Activated {
     /// `[N, 1, h, w]`, 0..=1.
-    np: Tensor,
+    pub np: Tensor,
     /// `[N, 2, h, w]`.
-    hv: Tensor,
-    /// `[N, types, h, w]`, 0..=1.
-    tp: Option<Tensor>,
+    pub hv: Tensor,
+    /// `[N, types, h, w]`, 0..=1, background first.
+    pub tp: Option<Tensor>,
 }
 
-fn activate(raw: &RawMaps, wanted: Wanted) -> Result<Activated, ModelError> {
+/// The centre of raw maps as probabilities.
+///
+/// # Errors
+/// [`ModelError::Output`] for maps of other shapes.
+pub fn activate(raw: &RawMaps, wanted: Wanted) -> Result<Activated, ModelError> {
     let size = [wanted.height as i64, wanted.width as i64];
     let np = match raw.np.size4()?.1 {
         1 => centre(&raw.np, "np", 1, size)?

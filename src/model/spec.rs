@@ -25,6 +25,8 @@ pub enum Architecture {
     HovernetOriginal,
     /// Ours: an EfficientNet-Lite encoder with a small decoder, for a CPU.
     HovernetLite,
+    /// Ours: a larger EfficientNet-Lite encoder with a wide residual decoder, for a GPU.
+    HovernetWide,
     /// Any TorchScript module that gives np, hv and tp maps.
     Torchscript,
     /// np, hv, tp straight from stain densities: tests and capacity planning.
@@ -106,6 +108,7 @@ impl Architecture {
             Architecture::HovernetFast => "hovernet-fast",
             Architecture::HovernetOriginal => "hovernet-original",
             Architecture::HovernetLite => "hovernet-lite",
+            Architecture::HovernetWide => "hovernet-wide",
             Architecture::Torchscript => "torchscript",
             Architecture::Analytic => "analytic",
         }
@@ -217,10 +220,13 @@ impl ModelSpec {
         let mode = match self.architecture {
             Architecture::HovernetFast => Mode::Fast,
             Architecture::HovernetOriginal => Mode::Original,
-            Architecture::HovernetLite if input % 32 != 0 => {
+            Architecture::HovernetLite | Architecture::HovernetWide if input % 32 != 0 => {
                 return Some((
                     "patch_in_px",
-                    format!("is {input}: hovernet-lite takes multiples of 32"),
+                    format!(
+                        "is {input}: {} takes multiples of 32",
+                        self.architecture.name()
+                    ),
                 ));
             }
             Architecture::Analytic if self.margin_px() < analytic::REACH_PX => {

@@ -26,6 +26,12 @@ impl SharedNetwork {
     }
 }
 
+impl Network for SharedNetwork {
+    fn forward(&self, rgb: &Tensor) -> Result<RawMaps, ModelError> {
+        self.0.forward(rgb)
+    }
+}
+
 // SAFETY: `Network::forward` takes `&self` and, by its contract, only reads tensors that nobody
 // changes after construction. libtorch allows concurrent reads of a tensor, and reference counts
 // are atomic.

@@ -63,6 +63,7 @@ pub fn default_memory_bytes() -> u64 {
 fn activation_bytes(spec: &ModelSpec, patch_in_px: i32) -> u64 {
     let per_px = match spec.architecture {
         Architecture::HovernetLite => 400,
+        Architecture::HovernetWide => 1700,
         Architecture::HovernetFast | Architecture::HovernetOriginal => 8000,
         Architecture::Torchscript => 4000,
         Architecture::Analytic => 120,

@@ -47,10 +47,10 @@ pub fn average_models(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::lite;
+    use crate::model::{layer, lite};
 
     fn lite_model(value: f32, types: &[&str]) -> ModelFolder {
-        let all = lite::parameters(types.len() as i64);
+        let all = layer::parameters(&lite::layers(types.len() as i64));
         let options = (tch::Kind::Float, tch::Device::Cpu);
         let named = |(name, shape): (String, Vec<i64>)| {
             (name, Tensor::full(&shape[..], f64::from(value), options))

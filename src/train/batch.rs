@@ -28,7 +28,7 @@ pub fn draw_batch(pool: &Pool, config: &TrainConfig, index: u64) -> Batch {
         );
         let mut crop = pool.draw_crop(&mut rng, side, config.augment.then_some(config.resampled));
         let t = compute_targets(&crop, side);
-        if config.self_taught > 0.0 {
+        if config.taught > 0.0 {
             append_planes(&mut plain, &crop.rgb);
         }
         if config.augment && rng.f64() < config.coloured {

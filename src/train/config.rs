@@ -7,7 +7,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use crate::labels::{DataSet, LabelError, LoadedSet, data_set};
+use crate::labels::{DataSet, Format, LabelError, LoadedSet, data_set};
+use crate::model::design::Design;
 use crate::model::{Architecture, TypeInfo};
 use crate::nuclei::PostprocParams;
 
@@ -48,11 +49,14 @@ pub struct TrainConfig {
     /// Share of the crops whose colour and sharpness are varied.
     #[serde(default = "default_coloured")]
     pub coloured: f64,
-    /// Weight of the averaged weights' predictions beside the labels, as targets (0..=1): they are
-    /// smoother than what experts drew, and exist where nothing is labelled. For hovernet-lite
-    /// only.
-    #[serde(default)]
-    pub self_taught: f64,
+    /// Weight of a teacher's predictions beside the labels, as targets (0..=1): they are smoother
+    /// than what experts drew, and exist where nothing is labelled. For hovernet-lite and
+    /// hovernet-wide only.
+    #[serde(default, alias = "self_taught")]
+    pub taught: f64,
+    /// The model that teaches, by name or folder; absent: the averaged weights themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
     /// Share of each set's images that training learns from, for learning curves. The images of a
     /// smaller share are also in every larger one. Held-out images are not affected.
     #[serde(default = "default_data_part")]
@@ -176,14 +180,22 @@ impl TrainConfig {
                 self.data_part
             ));
         }
-        if !(0.0..=1.0).contains(&self.self_taught) {
-            return Err(format!("self_taught = {}: 0 to 1", self.self_taught));
+        if !(0.0..=1.0).contains(&self.taught) {
+            return Err(format!("taught = {}: 0 to 1", self.taught));
         }
-        let lite = self.model.architecture == Architecture::HovernetLite;
-        if self.self_taught > 0.0 && !lite {
+        if self.taught > 0.0 && Design::of(self.model.architecture).is_none() {
             let name = self.model.architecture.name();
             return Err(format!(
-                "self_taught: hovernet-lite learns so, {name} does not"
+                "a teacher: hovernet-lite and hovernet-wide learn from one, {name} does not"
+            ));
+        }
+        let pictures = self.data.iter().find(|set| set.format == Format::Pictures);
+        if let Some(set) = pictures
+            && (self.teacher.is_none() || self.taught == 0.0)
+        {
+            return Err(format!(
+                "data set {}: pictures without labels teach nothing without a teacher: --teacher MODEL",
+                set.name
             ));
         }
         let types = self.types.len();

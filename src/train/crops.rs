@@ -20,7 +20,7 @@ const DOT_MARGIN_PX: f64 = 40.0;
 pub struct Crop {
     /// `[side, side]`.
     pub rgb: RgbImage,
-    /// Instance id of each px, row by row; 0: none, -1: outside the image.
+    /// Instance id of each px, row by row; 0: none, -1: unknown, as outside the image.
     pub ids: Vec<i32>,
     /// Type of each id; empty where dots are known.
     pub types: Vec<u8>,
@@ -107,6 +107,7 @@ fn find_centres(image: &LabelledImage) -> Vec<(u8, f64, f64)> {
             .iter()
             .map(|d| (d.type_id, f64::from(d.x_px), f64::from(d.y_px)))
             .collect(),
+        Truth::Unknown => Vec::new(),
         Truth::Instances { ids, types } => {
             let w = image.rgb.width() as usize;
             let mut sums = vec![(0u32, 0.0, 0.0); types.len()];
@@ -226,11 +227,13 @@ fn cut_truth(
         match &image.truth {
             Truth::Instances { ids, .. } => ids[(y * w + x) as usize] as i32,
             Truth::Dots(_) => 0,
+            Truth::Unknown => -1,
         }
     };
     let ids = (0..side * side).map(id_at).collect();
     match &image.truth {
         Truth::Instances { types, .. } => (ids, types.clone(), None),
+        Truth::Unknown => (ids, Vec::new(), None),
         Truth::Dots(dots) => {
             let inside = |d: &Dot| {
                 let (x, y) = to_crop(f64::from(d.x_px), f64::from(d.y_px));

@@ -13,10 +13,14 @@ use super::hovernet::HoverNet;
 use super::losses::{self, Batch, Loss};
 use super::run::Start;
 use super::weights::Weights;
+use crate::model::Architecture;
+use crate::model::design::Design;
 use crate::model::hovernet::Mode;
 use crate::model::network::RawMaps;
 use crate::model::weights::Tensors;
-use crate::model::{Architecture, lite};
+
+/// The architectures that learn, for messages.
+pub const LEARNING: &str = "hovernet-lite, hovernet-wide, hovernet-fast and hovernet-original";
 
 /// A network whose weights learn.
 pub trait Learner {
@@ -55,19 +59,17 @@ pub fn build_learner(
     let mode = match config.model.architecture {
         Architecture::HovernetFast => Mode::Fast,
         Architecture::HovernetOriginal => Mode::Original,
-        Architecture::HovernetLite => {
+        own => {
+            let design = Design::of(own).ok_or_else(|| {
+                TrainError::Config(format!("{} does not learn: {LEARNING} do", own.name()))
+            })?;
+            let types = types as i64;
             let (mut weights, has_statistics) = match start {
-                Start::Encoder(path) => (Weights::from_imagenet(path, types as i64, seed)?, false),
-                Start::Model(found) => (Weights::from_folded(found, types as i64, seed)?, true),
+                Start::Encoder(path) => (Weights::from_imagenet(design, path, types, seed)?, false),
+                Start::Model(found) => (Weights::from_folded(design, found, types, seed)?, true),
             };
             weights.bf16 = bf16;
             return Ok((Box::new(weights), has_statistics));
-        }
-        other => {
-            return Err(TrainError::Config(format!(
-                "{} does not learn: hovernet-lite, hovernet-fast and hovernet-original do",
-                other.name()
-            )));
         }
     };
     let read;
@@ -116,7 +118,7 @@ impl Learner for Weights {
     }
 
     fn forward(&self, rgb: &Tensor, _: u64) -> RawMaps {
-        let raw = lite::forward(&self.layers, self, &rgb.to_kind(Kind::Float));
+        let raw = self.raw_maps(rgb);
         let float = |t: Tensor| t.to_kind(Kind::Float);
         RawMaps {
             np: float(raw.np),
@@ -126,7 +128,7 @@ impl Learner for Weights {
     }
 
     fn loss(&self, raw: &RawMaps, batch: &Batch) -> Loss {
-        losses::lite_loss(raw, batch)
+        losses::own_loss(raw, batch)
     }
 
     fn forward_averaged(

@@ -1,6 +1,6 @@
 //! Losses: how wrong a prediction is.
 //!
-//! In: raw maps and a [`Batch`] of targets. Out: a [`Loss`]. hovernet-lite's is BCE + dice (np),
+//! In: raw maps and a [`Batch`] of targets. Out: a [`Loss`]. Our own networks' is BCE + dice (np),
 //! absolute error + MSE of gradients (h, v), cross-entropy + 0.6 dice (types): the terms of Graham
 //! et al. 2019 with a weight per pixel, except for the absolute error. Where the border between two
 //! nuclei is uncertain, a squared error is least at the mean of both sides, which is zero and
@@ -55,8 +55,8 @@ pub struct Loss {
     pub parts: [f64; 3],
 }
 
-/// The loss of hovernet-lite.
-pub fn lite_loss(raw: &RawMaps, batch: &Batch) -> Loss {
+/// The loss of the networks of our own.
+pub fn own_loss(raw: &RawMaps, batch: &Batch) -> Loss {
     let np = np_loss(&raw.np, batch);
     let hv = hv_loss(&raw.hv, batch);
     let tp = match &raw.tp {
@@ -146,9 +146,10 @@ fn np_targets(batch: &Batch) -> (Tensor, Tensor) {
         None => (truth.shallow_clone(), weight.shallow_clone()),
         Some(teacher) => {
             let unknown = weight.eq(0.0);
-            let both = mix(truth, &teacher.np, teacher.share);
+            let np = &teacher.answer.np;
+            let both = mix(truth, np, teacher.share);
             (
-                teacher.np.where_self(&unknown, &both),
+                np.where_self(&unknown, &both),
                 weight.masked_fill(&unknown, teacher.share * UNLABELLED_WEIGHT),
             )
         }
@@ -171,26 +172,39 @@ fn dice(p: &Tensor, t: &Tensor, weight: &Tensor, dims: &[i64]) -> Tensor {
     1.0 - overlap
 }
 
+/// `weight` with the teacher's own where the labels give none, but the teacher sees a nucleus and
+/// no label says background.
+fn with_gaps_filled(weight: &Tensor, batch: &Batch, teacher: &TeacherTargets) -> Tensor {
+    if !teacher.fills_gaps {
+        return weight.shallow_clone();
+    }
+    let possible = batch.np_weight.eq(0.0).logical_or(&batch.np.gt(0.5));
+    let seen = teacher.answer.np.gt(0.5).logical_and(&possible);
+    let gaps = weight.eq(0.0).logical_and(&seen);
+    weight + gaps.to_kind(Kind::Float) * (teacher.share * UNLABELLED_WEIGHT)
+}
+
 fn hv_loss(hv: &Tensor, batch: &Batch) -> Tensor {
-    let labelled = hv_error(hv, &batch.hv, batch);
+    let labelled = hv_error(hv, &batch.hv, &batch.hv_weight);
     match &batch.teacher {
         None => labelled,
         // Not the error of the mean: between two ridges the mean has no ridge.
         Some(teacher) => {
-            let taught = hv_error(hv, &teacher.hv, batch);
+            let weight = with_gaps_filled(&batch.hv_weight, batch, teacher);
+            let taught = hv_error(hv, &teacher.answer.hv, &weight);
             mix(&labelled, &taught, teacher.share)
         }
     }
 }
 
-fn hv_error(hv: &Tensor, truth: &Tensor, batch: &Batch) -> Tensor {
-    let weight_sum = batch.hv_weight.sum(Kind::Float).clamp_min(1.0);
+fn hv_error(hv: &Tensor, truth: &Tensor, weight: &Tensor) -> Tensor {
+    let weight_sum = weight.sum(Kind::Float).clamp_min(1.0);
     // Only errors inside nuclei count, in the gradient too: post-processing reads nothing outside.
-    let known = batch.hv_weight.gt(0.0).to_kind(Kind::Float);
+    let known = weight.gt(0.0).to_kind(Kind::Float);
     let error = (hv - truth) * known;
-    let absolute = (error.abs() * &batch.hv_weight).sum(Kind::Float) / &weight_sum;
+    let absolute = (error.abs() * weight).sum(Kind::Float) / &weight_sum;
     // The gradient is linear, so the gradient of the error is the error of the gradient.
-    let gradient = (slope(&error, 0).square() + slope(&error, 1).square()) * &batch.hv_weight;
+    let gradient = (slope(&error, 0).square() + slope(&error, 1).square()) * weight;
     absolute * HV_GAIN + gradient.sum(Kind::Float) / &weight_sum * GRADIENT_GAIN
 }
 
@@ -224,7 +238,6 @@ fn slope_kernel(channel: i64, device: tch::Device) -> Tensor {
 }
 
 fn tp_loss(logits: &Tensor, batch: &Batch) -> Tensor {
-    let weight_sum = batch.tp_weight.sum(Kind::Float).clamp_min(1.0);
     let log_p = logits.log_softmax(1, Kind::Float);
     let types = logits.size()[1];
     let one_hot = batch.tp.one_hot(types).permute([0, 3, 1, 2]);
@@ -232,12 +245,19 @@ fn tp_loss(logits: &Tensor, batch: &Batch) -> Tensor {
     let taught = batch
         .teacher
         .as_ref()
-        .and_then(|t| Some((t, t.tp.as_ref()?)));
-    let truth = match taught {
-        None => one_hot.shallow_clone(),
-        Some((teacher, tp)) => mix(&one_hot, tp, teacher.share),
+        .and_then(|t| Some((t, t.answer.tp.as_ref()?)));
+    let (truth, weight) = match taught {
+        None => (one_hot.shallow_clone(), batch.tp_weight.shallow_clone()),
+        Some((teacher, tp)) => {
+            let both = mix(&one_hot, tp, teacher.share);
+            (
+                tp.where_self(&batch.tp_weight.eq(0.0), &both),
+                with_gaps_filled(&batch.tp_weight, batch, teacher),
+            )
+        }
     };
-    let ce = -(truth * &log_p * &batch.tp_weight).sum(Kind::Float) / &weight_sum;
+    let weight_sum = weight.sum(Kind::Float).clamp_min(1.0);
+    let ce = -(truth * &log_p * weight).sum(Kind::Float) / weight_sum;
     // Only types that occur in the batch count: an absent type has no overlap.
     let present = (&one_hot * &batch.tp_weight)
         .sum_dim_intlist(&[0i64, 2, 3][..], false, Kind::Float)
@@ -251,6 +271,7 @@ fn tp_loss(logits: &Tensor, batch: &Batch) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::teacher::Answer;
 
     const LOGITS: [f32; 4] = [0.3, -1.2, 2.0, 0.1];
     const LABELS: [f32; 4] = [1.0, 0.0, 1.0, 0.0];
@@ -280,9 +301,12 @@ mod tests {
     fn teacher(share: f64) -> TeacherTargets {
         TeacherTargets {
             share,
-            np: row(&TAUGHT),
-            hv: Tensor::cat(&[row(&TAUGHT), row(&TAUGHT)], 1),
-            tp: Some(Tensor::cat(&[row(&TAUGHT), 1.0 - row(&TAUGHT)], 1)),
+            fills_gaps: false,
+            answer: Answer {
+                np: row(&TAUGHT),
+                hv: Tensor::cat(&[row(&TAUGHT), row(&TAUGHT)], 1),
+                tp: Some(Tensor::cat(&[row(&TAUGHT), 1.0 - row(&TAUGHT)], 1)),
+            },
         }
     }
 
@@ -319,7 +343,7 @@ mod tests {
         assert!((loss(0.0) - labelled).abs() < 1e-6);
         // A share of 1: as if the teacher's targets were the labels.
         let swapped = Batch {
-            hv: teacher(1.0).hv,
+            hv: teacher(1.0).answer.hv,
             ..batch(None)
         };
         let taught = hv_loss(&hv, &swapped).double_value(&[]);
@@ -382,5 +406,46 @@ mod tests {
             (found - (cross_entropy(mean, weights) - before)).abs() < 1e-6,
             "{found}"
         );
+    }
+
+    /// Two px without a label: the teacher sees a nucleus in one of them. A third is labelled as
+    /// background, a fourth as a nucleus of no known type.
+    #[test]
+    fn a_teacher_fills_gaps_where_it_sees_a_nucleus_and_no_label_denies_it() {
+        let answer = || Answer {
+            np: row(&[0.9, 0.3, 0.8, 0.7]),
+            hv: Tensor::cat(&[row(&TAUGHT), row(&TAUGHT)], 1),
+            tp: Some(Tensor::cat(&[row(&TAUGHT), 1.0 - row(&TAUGHT)], 1)),
+        };
+        let taught = |fills_gaps: bool| Batch {
+            np: row(&[0.0, 0.0, 0.0, 1.0]),
+            np_weight: row(&[0.0, 0.0, 1.0, 1.0]),
+            hv_weight: row(&[0.0; 4]),
+            tp_weight: row(&[0.0; 4]),
+            teacher: Some(TeacherTargets {
+                share: 0.4,
+                fills_gaps,
+                answer: answer(),
+            }),
+            ..batch(None)
+        };
+        let filled = taught(true);
+        let teacher = filled.teacher.as_ref().unwrap();
+        let weight = with_gaps_filled(&filled.tp_weight, &filled, teacher);
+        let found: Vec<f32> = Vec::try_from(weight.flatten(0, 3)).unwrap();
+        assert_eq!(found, [0.2, 0.0, 0.0, 0.2]);
+        // Types: the cross-entropy to the teacher's probabilities in the two px, with no label's.
+        let logits = Tensor::cat(&[row(&LOGITS), row(&[0.0; 4])], 1);
+        let truth = TAUGHT.map(f64::from);
+        let wanted = cross_entropy(truth, [0.2, 0.0, 0.0, 0.2]) * 0.4;
+        let found = tp_loss(&logits, &filled).double_value(&[]);
+        // The weights' sum, 0.4, counts as 1: a batch with next to no types teaches next to nothing.
+        assert!((found - wanted).abs() < 1e-6, "{found} {wanted}");
+        let hv = Tensor::cat(&[row(&LOGITS), row(&LOGITS)], 1);
+        assert!(hv_loss(&hv, &filled).double_value(&[]) > 0.01);
+        // The network's own average fills nothing.
+        let own = taught(false);
+        assert_eq!(tp_loss(&logits, &own).double_value(&[]), 0.0);
+        assert_eq!(hv_loss(&hv, &own).double_value(&[]), 0.0);
     }
 }

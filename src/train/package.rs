@@ -1,7 +1,7 @@
 //! Model folders written by training and tuning.
 //!
 //! In: tensors with folded batch norms, the training's configuration. Out: model.safetensors
-//! (hovernet-lite in f16) and model.toml with its hash. Never leaves a model.toml without its
+//! (our own networks in f16) and model.toml with its hash. Never leaves a model.toml without its
 //! weights.
 
 use std::path::Path;
@@ -13,6 +13,7 @@ use super::checkpoint::write_tensors;
 use super::config::TrainConfig;
 use super::tune::Tuned;
 use crate::digest::sha256_hex;
+use crate::model::design::Design;
 use crate::model::{Architecture, ModelSpec, TypeInfo};
 use crate::store::atomic;
 
@@ -69,12 +70,12 @@ pub fn write_mean(
     write_folder(out, spec, tensors, kind)
 }
 
-/// The number type of stored weights: f16 for hovernet-lite, whose scores stay the same; f32 as
+/// The number type of stored weights: f16 for our own networks, whose scores stay the same; f32 as
 /// hover_net stores for others.
 fn storage_kind(architecture: Architecture) -> Kind {
-    match architecture {
-        Architecture::HovernetLite => Kind::Half,
-        _ => Kind::Float,
+    match Design::of(architecture) {
+        Some(_) => Kind::Half,
+        None => Kind::Float,
     }
 }
 
@@ -107,7 +108,7 @@ fn write_spec(path: &Path, spec: &ModelSpec) -> Result<(), TrainError> {
     atomic::write_bytes(path, text.as_bytes()).map_err(|e| TrainError::file(path, e))
 }
 
-/// Name prefix of the layer of hovernet-lite whose output the temperature divides.
+/// Name prefix of the layer of our own networks whose output the temperature divides.
 const TYPE_HEAD: &str = "head.tp.";
 
 /// Writes tuned constants into the model folder `out`, and the temperature into its type head.
@@ -118,7 +119,7 @@ pub fn apply_tuning(out: &Path, tuned: &Tuned) -> Result<(), TrainError> {
     spec.postproc = tuned.postproc.clone();
     // The scores were measured with other constants.
     spec.scores = toml::Table::new();
-    if let (Some(t), Architecture::HovernetLite) = (tuned.temperature, spec.architecture) {
+    if let (Some(t), Some(_)) = (tuned.temperature, Design::of(spec.architecture)) {
         let weights = out.join(spec.weights.as_deref().unwrap_or(WEIGHTS));
         let tensors: Vec<(String, Tensor)> = Tensor::read_safetensors(&weights)
             .map_err(|e| TrainError::file(&weights, e))?

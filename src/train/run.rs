@@ -19,7 +19,8 @@ use super::crops::Pool;
 use super::learner::{self, Learner};
 use super::losses::Batch;
 use super::optimizer::{self, Optimizer};
-use super::{TrainError, batch, package, page, teacher, validate};
+use super::teacher::{self, Answer, Teacher, TeacherTargets};
+use super::{TrainError, batch, package, page, validate};
 use crate::labels::LoadedSet;
 use crate::model::network::RawMaps;
 use crate::model::weights::Tensors;
@@ -54,9 +55,11 @@ pub struct TrainJob {
     pub validate_every: u64,
     /// Validations without a better PQ that end the training; 0: never.
     pub patience: u64,
-    /// Whether convolutions run in bf16 (hovernet-lite).
+    /// Whether convolutions run in bf16 (our own networks).
     pub bf16: bool,
     pub device: Device,
+    /// What teaches beside the labels; `None`: the averaged weights, if `config.taught` is not 0.
+    pub teacher: Option<Teacher>,
 }
 
 /// How a training ended.
@@ -257,7 +260,8 @@ impl Training<'_> {
             let Ok(batch) = batches.recv() else {
                 return Ok(None);
             };
-            let loss = self.add_gradients(&self.add_teacher(batch.to_device(self.job.device)))?;
+            let batch = self.add_teacher(batch.to_device(self.job.device))?;
+            let loss = self.add_gradients(&batch)?;
             sums.iter_mut()
                 .zip(loss)
                 .for_each(|(sum, v)| *sum += v / parts as f64);
@@ -272,22 +276,33 @@ impl Training<'_> {
         Ok(Some(sums))
     }
 
-    /// `batch` with the averaged weights' predictions as targets, if the configuration wants them.
-    fn add_teacher(&self, batch: Batch) -> Batch {
+    /// `batch` with the teacher's predictions as targets, if the configuration wants them.
+    fn add_teacher(&self, batch: Batch) -> Result<Batch, TrainError> {
         let config = &self.job.config;
         let Some(plain) = &batch.plain else {
-            return batch;
+            return Ok(batch);
         };
-        let teacher = teacher::predict_targets(
-            plain,
-            config.self_taught,
-            [config.seed, self.optimizer.step],
-            |rgb| {
+        let seeds = [config.seed, self.optimizer.step];
+        let answer = teacher::predict_targets(plain, seeds, |rgb| match &self.job.teacher {
+            Some(teacher) => teacher.predict(rgb),
+            None => {
                 let averaged = &self.optimizer.average;
-                self.learner.forward_averaged(averaged, rgb)
-            },
-        );
-        Batch { teacher, ..batch }
+                let raw = self.learner.forward_averaged(averaged, rgb);
+                let raw = raw.ok_or_else(|| {
+                    TrainError::Config("this architecture cannot teach itself".into())
+                })?;
+                Ok(Answer::of_own(&raw))
+            }
+        })?;
+        let targets = TeacherTargets {
+            share: config.taught,
+            fills_gaps: self.job.teacher.is_some(),
+            answer,
+        };
+        Ok(Batch {
+            teacher: Some(targets),
+            ..batch
+        })
     }
 
     /// Adds the gradients of one batch, over the batches per step. Returns the loss and its terms.

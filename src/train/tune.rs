@@ -167,7 +167,7 @@ fn score_pq(images: &[Predicted], params: &PostprocParams) -> BTreeMap<String, f
                 let pred = image::instance_map(&p.nuclei(params), &p.grid);
                 Some((p.set, segmentation::score_maps(ids, &pred).pq))
             }
-            Truth::Dots(_) => None,
+            Truth::Dots(_) | Truth::Unknown => None,
         })
         .collect();
     mean_by_set(&scores)
@@ -310,6 +310,7 @@ fn true_type(p: &Predicted, nucleus: &Nucleus, pixels: &[usize]) -> Option<usize
             let only = inside.next()?;
             inside.next().is_none().then(|| usize::from(only.type_id))
         }
+        Truth::Unknown => None,
     }
 }
 

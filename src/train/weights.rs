@@ -1,4 +1,4 @@
-//! The trainable form of hovernet-lite.
+//! The trainable form of the networks of our own: hovernet-lite and hovernet-wide.
 //!
 //! In: an ImageNet encoder, or the weights of a model. Out: the same convolutions, trained, with
 //! their batch norms folded in. The statistics of the encoder's batch norms are measured once on
@@ -13,7 +13,9 @@ use fastrand::Rng;
 use tch::{Kind, Tensor};
 
 use super::{TrainError, initial};
-use crate::model::lite::{Activation, Convolve, Layer, convolve, layers, padding};
+use crate::model::design::Design;
+use crate::model::layer::{Activation, Convolve, Layer, convolve, padding};
+use crate::model::network::RawMaps;
 use crate::model::weights::Tensors;
 
 /// EfficientNet's batch-norm epsilon.
@@ -31,9 +33,10 @@ struct Statistics {
     spreads: BTreeMap<String, Tensor>,
 }
 
-/// A hovernet-lite in training. Tensors by name: `<layer>.weight` and `.bias`, in the encoder also
+/// A network in training. Tensors by name: `<layer>.weight` and `.bias`, in the encoder also
 /// `.gain`; these learn. `.mean` and `.var` in the encoder do not.
 pub struct Weights {
+    design: Design,
     pub layers: Vec<Layer>,
     pub tensors: BTreeMap<String, Tensor>,
     /// Whether convolutions run in bf16; everything else is f32.
@@ -43,13 +46,18 @@ pub struct Weights {
 
 impl Weights {
     /// An ImageNet encoder (as scripts/imagenet_encoder.py writes it) with a random decoder.
-    pub fn from_imagenet(encoder: &Path, types: i64, seed: u64) -> Result<Self, TrainError> {
+    pub fn from_imagenet(
+        design: Design,
+        encoder: &Path,
+        types: i64,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
         let mut found: BTreeMap<String, Tensor> = Tensor::read_safetensors(encoder)
             .map_err(|e| TrainError::file(encoder, e))?
             .into_iter()
             .collect();
         let mut rng = Rng::with_seed(seed);
-        let layers = layers(types);
+        let layers = (design.layers)(types);
         let mut tensors = BTreeMap::new();
         for l in &layers {
             if !l.encoder {
@@ -64,14 +72,19 @@ impl Weights {
                 tensors.insert(name, tensor.to_kind(Kind::Float));
             }
         }
-        Ok(Self::new(layers, tensors))
+        Ok(Self::new(design, layers, tensors))
     }
 
     /// The weights of a model, whose batch norms are folded: the encoder's layers get norms that
     /// are the identity. A type head of another size is initialised anew.
-    pub fn from_folded(found: &Tensors, types: i64, seed: u64) -> Result<Self, TrainError> {
+    pub fn from_folded(
+        design: Design,
+        found: &Tensors,
+        types: i64,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
         let mut rng = Rng::with_seed(seed);
-        let layers = layers(types);
+        let layers = (design.layers)(types);
         let mut tensors = BTreeMap::new();
         for l in &layers {
             let [weight, bias] = ["weight", "bias"].map(|part| format!("{}.{part}", l.name));
@@ -93,11 +106,12 @@ impl Weights {
                 tensors.insert(format!("{}.var", l.name), like(1.0 - BN_EPS));
             }
         }
-        Ok(Self::new(layers, tensors))
+        Ok(Self::new(design, layers, tensors))
     }
 
-    pub fn new(layers: Vec<Layer>, tensors: BTreeMap<String, Tensor>) -> Self {
+    pub fn new(design: Design, layers: Vec<Layer>, tensors: BTreeMap<String, Tensor>) -> Self {
         Self {
+            design,
             layers,
             tensors,
             bf16: false,
@@ -112,7 +126,7 @@ impl Weights {
         all.extend(others.iter().map(|(n, t)| (n.clone(), t.shallow_clone())));
         Self {
             bf16: self.bf16,
-            ..Self::new(self.layers.clone(), all)
+            ..Self::new(self.design, self.layers.clone(), all)
         }
     }
 
@@ -130,7 +144,7 @@ impl Weights {
         let _guard = tch::no_grad_guard();
         *self.measuring.borrow_mut() = Some(Statistics::default());
         for rgb in batches {
-            let _ = crate::model::lite::forward(&self.layers, self, &rgb.to_kind(Kind::Float));
+            let _ = self.raw_maps(rgb);
         }
         let found = self.measuring.take().unwrap_or_default();
         for (name, (mean, var, n)) in found.norms {
@@ -142,6 +156,11 @@ impl Weights {
                 *weight /= spread;
             }
         }
+    }
+
+    /// Raw maps of u8 `[N, 3, H, W]`, as the layers compute them.
+    pub fn raw_maps(&self, rgb: &Tensor) -> RawMaps {
+        (self.design.forward)(&self.layers, self, &rgb.to_kind(Kind::Float))
     }
 
     /// Weight and bias with the batch norm folded in.

@@ -39,6 +39,7 @@ pub fn load(set: &DataSet, folder: &Path) -> Result<Loaded, LabelError> {
         Format::Pannuke => pannuke::load(set, folder)?,
         Format::Conic => conic::load(set, folder)?,
         Format::Geojson => geojson::load(set, folder)?,
+        Format::Pictures => load_images(set, folder, |_, _| Ok(Truth::Unknown))?,
     };
     if loaded.is_empty() {
         return Err(LabelError::new(
@@ -69,6 +70,11 @@ pub fn detect(folder: &Path) -> Result<Format, LabelError> {
              with points/*.csv, PanNuke's images.npy and masks.npy, CoNIC's images.npy and labels.npy, NAME.geojson beside images, hover_net's patches (.npy)",
         )),
     }
+}
+
+/// Whether a folder holds pictures, labelled or not.
+pub fn has_pictures(folder: &Path) -> bool {
+    list_images(folder).is_ok_and(|images| !images.is_empty())
 }
 
 /// Names of the types that the labels of a folder use, sorted; empty for formats that number them.

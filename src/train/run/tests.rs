@@ -75,6 +75,7 @@ fn job(root: &Path, config: &TrainConfig, out: &str, steps: u64) -> TrainJob {
         patience: 0,
         bf16: false,
         device: Device::Cpu,
+        teacher: None,
     }
 }
 
@@ -86,10 +87,10 @@ fn trained(root: &Path, out: &str) -> Vec<u8> {
 fn a_stopped_and_resumed_training_gives_the_same_weights() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    for (accumulate, self_taught) in [(1, 0.0), (2, 0.5)] {
+    for (accumulate, taught) in [(1, 0.0), (2, 0.5)] {
         let config = TrainConfig {
             accumulate,
-            self_taught,
+            taught,
             ..fixture(root)
         };
         let outs = [format!("whole{accumulate}"), format!("stopped{accumulate}")];
@@ -167,7 +168,7 @@ fn a_teacher_changes_the_weights_and_is_refused_for_hovernet() {
     let never = AtomicBool::new(false);
     let labels_alone = fixture(root);
     let taught = TrainConfig {
-        self_taught: 0.5,
+        taught: 0.5,
         ..fixture(root)
     };
     run(&job(root, &labels_alone, "alone", 3), &never, &mut |_| {}).unwrap();
@@ -178,6 +179,95 @@ fn a_teacher_changes_the_weights_and_is_refused_for_hovernet() {
     hovernet.crop_px = 256;
     let refused = hovernet.check().unwrap_err();
     assert!(refused.contains("hovernet-fast does not"), "{refused}");
+}
+
+/// hovernet-wide from the repository's weights, on labelled images and on the same ones without
+/// their labels, with the default model as the teacher.
+#[test]
+fn wide_learns_from_its_weights_and_a_teacher() {
+    use crate::labels::Format;
+    use crate::model::{Library, ModelFolder};
+
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let default = TrainConfig::embedded().unwrap();
+    let mut config = TrainConfig {
+        types: default.types.clone(),
+        augment: false,
+        taught: 0.5,
+        teacher: Some("default".into()),
+        ema: 0.0,
+        ..fixture(root)
+    };
+    config.model.architecture = Architecture::HovernetWide;
+    (config.model.patch_in_px, config.model.patch_out_px) = (64, 32);
+    let mut pictures = config.data[0].clone();
+    (pictures.name, pictures.format) = ("pictures".into(), Format::Pictures);
+    (pictures.folder, pictures.share) = ("set/images".into(), pictures.share / 2.0);
+    pictures.hold_out.clear();
+    config.data.push(pictures);
+    config.check().unwrap();
+
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights");
+    let wide = ModelFolder::open(&weights.join("wide")).unwrap();
+    let start = || {
+        Start::Model(
+            wide.tensors()
+                .unwrap()
+                .iter()
+                .map(|(n, t)| (n.clone(), t.copy()))
+                .collect(),
+        )
+    };
+    let lite = Library::default().open("default").unwrap();
+    let job = || TrainJob {
+        start: start(),
+        teacher: Some(Teacher::new(&lite, &config, crate::model::Device::Cpu, false).unwrap()),
+        ..job(root, &config, "wide", 8)
+    };
+    let mut losses = Vec::new();
+    run(&job(), &AtomicBool::new(false), &mut |p| {
+        losses.push(p.loss)
+    })
+    .unwrap();
+    assert!(
+        losses[6] + losses[7] < 0.9 * (losses[0] + losses[1]),
+        "{losses:?}"
+    );
+    let taught = ModelFolder::open(&root.join("wide")).unwrap();
+    assert_eq!(taught.spec.architecture, Architecture::HovernetWide);
+    let [before, after] = [&wide, &taught].map(|m| m.tensors().unwrap());
+    for name in [
+        "encoder.stem.weight",
+        "types.res4.0.a.weight",
+        "head.hv.bias",
+    ] {
+        assert_ne!(before[name], after[name], "{name} did not learn");
+    }
+}
+
+#[test]
+fn pictures_without_labels_need_a_teacher_and_cannot_be_held_out() {
+    use crate::labels::Format;
+
+    let root = tempfile::tempdir().unwrap();
+    let mut config = fixture(root.path());
+    config.data[0].format = Format::Pictures;
+    config.data[0].hold_out.clear();
+    let refused = |config: &TrainConfig| config.check().unwrap_err();
+    assert!(
+        refused(&config).contains("--teacher"),
+        "{}",
+        refused(&config)
+    );
+    (config.taught, config.teacher) = (0.5, Some("default".into()));
+    config.check().unwrap();
+    config.data[0].hold_out.push("a".into());
+    assert!(
+        refused(&config).contains("held out"),
+        "{}",
+        refused(&config)
+    );
 }
 
 #[test]
