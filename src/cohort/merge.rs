@@ -219,11 +219,13 @@ fn failures(cohort: &Cohort, status: &Status) -> Vec<Failure> {
                 State::Done => return None,
                 State::Incomplete => ("incomplete", record.reason.clone(), Some(record.as_ref())),
                 State::Failed => ("failed", record.reason.clone(), Some(record.as_ref())),
-                State::Stopped => (
-                    "incomplete",
-                    "given back before the end; its checkpoint is kept".to_owned(),
-                    Some(record.as_ref()),
-                ),
+                State::Stopped | State::Share => {
+                    let reason = match record.reason.as_str() {
+                        "" => "given back before the end; its checkpoint is kept",
+                        parts => parts,
+                    };
+                    ("incomplete", reason.to_owned(), Some(record.as_ref()))
+                }
             },
             Place::Running(_) => ("incomplete", "a task works on it".to_owned(), None),
             Place::Stale(seen) => {

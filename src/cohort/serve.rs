@@ -4,6 +4,7 @@
 //! before the task has said that the row is still its own.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use super::plan::Row;
 use super::worker::{Facts, Reply, Request, Trial};
 use crate::pipeline::events::Event;
 use crate::pipeline::{self, estimate};
+use crate::plan::Shard;
 use crate::run::ending::Cause;
 use crate::run::{self, Ending, Models, RunConfig, RunEvent, SlideConfig, Watch};
 
@@ -39,8 +41,10 @@ impl Serving<'_> {
                 Request::Try(row) => self.try_some(&row),
                 Request::Run {
                     row,
+                    shard,
+                    read_from,
                     weights_sha256,
-                } => self.run(&row, &weights_sha256),
+                } => self.run(&row, shard, read_from, &weights_sha256),
                 Request::Write(_) => continue,
             };
             (self.say)(&reply);
@@ -102,14 +106,20 @@ impl Serving<'_> {
         }
     }
 
-    fn run(&mut self, row: &Row, weights_sha256: &str) -> Reply {
+    fn run(
+        &mut self,
+        row: &Row,
+        shard: Option<Shard>,
+        read_from: Option<PathBuf>,
+        weights_sha256: &str,
+    ) -> Reply {
         let refused = |why: String| Reply::Ended {
             ending: Ending::Refused(why),
             cause: Cause::Lasting,
             stage: "preparing".into(),
         };
         let slide = match row.slide(self.config) {
-            Ok(slide) => slide,
+            Ok(slide) => SlideConfig { read_from, ..slide },
             Err(why) => return refused(why),
         };
         match self.models.get(&slide.model) {
@@ -126,10 +136,14 @@ impl Serving<'_> {
             // What is wrong with the model comes as the slide's ending.
             _ => {}
         }
-        self.run_slide(&slide)
+        let config = RunConfig {
+            shard,
+            ..self.config.clone()
+        };
+        self.run_slide(&slide, &config)
     }
 
-    fn run_slide(&mut self, slide: &SlideConfig) -> Reply {
+    fn run_slide(&mut self, slide: &SlideConfig, config: &RunConfig) -> Reply {
         let begun = Instant::now();
         let first = Progress {
             stage: "preparing".into(),
@@ -152,7 +166,7 @@ impl Serving<'_> {
         watch(RunEvent::Begun(slide));
         let attempt = run::slide::run_slide_if(
             slide,
-            self.config,
+            config,
             &mut self.models,
             &follow,
             self.stop,

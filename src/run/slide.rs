@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use image::RgbImage;
 
+use super::attempts::Attempt;
 use super::ending::Cause;
 use super::pictures::{read_crops, read_overlay};
 use super::run_json::{self, ModelReport, RunReport, SlideReport};
@@ -41,12 +42,6 @@ pub fn run_slide(
     stop: &AtomicBool,
 ) -> Ending {
     run_slide_if(slide, config, models, watch, stop, &|| true).ending
-}
-
-/// How a slide ended, and whether trying again may help.
-pub struct Attempt {
-    pub ending: Ending,
-    pub cause: Cause,
 }
 
 /// Runs one slide as [`run_slide`] does, but asks `may_write` once all nuclei are known. Where the answer is no, nothing

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use wsi_nuclei::internals::record::{self, Record, State};
-use wsi_nuclei::internals::{Cohort, Desk, Layout, Owner, Row, Taken};
+use wsi_nuclei::internals::{Cohort, Desk, Layout, Owner, Row, Taken, Work};
 
 use crate::crowd::crowd;
 use crate::harness::{Dir, signal};
@@ -100,8 +100,10 @@ fn a_cohort_from_plan_to_merge() {
     );
     assert_eq!(dir.run("cohort merge out").code, Some(3));
 
-    let run = dir.run("cohort run out");
+    let run = dir.run("cohort run out --stage local");
     assert_eq!(run.code, Some(1), "{}", run.stderr);
+    assert_eq!(std::fs::read_dir(dir.path("local")).unwrap().count(), 0);
+    assert!(!run.stderr.contains("local/"), "{}", run.stderr);
     assert!(run.stderr.contains("broken.png"), "{}", run.stderr);
     assert_eq!(claims_left(&dir), Vec::<String>::new());
     let broken = row_of(&dir, "broken")["row"].as_u64().unwrap();
@@ -209,11 +211,14 @@ fn a_scheduler_names_the_row_and_a_rerun_does_the_failed_one() {
     };
     let first = task("cohort run out --own-only", "SLURM_ARRAY_TASK_ID", broken);
     assert_eq!(first.status.code(), Some(3), "{first:?}");
-    assert_eq!(done().into_keys().collect::<Vec<_>>(), [broken as usize]);
+    assert_eq!(
+        done().into_keys().collect::<Vec<_>>(),
+        [Work::from(broken as usize)]
+    );
     // SGE counts from 1.
     let second = task("cohort run out --own-only", "SGE_TASK_ID", 1);
     assert_eq!(second.status.code(), Some(0), "{second:?}");
-    assert!(done().contains_key(&0) && done().len() == 2);
+    assert!(done().contains_key(&0.into()) && done().len() == 2);
     // The file has come: its own task does it again, another would not.
     crowd(300, 300, 9)
         .save(dir.path("slides/broken.png"))
@@ -364,7 +369,7 @@ fn the_status_of_ten_thousand_rows_takes_about_a_second() {
             _ => State::Done,
         };
         let record = Record {
-            row,
+            work: row.into(),
             stem: format!("slide-{row}"),
             state,
             reason: format!("/data/slide-{row}.svs: cannot be opened"),
