@@ -200,6 +200,7 @@ pub fn work(args: WorkArgs) -> Result<(), Failure> {
         stop: &stop,
         watch: &watch,
         say: &say,
+        ahead: None,
     };
     serving.serve();
     Ok(())

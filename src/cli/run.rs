@@ -11,6 +11,7 @@ use crate::nuclei::PostprocRules;
 use crate::run::children::{self, run_in_children};
 use crate::run::ending::Cause;
 use crate::run::models::first_device;
+use crate::run::slide::{Hooks, run_slide_if};
 use crate::run::{self, Attempt, Attempts, Ending, Models, RunEvent, SlideConfig, inputs, stage};
 use clap::Args;
 
@@ -118,8 +119,8 @@ pub fn main(args: RunArgs) -> Result<(), Failure> {
     } else {
         let mut models = Models::new(&config)?;
         run::run_in_turn(&slides, &watch, &stop, |slide| {
-            let attempt =
-                run::slide::run_slide_if(slide, &config, &mut models, &watch, &stop, &|| true);
+            let hooks = Hooks::default();
+            let attempt = run_slide_if(slide, &config, &mut models, &watch, &stop, hooks);
             cause = attempt.cause;
             Ok(attempt.ending)
         })

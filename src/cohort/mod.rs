@@ -7,6 +7,7 @@
 
 pub mod claim;
 pub mod cost;
+mod heartbeat;
 pub mod index;
 mod look;
 pub mod merge;

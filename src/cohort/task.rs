@@ -4,17 +4,18 @@
 //! that it ended, and how those rows ended. A task that is asked to stop gives its row back within ten seconds. Never
 //! ends a row that another task has taken over, and never waits for one that lives.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::claim::{Claim, Desk, Lost, Progress, Snapshot, Taken};
+use super::claim::{Claim, Desk, Snapshot, Taken};
+use super::heartbeat::Beating;
 use super::plan::{Cohort, Row};
 use super::record::{Record, State};
 use super::work::Work;
-use super::worker::{Heard, Reply, Request, Worker};
+use super::worker::{Heard, Next, Reply, Request, Worker};
 use super::{CohortError, Layout};
 use crate::run::attempts::pause_unless;
 use crate::run::children::how_it_died;
@@ -62,23 +63,29 @@ impl Task<'_> {
         // What this task has ended or given up: it does not take it again.
         let mut left: BTreeSet<Work> = BTreeSet::new();
         let order = self.order();
+        // The copy of a staged slide is not there before its turn.
+        let may_open_ahead = Cell::new(self.attempts.stage.is_none());
         loop {
             if self.stopping() {
                 endings.push(Ending::Stopped);
                 break;
             }
             match self.next(&order, &left)? {
-                Next::Claim(claim) => {
+                Turn::Claim(claim) => {
                     let work = claim.work;
                     left.insert(work);
-                    match self.do_work(*claim, &mut worker)? {
+                    let ahead = Ahead {
+                        likely: &|| self.likely_next(&order, &left),
+                        allowed: &may_open_ahead,
+                    };
+                    match self.do_work(*claim, &mut worker, &ahead)? {
                         Some(ending) => endings.push(ending),
                         // Should its new owner give it back, this task may have it again.
                         None => drop(left.remove(&work)),
                     }
                 }
-                Next::Wait(patience) => self.pause(patience),
-                Next::Nothing => break,
+                Turn::Wait(patience) => self.pause(patience),
+                Turn::Nothing => break,
             }
         }
         self.desk.tidy()?;
@@ -110,7 +117,7 @@ impl Task<'_> {
     }
 
     /// The next row, or part of one, that this task may do.
-    fn next(&self, order: &[Work], left: &BTreeSet<Work>) -> Result<Next, CohortError> {
+    fn next(&self, order: &[Work], left: &BTreeSet<Work>) -> Result<Turn, CohortError> {
         let mut seen = self.desk.snapshot()?;
         let mut silent = false;
         for &work in order.iter().filter(|work| !left.contains(work)) {
@@ -121,18 +128,18 @@ impl Task<'_> {
                 _ => false,
             };
             match self.desk.take(work, &seen, may_redo)? {
-                Taken::Mine(claim) => return Ok(Next::Claim(claim)),
+                Taken::Mine(claim) => return Ok(Turn::Claim(claim)),
                 // A claim just made, or one of an owner that beats: that one looks after it.
                 Taken::Busy { age } => silent |= age > 3 * self.desk.heartbeat,
                 Taken::Not => {}
             }
             if self.stopping() {
-                return Ok(Next::Wait(Duration::ZERO));
+                return Ok(Turn::Wait(Duration::ZERO));
             }
         }
         if silent {
             // Nobody else may be left to take over what a silent owner leaves.
-            return Ok(Next::Wait(self.desk.heartbeat));
+            return Ok(Turn::Wait(self.desk.heartbeat));
         }
         // An owner that died a moment ago is not silent yet: look once more when it would have beaten.
         let busy = |seen: &Snapshot| -> Vec<(Work, u64)> {
@@ -149,7 +156,7 @@ impl Task<'_> {
         };
         let before = busy(&seen);
         if before.is_empty() {
-            return Ok(Next::Nothing);
+            return Ok(Turn::Nothing);
         }
         self.pause(4 * self.desk.heartbeat);
         seen = self.desk.snapshot()?;
@@ -168,9 +175,19 @@ impl Task<'_> {
             .any(|(work, _)| freed(work) && self.is_open(*work, &seen))
             || busy(&seen).iter().any(is_silent);
         Ok(match something && !self.stopping() {
-            true => Next::Wait(Duration::ZERO),
-            false => Next::Nothing,
+            true => Turn::Wait(Duration::ZERO),
+            false => Turn::Nothing,
         })
+    }
+
+    /// What this task will probably do next: nobody has it, but somebody may be quicker.
+    fn likely_next(&self, order: &[Work], left: &BTreeSet<Work>) -> Option<Work> {
+        let seen = self.desk.snapshot().ok()?;
+        let is_free = |work: &Work| {
+            let claimed = seen.claims.get(work) > seen.records.get(work);
+            !left.contains(work) && !claimed && self.is_open(*work, &seen)
+        };
+        order.iter().copied().find(is_free)
     }
 
     /// How this row or part has ended; `None`: it has not.
@@ -198,6 +215,7 @@ impl Task<'_> {
         &self,
         claim: Claim,
         worker: &mut Option<Worker>,
+        ahead: &Ahead<'_>,
     ) -> Result<Option<Ending>, CohortError> {
         let begun = Instant::now();
         let work = claim.work;
@@ -210,7 +228,7 @@ impl Task<'_> {
         let mut attempts = 0;
         let outcome = std::thread::scope(|scope| {
             scope.spawn(|| beating.beat());
-            let outcome = self.try_work(&beating, work, worker, &mut attempts);
+            let outcome = self.try_work(&beating, work, worker, ahead, &mut attempts);
             beating.end();
             outcome
         });
@@ -260,6 +278,7 @@ impl Task<'_> {
         beating: &Beating,
         work: Work,
         worker: &mut Option<Worker>,
+        ahead: &Ahead<'_>,
         attempts: &mut u32,
     ) -> Result<Option<(Attempt, Outcome)>, CohortError> {
         let row = &self.cohort.rows[work.row];
@@ -274,7 +293,7 @@ impl Task<'_> {
         let say = |text| (self.say)(&format!("row {}: {text}", row.row));
         self.attempts.run(&row.path, &say, |file| {
             *attempts += 1;
-            self.attempt(beating, work, file, worker)
+            self.attempt(beating, work, file, worker, ahead)
         })
     }
 
@@ -284,6 +303,7 @@ impl Task<'_> {
         work: Work,
         file: &Path,
         worker: &mut Option<Worker>,
+        ahead: &Ahead<'_>,
     ) -> Result<Option<(Attempt, Outcome)>, CohortError> {
         let mut running = match worker.take() {
             Some(running) => running,
@@ -305,12 +325,22 @@ impl Task<'_> {
         });
         let mut asked: Option<Instant> = None;
         let mut lost = false;
+        let mut has_another_open = false;
         loop {
             match running.hear(LOOK) {
                 Heard::Reply(Reply::Progress(progress)) => beating.show(progress),
                 Heard::Reply(Reply::MayWrite) => {
                     lost |= beating.renew().is_err();
-                    running.ask(&Request::Write(!lost));
+                    let next = ahead.next().filter(|_| !lost);
+                    has_another_open = next.is_some();
+                    running.ask(&Request::Write {
+                        yes: !lost,
+                        next: next.map(|work| {
+                            let row = self.cohort.rows[work.row].clone();
+                            let shard = row.shard(work);
+                            Next { row, shard }
+                        }),
+                    });
                 }
                 Heard::Reply(Reply::Ended {
                     ending,
@@ -330,6 +360,12 @@ impl Task<'_> {
                     return Ok((!lost && !beating.is_lost()).then_some(ended));
                 }
                 Heard::Reply(_) | Heard::Nothing => {}
+                Heard::Gone if has_another_open && !lost && !self.stopping() => {
+                    // It may have died of that other slide. All tiles of this one are done: its results are written again.
+                    ahead.allowed.set(false);
+                    running.wait();
+                    return self.attempt(beating, work, file, worker, ahead);
+                }
                 Heard::Gone => {
                     let outcome = self.after_death(running, row, beating);
                     return Ok((!lost && !beating.is_lost()).then_some(outcome));
@@ -402,88 +438,23 @@ fn failed(why: String) -> (Attempt, Outcome) {
     (attempt, Outcome::default())
 }
 
-enum Next {
+/// Which slide the process may open before its turn, while it writes the results of another.
+struct Ahead<'a> {
+    likely: &'a dyn Fn() -> Option<Work>,
+    /// No longer, once a process has died while it had one open.
+    allowed: &'a Cell<bool>,
+}
+
+impl Ahead<'_> {
+    fn next(&self) -> Option<Work> {
+        self.allowed.get().then(|| (self.likely)()).flatten()
+    }
+}
+
+/// What to do next.
+enum Turn {
     Claim(Box<Claim>),
     /// Look again after this time.
     Wait(Duration),
     Nothing,
-}
-
-/// A claim whose heart beats while its slide is in work.
-struct Beating {
-    claim: Mutex<(Claim, Progress)>,
-    heartbeat: Duration,
-    lost: AtomicBool,
-    ended: AtomicBool,
-    deaths: u32,
-}
-
-impl Beating {
-    fn new(claim: Claim) -> Self {
-        Self {
-            heartbeat: claim.heartbeat(),
-            deaths: claim.deaths(),
-            claim: Mutex::new((claim, Progress::default())),
-            lost: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-        }
-    }
-
-    fn claim(&self) -> MutexGuard<'_, (Claim, Progress)> {
-        self.claim
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Beats until [`Beating::end`].
-    fn beat(&self) {
-        let mut last: Option<Instant> = None;
-        while !self.ended.load(Ordering::Relaxed) && !self.is_lost() {
-            if last.is_none_or(|last| last.elapsed() >= self.heartbeat) {
-                let mut claim = self.claim();
-                let (claim, progress) = &mut *claim;
-                self.note(claim.beat(progress));
-                last = Some(Instant::now());
-            }
-            std::thread::sleep(LOOK.min(self.heartbeat));
-        }
-    }
-
-    fn note(&self, outcome: Result<(), Lost>) {
-        if outcome.is_err() {
-            self.lost.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn renew(&self) -> Result<(), Lost> {
-        let outcome = self.claim().0.renew();
-        self.note(outcome);
-        outcome
-    }
-
-    fn show(&self, progress: Progress) {
-        self.claim().1 = progress;
-    }
-
-    fn progress(&self) -> Progress {
-        self.claim().1.clone()
-    }
-
-    fn deaths(&self) -> u32 {
-        self.deaths
-    }
-
-    fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Relaxed)
-    }
-
-    fn end(&self) {
-        self.ended.store(true, Ordering::Relaxed);
-    }
-
-    fn into_parts(self) -> (Claim, Progress) {
-        self.claim
-            .into_inner()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
 }

@@ -44,7 +44,20 @@ pub enum Request {
         weights_sha256: String,
     },
     /// The answer to [`Reply::MayWrite`].
-    Write(bool),
+    Write {
+        /// Whether the row is still the task's own.
+        yes: bool,
+        /// What the task will probably ask for next: its slide may be opened while this one's results are written.
+        next: Option<Next>,
+    },
+}
+
+/// A row, or a part of one, that has not been asked for yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Next {
+    pub row: Row,
+    /// The share of its tiles.
+    pub shard: Option<Shard>,
 }
 
 /// What the process says.

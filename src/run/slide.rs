@@ -19,7 +19,7 @@ use crate::machine::peak_memory_bytes;
 use crate::output::plausible::few_nuclei_warning;
 use crate::output::{self, Format, Pictures};
 use crate::pipeline::events::Event;
-use crate::pipeline::{self, PipelineError};
+use crate::pipeline::{self, PipelineError, Prepared, Request};
 use crate::plan::Shard;
 use crate::result::SlideResult;
 use crate::slide::SlideReader;
@@ -41,18 +41,36 @@ pub fn run_slide(
     watch: Watch<'_>,
     stop: &AtomicBool,
 ) -> Ending {
-    run_slide_if(slide, config, models, watch, stop, &|| true).ending
+    run_slide_if(slide, config, models, watch, stop, Hooks::default()).ending
 }
 
-/// Runs one slide as [`run_slide`] does, but asks `may_write` once all nuclei are known. Where the answer is no, nothing
-/// more is written: another process has this slide now.
+/// Where a parent takes part in the run of a slide.
+#[derive(Clone, Copy)]
+pub struct Hooks<'a> {
+    /// Asked once all nuclei are known. Where the answer is no, nothing more is written: another process has this slide
+    /// now.
+    pub may_write: &'a dyn Fn() -> bool,
+    /// The slide as it was opened before its turn, if it was.
+    pub opened: &'a dyn Fn(&Request) -> Option<Prepared>,
+}
+
+impl Default for Hooks<'_> {
+    fn default() -> Self {
+        Self {
+            may_write: &|| true,
+            opened: &|_| None,
+        }
+    }
+}
+
+/// Runs one slide as [`run_slide`] does, with a parent's part in it.
 pub fn run_slide_if(
     slide: &SlideConfig,
     config: &RunConfig,
     models: &mut Models,
     watch: Watch<'_>,
     stop: &AtomicBool,
-    may_write: &dyn Fn() -> bool,
+    hooks: Hooks<'_>,
 ) -> Attempt {
     let clock = Instant::now();
     let mut report = RunReport {
@@ -65,8 +83,8 @@ pub fn run_slide_if(
         started_unix_s: unix_seconds(),
         ..RunReport::default()
     };
-    let outcome = analyse_slide(slide, config, models, watch, stop, &mut report);
-    if outcome.is_ok() && !may_write() {
+    let outcome = analyse_slide_opened(slide, config, models, watch, stop, &mut report, hooks);
+    if outcome.is_ok() && !(hooks.may_write)() {
         return Attempt {
             ending: Ending::Stopped,
             cause: Cause::Busy,
@@ -76,7 +94,7 @@ pub fn run_slide_if(
     let cause = outcome
         .as_ref()
         .map_or_else(SlideFailure::cause, |_| Cause::Lasting);
-    let ending = outcome.unwrap_or_else(Ending::from);
+    let ending = named_as_asked(outcome.unwrap_or_else(Ending::from), slide);
     report.seconds = clock.elapsed().as_secs_f64();
     report.peak_memory_bytes = peak_memory_bytes();
     report.exit_code = exit_code(std::slice::from_ref(&ending));
@@ -101,6 +119,15 @@ pub fn run_slide_if(
         (_, ending) => ending,
     };
     Attempt { ending, cause }
+}
+
+/// An ending whose reason names the slide, though a copy was read: that is gone soon, and its name tells nobody anything.
+fn named_as_asked(ending: Ending, slide: &SlideConfig) -> Ending {
+    let Some(copy) = &slide.read_from else {
+        return ending;
+    };
+    let (copy, path) = (copy.display().to_string(), slide.path.display().to_string());
+    ending.with_reason(|why| why.replace(&copy, &path))
 }
 
 /// Writes run.json for a slide whose process died before it could: what is left is the reason.
@@ -153,13 +180,31 @@ pub(super) fn analyse_slide(
     stop: &AtomicBool,
     report: &mut RunReport,
 ) -> Result<AnalysedSlide, SlideFailure> {
+    let hooks = Hooks::default();
+    analyse_slide_opened(slide, config, models, watch, stop, report, hooks)
+}
+
+/// [`analyse_slide`] of a slide that may have been opened before.
+fn analyse_slide_opened(
+    slide: &SlideConfig,
+    config: &RunConfig,
+    models: &mut Models,
+    watch: Watch<'_>,
+    stop: &AtomicBool,
+    report: &mut RunReport,
+    hooks: Hooks<'_>,
+) -> Result<AnalysedSlide, SlideFailure> {
     let pool = models.get(&slide.model)?;
     report.engine.precision = pool.model().precision.name().into();
     report.model = ModelReport {
         name: pool.model().spec.name.clone(),
         sha256: Some(pool.model().weights_sha256.clone()),
     };
-    let mut prepared = pipeline::prepare(&slide.request(config), &pool)?;
+    let request = slide.request(config);
+    let mut prepared = match (hooks.opened)(&request) {
+        Some(prepared) => prepared,
+        None => pipeline::prepare(&request, &pool)?,
+    };
     report.slide.quickhash = Some(prepared.meta.slide.quickhash.clone());
     report.slide.bytes = Some(prepared.meta.slide.file_bytes);
     let store = prepared.open_store(&slide.folder.join("store.zarr"), config.restart)?;
