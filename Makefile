@@ -30,6 +30,7 @@ demo: build ## sets up, builds, finds the nuclei of a real slide: out/demo
 test: setup ## format, lints and all tests
 	@cargo fmt --version >/dev/null && cargo clippy --version >/dev/null || { echo "make test: cure: rustup component add rustfmt clippy" >&2; exit 1; }
 	@test -d "$${WSI_NUCLEI_SHARED:-../shared}" || echo "make test: no $${WSI_NUCLEI_SHARED:-../shared}: tests on real slides and labelled images say 'skipped'"
+	@scripts/setup_slurm.sh --only-as-root
 	cargo fmt --check
 	$(ENV) cargo clippy --locked --all-targets -- -D warnings
 	cargo check --locked --lib --no-default-features
@@ -41,7 +42,8 @@ test: setup ## format, lints and all tests
 
 check: test ## the same as test
 
-cluster-test: build ## a cohort on a real Slurm with kills, requeues and time limits (three minutes; needs slurmctld, slurmd, munge)
+cluster-test: build ## a cohort on a real Slurm with kills, requeues and time limits (three minutes; installs Slurm)
+	@scripts/setup_slurm.sh
 	@$(ENV) scripts/cluster_test.sh "$(BINARY)" out/cluster-test
 
 soak: setup ## many runs killed, damaged, shared and tiled differently (a quarter of an hour): docs/reliability.md

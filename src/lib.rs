@@ -92,6 +92,7 @@ pub mod internals {
         owner::Owner,
         plan::{Cohort, Row},
         record,
+        work::Work,
     };
     pub use crate::eval::scores;
     pub use crate::labels::{Annotation, DataSet, Format as LabelFormat, folders, formats};

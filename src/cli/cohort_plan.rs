@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cohort::plan::{self, Asked, Bill, Cohort};
+use crate::cohort::cost::{self, Bill};
+use crate::cohort::plan::{self, Asked, Cohort};
 use crate::cohort::scripts::{self, Needs};
+use crate::cohort::settings::{ROWS_SETTINGS, flag_text};
 use crate::cohort::{CohortError, Layout};
 use crate::model::DeviceChoice;
 use crate::nuclei::PostprocRules;
@@ -20,6 +22,9 @@ use super::{Failure, print, signals};
 #[command(
     mut_arg("restart", |arg| arg.hide(true)),
     mut_arg("shard", |arg| arg.hide(true)),
+    mut_arg("stage", |arg| arg.help("Let tasks copy slides to this folder of a local disk first; auto: the scheduler's ($SLURM_TMPDIR or $TMPDIR)")),
+    mut_arg("retries", |arg| arg.hide(true)),
+    mut_arg("requeue_exit_code", |arg| arg.hide(true)),
     mut_arg("log", |arg| arg.hide(true))
 )]
 pub struct PlanArgs {
@@ -32,7 +37,7 @@ pub struct PlanArgs {
     /// Only say what the cohort would take; write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Elements of the array [default: one a row]; tasks go on with what is free
+    /// Elements of the array [default: one a row, or a part of one]; tasks go on with what is free
     #[arg(long, value_name = "N", help_heading = "Scripts")]
     tasks: Option<usize>,
     /// Elements that run at one time
@@ -70,9 +75,10 @@ pub struct PlanArgs {
     /// The program, as tasks find it [default: this one]
     #[arg(long, value_name = "PATH", help_heading = "Scripts")]
     program: Option<String>,
-    /// Let tasks copy slides to this folder first, as '$TMPDIR'
-    #[arg(long, value_name = "DIR", help_heading = "Scripts")]
-    stage: Option<String>,
+    /// Let several tasks share the tiles of a slide that is expected to take longer than MIN minutes, in parts of about
+    /// that time
+    #[arg(long, value_name = "MIN")]
+    split_slides: Option<f64>,
     /// Seconds between a claim's heartbeats
     #[arg(long, value_name = "S", default_value_t = 5.0, help_heading = "Claims")]
     heartbeat: f64,
@@ -112,9 +118,10 @@ pub fn main(mut args: PlanArgs) -> Result<(), Failure> {
         config: &config,
         heartbeat_s: args.heartbeat,
         stale_s: args.stale_after,
+        split_s: args.split_slides.map(|minutes| 60.0 * minutes),
     };
     let cohort = plan::plan(&asked, &|| worker_command(&flags), &say, &stop)?;
-    let bill = plan::bill(&cohort);
+    let bill = cost::bill(&cohort);
     let needs = needs(&args, &config, &cohort, &bill, &layout);
     print(&bill_text(&cohort, &bill, &needs))?;
     if args.dry_run {
@@ -153,10 +160,20 @@ fn check(args: &PlanArgs, config: &RunConfig) -> Result<(), Failure> {
             "--restart and --shard are no settings of a cohort: use another folder, or cohort run --shard",
         ));
     }
+    if args.settings.retries.is_some() || args.settings.requeue_exit_code.is_some() {
+        return Err(Failure::usage(
+            "--retries and --requeue-exit-code are no settings of a plan: give them to cohort run",
+        ));
+    }
     let beats = args.heartbeat > 0.0 && args.stale_after >= 4.0 * args.heartbeat;
     if !beats || args.stale_after > 1e6 {
         return Err(Failure::usage(
             "--stale-after must be at least four times --heartbeat: else tasks that live are taken for dead",
+        ));
+    }
+    if args.split_slides.is_some_and(|minutes| !(minutes > 0.0)) {
+        return Err(Failure::usage(
+            "--split-slides must be more than 0 minutes: leave it out to share no slide",
         ));
     }
     if args.tasks == Some(0) || args.at_once == 0 || args.max_array < 2 {
@@ -253,10 +270,10 @@ fn flags_of(config: &RunConfig) -> Vec<String> {
     let chosen = settings.filter(|(_, setting)| setting.from > run::Origin::Default);
     let mut flags = vec![format!("--output={}", config.output.display())];
     for (name, setting) in chosen {
-        if plan::ROWS_SETTINGS.contains(&name.as_str()) {
+        if ROWS_SETTINGS.contains(&name.as_str()) {
             continue;
         }
-        if let Some(text) = plan::flag_text(&setting.value) {
+        if let Some(text) = flag_text(&setting.value) {
             flags.push(format!("--{name}={text}"));
         }
     }
@@ -280,8 +297,8 @@ fn needs(
     Needs {
         tasks: args
             .tasks
-            .unwrap_or(cohort.rows.len())
-            .min(cohort.rows.len()),
+            .unwrap_or(cohort.most_tasks())
+            .min(cohort.most_tasks()),
         at_once: args.at_once,
         cpus,
         // A run keeps to 60 % of what it may use.
@@ -300,7 +317,7 @@ fn needs(
             .clone()
             .unwrap_or_else(|| program.unwrap_or_else(|_| "wsi-nuclei".into())),
         out: layout.out.display().to_string(),
-        stage: args.stage.clone(),
+        stage: config.stage.as_ref().map(|path| path.display().to_string()),
     }
 }
 

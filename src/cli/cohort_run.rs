@@ -13,13 +13,13 @@ use crate::cohort::task::Task;
 use crate::cohort::worker::Reply;
 use crate::cohort::{Layout, index, ranges};
 use crate::plan::Shard;
-use crate::run::{Models, RunEvent, children};
+use crate::run::{Attempts, Models, RunEvent, children, stage};
 use clap::Args;
 
 use super::cohort::{say, variable, worker_command, worker_flags};
 use super::progress::Progress;
 use super::settings::{self, Auto, ByteSize, Count, Settings};
-use super::{EXIT_STOPPED, Failure, outcome, signals};
+use super::{Failure, outcome, signals, with_requeue_code};
 
 /// Do rows of a cohort: the row that the scheduler's array index names, then whatever is free.
 #[derive(Debug, Args)]
@@ -50,10 +50,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "S", default_value_t = 5.0)]
     retry_wait: f64,
     /// End with N, not 75, when stopped on request (nf-core starts 130 to 145 again)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     requeue_exit_code: Option<u8>,
-    /// Copy each slide to this folder of a local disk first, where there is room
-    #[arg(long, value_name = "DIR")]
+    /// Copy each slide to this folder of a local disk first, where there is room; auto: the scheduler's
+    /// ($SLURM_TMPDIR or $TMPDIR)
+    #[arg(long, value_name = "DIR|auto")]
     stage: Option<PathBuf>,
     /// Worker threads [default: what the job may use]
     #[arg(long, value_name = "N")]
@@ -88,6 +89,10 @@ pub fn main(args: &RunArgs) -> Result<(), Failure> {
         flags.retain(|flag| !flag.starts_with(&format!("--{name}=")));
         flags.push(format!("--{name}={value}"));
     }
+    let stage_folder = args.stage.as_deref();
+    let stage_folder = stage_folder
+        .map(|said| stage::folder(said, |name| std::env::var_os(name)))
+        .transpose()?;
     let start = || worker_command(&flags);
     let task = Task {
         layout: &layout,
@@ -95,18 +100,17 @@ pub fn main(args: &RunArgs) -> Result<(), Failure> {
         desk,
         own,
         own_only,
-        retries: args.retries,
-        retry_wait: seconds(args.retry_wait),
-        stage: args.stage.clone(),
-        stop: &stop,
+        attempts: Attempts {
+            stage: stage_folder.as_deref(),
+            retries: args.retries,
+            first_pause: seconds(args.retry_wait),
+            stop: &stop,
+        },
         start: &start,
         say: &say,
     };
     let endings = task.run()?;
-    match (outcome(&endings), args.requeue_exit_code) {
-        (Err(failure), Some(code)) if failure.code == EXIT_STOPPED => Err(Failure::silent(code)),
-        (other, _) => other,
-    }
+    with_requeue_code(outcome(&endings), args.requeue_exit_code)
 }
 
 fn absolute(path: &std::path::Path) -> PathBuf {
@@ -140,6 +144,10 @@ fn own_rows(args: &RunArgs, cohort: &Cohort) -> Result<(Vec<usize>, bool), Failu
         None => Vec::new(),
         // More ranks than rows are no mistake: those beyond take what is free.
         Some(index) if index.is_rank => vec![index.row + args.first_row],
+        // Beyond the rows are tasks that help with the parts of shared slides.
+        Some(index) if (rows..cohort.most_tasks()).contains(&(index.row + args.first_row)) => {
+            Vec::new()
+        }
         Some(index) => vec![exists(index.row + args.first_row, index.variable)?],
     };
     Ok((own, args.own_only))
@@ -192,6 +200,7 @@ pub fn work(args: WorkArgs) -> Result<(), Failure> {
         stop: &stop,
         watch: &watch,
         say: &say,
+        ahead: None,
     };
     serving.serve();
     Ok(())

@@ -9,8 +9,9 @@ use crate::import::type_info;
 use crate::model::{Architecture, DeviceChoice, Library, ModelFolder, TypeInfo, device};
 use crate::nuclei::PostprocRules;
 use crate::run::children::{self, run_in_children};
+use crate::run::ending::Cause;
 use crate::run::hovernet::{TileFiles, UM_AT_1X, WsiFiles, run_tile, run_wsi};
-use crate::run::{self, Models, RunConfig, RunEvent, inputs};
+use crate::run::{self, Attempts, Models, RunConfig, RunEvent, inputs};
 use crate::tissue::MaskChoice;
 use clap::{Args, ValueEnum};
 
@@ -225,7 +226,8 @@ fn run_slides(args: &HovernetArgs) -> Result<(), Failure> {
     config.mask_is_region = false;
     // Also a lone slide: a C library that dies on it must leave somebody to say so.
     let endings = if args.only.is_none() {
-        let endings = run_in_children(&slides, &watch, &stop, command_for)?;
+        let attempts = Attempts::once(&stop);
+        let endings = run_in_children(&slides, attempts, &watch, command_for)?;
         progress.batch_ended(&slides, &endings);
         endings
     } else {
@@ -235,7 +237,7 @@ fn run_slides(args: &HovernetArgs) -> Result<(), Failure> {
             run_wsi(slide, &config, &mut models, &types, &files, &watch, &stop)
         })
     };
-    report_to_parent(args.only.as_deref(), &endings)?;
+    report_to_parent(args.only.as_deref(), &endings, Cause::Lasting)?;
     outcome(&endings)
 }
 

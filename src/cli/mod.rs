@@ -217,6 +217,14 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     }
 }
 
+/// An outcome with the exit code that an engine starts again in place of [`EXIT_STOPPED`].
+fn with_requeue_code(outcome: Result<(), Failure>, requeue: Option<u8>) -> Result<(), Failure> {
+    match (outcome, requeue) {
+        (Err(failure), Some(code)) if failure.code == EXIT_STOPPED => Err(Failure::silent(code)),
+        (outcome, _) => outcome,
+    }
+}
+
 /// The version, and what it computes with. clap keeps it for the life of the process.
 fn version() -> &'static str {
     let model = match crate::model::library::embedded_spec() {

@@ -15,6 +15,9 @@ use super::{Failure, print};
     mut_arg("output", |arg| arg.hide(true)),
     mut_arg("restart", |arg| arg.hide(true)),
     mut_arg("dedupe_names", |arg| arg.hide(true)),
+    mut_arg("stage", |arg| arg.hide(true)),
+    mut_arg("retries", |arg| arg.hide(true)),
+    mut_arg("requeue_exit_code", |arg| arg.hide(true)),
     mut_arg("log", |arg| arg.hide(true))
 )]
 pub struct PlanArgs {

@@ -1,6 +1,7 @@
 //! `report OUT…`: report.html of each slide again, and an index page over several.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::output::report_html::{self, Results};
 use crate::output::{Units, crops, summary_json, table};
@@ -131,7 +132,7 @@ fn one(folder: &Path, page: &Path) -> Result<CohortSlide, String> {
     results.crops = crops::read(folder).map_err(|error| error.to_string())?;
     let slide = CohortSlide {
         href: String::new(),
-        summary: results.summary.clone(),
+        summary: Arc::new(results.summary.clone()),
         thumb: Some(cohort::small(&results.thumb)),
     };
     report_html::write(results, page).map_err(|error| error.to_string())?;

@@ -3,18 +3,24 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::nuclei::PostprocRules;
 use crate::run::children::{self, run_in_children};
+use crate::run::ending::Cause;
 use crate::run::models::first_device;
-use crate::run::{self, Ending, Models, RunEvent, SlideConfig, inputs};
+use crate::run::slide::{Hooks, run_slide_if};
+use crate::run::{self, Attempt, Attempts, Ending, Models, RunEvent, SlideConfig, inputs, stage};
 use clap::Args;
 
 use super::progress::Progress;
 use super::settings::{self, Settings};
-use super::{Failure, outcome, print, signals};
+use super::{Failure, outcome, print, signals, with_requeue_code};
+
+/// Pause before a slide is tried again for the first time.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Slides to nuclei: find tissue, infer, stitch, write OUT/<stem>/.
 #[derive(Debug, Args)]
@@ -34,6 +40,9 @@ pub struct RunArgs {
     /// The one slide, by its folder's name, that this process runs for a parent
     #[arg(long, value_name = "STEM", hide = true)]
     only: Option<String>,
+    /// The copy of that slide that is read in its place
+    #[arg(long, value_name = "FILE", hide = true)]
+    read_from: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
 }
@@ -64,16 +73,25 @@ pub fn main(args: RunArgs) -> Result<(), Failure> {
     run::check_writable(&config.output)?;
     // What is wrong for all slides is said once, before the first.
     first_device(&config.device)?;
+    let stage_folder = config.stage.as_deref();
+    let stage_folder = stage_folder
+        .map(|said| stage::folder(said, |name| std::env::var_os(name)))
+        .transpose()?;
     let stop = signals::stop_flag()?;
     let progress = Progress::new(&terminal)?;
     let progress = match &args.only {
         Some(stem) => {
             let (place, of) = keep_only(&mut slides, stem, "the slides")?;
+            for slide in &mut slides {
+                slide.read_from.clone_from(&args.read_from);
+            }
             progress.of_batch(place, of)
         }
         None => progress.of_slides(&slides),
     };
     let watch = |event: run::RunEvent<'_>| progress.show(event);
+    // Whether the slide of a child may be tried again.
+    let mut cause = Cause::default();
     // Also a lone slide: a C library that dies on it must leave somebody to say so.
     let endings = if args.only.is_none() {
         // Only of children that died without a word: the others have written their run.json.
@@ -89,23 +107,26 @@ pub fn main(args: RunArgs) -> Result<(), Failure> {
             }
             progress.show(event);
         };
-        let endings = run_in_children(&slides, &watch, &stop, command_for)?;
+        let attempts = Attempts {
+            stage: stage_folder.as_deref(),
+            retries: config.retries,
+            first_pause: FIRST_PAUSE,
+            stop: &stop,
+        };
+        let endings = run_in_children(&slides, attempts, &watch, command_for)?;
         progress.batch_ended(&slides, &endings);
         endings
     } else {
         let mut models = Models::new(&config)?;
         run::run_in_turn(&slides, &watch, &stop, |slide| {
-            Ok(run::slide::run_slide(
-                slide,
-                &config,
-                &mut models,
-                &watch,
-                &stop,
-            ))
+            let hooks = Hooks::default();
+            let attempt = run_slide_if(slide, &config, &mut models, &watch, &stop, hooks);
+            cause = attempt.cause;
+            Ok(attempt.ending)
         })
     };
-    report_to_parent(args.only.as_deref(), &endings)?;
-    outcome(&endings)
+    report_to_parent(args.only.as_deref(), &endings, cause)?;
+    with_requeue_code(outcome(&endings), terminal.requeue_exit_code)
 }
 
 /// Keeps the one slide that this process runs for a parent; returns its place among all, from 1, and their number.
@@ -126,9 +147,16 @@ pub fn keep_only(
 }
 
 /// In a process that runs one slide for a parent: tells it how the slide ended.
-pub fn report_to_parent(only: Option<&str>, endings: &[Ending]) -> Result<(), Failure> {
+pub fn report_to_parent(
+    only: Option<&str>,
+    endings: &[Ending],
+    cause: Cause,
+) -> Result<(), Failure> {
     match (only, endings) {
-        (Some(_), [ending]) => print(&children::record_line(ending)),
+        (Some(_), [ending]) => {
+            let ending = ending.clone();
+            print(&children::record_line(&Attempt { ending, cause }))
+        }
         _ => Ok(()),
     }
 }
@@ -145,13 +173,19 @@ pub fn this_program() -> io::Result<Command> {
     Ok(command)
 }
 
-/// This very program with the same arguments for one slide.
-pub fn command_for(slide: &SlideConfig) -> io::Result<Command> {
+/// This very program with the same arguments for one slide, read from `file`.
+pub fn command_for(slide: &SlideConfig, file: &Path) -> io::Result<Command> {
     let mut args = std::env::args_os().skip(1);
     // Behind the subcommand's name: what follows may hold a `--`. One argument: a stem may begin with a dash.
     let subcommand = args.next();
     let only = OsString::from(format!("--only={}", slide.stem));
     let mut command = this_program()?;
-    command.args(subcommand).arg(only).args(args);
+    command.args(subcommand).arg(only);
+    if file != slide.path {
+        let mut read_from = OsString::from("--read-from=");
+        read_from.push(file);
+        command.arg(read_from);
+    }
+    command.args(args);
     Ok(command)
 }

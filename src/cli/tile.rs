@@ -11,13 +11,16 @@ use super::settings::{self, Settings};
 use super::{Failure, outcome, signals};
 
 /// Settings that only make sense on a slide with its store.
-const FOR_RUN_ONLY: [&str; 8] = [
+const FOR_RUN_ONLY: [&str; 11] = [
     "mask",
     "roi",
     "level0_box",
     "restart",
     "shard",
     "mix_devices",
+    "stage",
+    "retries",
+    "requeue_exit_code",
     "tile_size",
     "memory",
 ];
@@ -30,6 +33,9 @@ const FOR_RUN_ONLY: [&str; 8] = [
     mut_arg("level0_box", |arg| arg.hide(true)),
     mut_arg("restart", |arg| arg.hide(true)),
     mut_arg("mix_devices", |arg| arg.hide(true)),
+    mut_arg("stage", |arg| arg.hide(true)),
+    mut_arg("retries", |arg| arg.hide(true)),
+    mut_arg("requeue_exit_code", |arg| arg.hide(true)),
     mut_arg("tile_size", |arg| arg.hide(true)),
     mut_arg("memory", |arg| arg.hide(true)),
     mut_arg("format", |arg| arg.help(format_help()))

@@ -2,7 +2,7 @@
 //!
 //! In: a row. Out: a [`Claim`], or who has it. Never waits, and never removes a claim that may be alive.
 //!
-//! A claim is the file `claims/<row>.<generation>`. Its owner is whoever *created* it: create-exclusive is decided by the
+//! A claim is the file `claims/<row>.<generation>`, or `claims/<row>-<part>.<generation>` where tasks share a slide. Its owner is whoever *created* it: create-exclusive is decided by the
 //! file server (NFS from version 3 on, Lustre, GPFS, local disks). Whoever finds the latest claim of a row dead creates
 //! the next generation; of several, one succeeds. Four rules keep two from doing a row:
 //!
@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::owner::Owner;
 use super::record::{self, Record};
+use super::work::Work;
 use super::{CohortError, Layout};
 
 /// Bytes of a claim's file. Its size never changes, so that a heartbeat is one write in place.
@@ -76,13 +77,13 @@ pub struct Desk {
     pub stale: Duration,
 }
 
-/// The right to work on a row.
+/// The right to work on a row, or a part of one.
 #[derive(Debug)]
 pub struct Claim {
     desk: Desk,
-    /// The row.
-    pub row: usize,
-    /// How many claims of this row there were, with this one.
+    /// What it is a claim to.
+    pub work: Work,
+    /// How many claims of this work there were, with this one.
     pub generation: u64,
     text: ClaimText,
 }
@@ -101,13 +102,13 @@ pub enum Taken {
     Not,
 }
 
-/// Latest generations of all rows, of records and of claims.
+/// Latest generations of all rows and their parts, of records and of claims.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// The latest record of each row that has one.
-    pub records: BTreeMap<usize, u64>,
-    /// The latest claim of each row that has one.
-    pub claims: BTreeMap<usize, u64>,
+    /// The latest record of each that has one.
+    pub records: BTreeMap<Work, u64>,
+    /// The latest claim of each that has one.
+    pub claims: BTreeMap<Work, u64>,
 }
 
 /// Somebody else has this row now.
@@ -158,20 +159,21 @@ impl Desk {
         Ok(Snapshot { records, claims })
     }
 
-    /// Tries to claim a row. `may_redo` says whether a row that has ended this way is done again.
+    /// Tries to claim a row, or a part of one. `may_redo` says whether one that has ended this way is done again.
     ///
     /// # Errors
     /// Files that cannot be read or written.
     pub fn take(
         &self,
-        row: usize,
+        work: impl Into<Work>,
         seen: &Snapshot,
         may_redo: impl Fn(&Record) -> bool,
     ) -> Result<Taken, CohortError> {
-        let recorded = seen.records.get(&row).copied().unwrap_or(0);
-        let claimed = seen.claims.get(&row).copied().unwrap_or(0);
+        let work = work.into();
+        let recorded = seen.records.get(&work).copied().unwrap_or(0);
+        let claimed = seen.claims.get(&work).copied().unwrap_or(0);
         if claimed <= recorded && recorded > 0 {
-            let Some(record) = record::read(&self.records, row, recorded)? else {
+            let Some(record) = record::read(&self.records, work, recorded)? else {
                 return Ok(Taken::Not);
             };
             if record.state.is_final() && !may_redo(&record) {
@@ -180,7 +182,7 @@ impl Desk {
         }
         let mut deaths = 0;
         if claimed > recorded {
-            let path = self.path(row, claimed);
+            let path = self.path(work, claimed);
             let Some((text, age)) = self.look(&path)? else {
                 return Ok(Taken::Not);
             };
@@ -199,21 +201,21 @@ impl Desk {
             ..ClaimText::default()
         };
         let generation = recorded.max(claimed) + 1;
-        if !self.create(row, generation, &text)? {
+        if !self.create(work, generation, &text)? {
             return Ok(Taken::Busy {
                 age: Duration::ZERO,
             });
         }
         let claim = Claim {
             desk: self.clone(),
-            row,
+            work,
             generation,
             text,
         };
         // Since the look, another may have had the row from its beginning to its end.
         let again = record::generations(&self.records)?;
         if again
-            .get(&row)
+            .get(&work)
             .is_some_and(|&recorded| recorded >= generation)
         {
             claim.remove_files();
@@ -232,8 +234,8 @@ impl Desk {
         let entries = fs::read_dir(&self.claims).into_iter().flatten().flatten();
         for entry in entries {
             let parsed = entry.file_name().to_str().and_then(parse_name);
-            let is_over = parsed.is_some_and(|(row, generation)| {
-                records.get(&row).is_some_and(|&last| generation <= last)
+            let is_over = parsed.is_some_and(|(work, generation)| {
+                records.get(&work).is_some_and(|&last| generation <= last)
             });
             if is_over {
                 // Somebody else may have removed it.
@@ -254,13 +256,13 @@ impl Desk {
         Ok(Some((text, age)))
     }
 
-    fn path(&self, row: usize, generation: u64) -> PathBuf {
-        self.claims.join(format!("{row:06}.{generation}"))
+    fn path(&self, work: Work, generation: u64) -> PathBuf {
+        self.claims.join(file_name(work, generation))
     }
 
     /// Creates a claim's file; false where it is there already.
-    fn create(&self, row: usize, generation: u64, text: &ClaimText) -> Result<bool, CohortError> {
-        let path = self.path(row, generation);
+    fn create(&self, work: Work, generation: u64, text: &ClaimText) -> Result<bool, CohortError> {
+        let path = self.path(work, generation);
         let mut file = match File::create_new(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
             file => file.map_err(|error| CohortError::write(&path, error))?,
@@ -292,14 +294,14 @@ impl Claim {
         self.text.beats += 1;
         self.text.progress = progress.clone();
         self.touch()?;
-        match self.desk.path(self.row, self.generation + 1).exists() {
+        match self.desk.path(self.work, self.generation + 1).exists() {
             true => Err(Lost),
             false => Ok(()),
         }
     }
 
     fn touch(&self) -> Result<(), Lost> {
-        let path = self.desk.path(self.row, self.generation);
+        let path = self.desk.path(self.work, self.generation);
         let written = File::options()
             .write(true)
             .open(&path)
@@ -316,7 +318,7 @@ impl Claim {
     /// # Errors
     /// [`Lost`] where somebody else has the row, or nobody can say.
     pub fn renew(&mut self) -> Result<(), Lost> {
-        let created = self.desk.create(self.row, self.generation + 1, &self.text);
+        let created = self.desk.create(self.work, self.generation + 1, &self.text);
         if !matches!(created, Ok(true)) {
             return Err(Lost);
         }
@@ -325,7 +327,7 @@ impl Claim {
         let recorded = record::generations(&self.desk.records).ok();
         let not_ended = recorded.is_some_and(|recorded| {
             recorded
-                .get(&self.row)
+                .get(&self.work)
                 .is_none_or(|&last| last < self.generation)
         });
         if own_is_there && not_ended {
@@ -333,7 +335,7 @@ impl Claim {
             return Ok(());
         }
         // This very file was created by us a moment ago, for nothing.
-        let _ = fs::remove_file(self.desk.path(self.row, self.generation + 1));
+        let _ = fs::remove_file(self.desk.path(self.work, self.generation + 1));
         Err(Lost)
     }
 
@@ -342,7 +344,7 @@ impl Claim {
     /// # Errors
     /// A record that cannot be written: then the claim stays, and dies with this process.
     pub fn finish(self, mut record: Record) -> Result<(), CohortError> {
-        record.row = self.row;
+        record.work = self.work;
         record.generation = self.generation;
         record.by = self.desk.here.name();
         record.ended_unix_s = unix_seconds();
@@ -360,13 +362,13 @@ impl Claim {
             .flatten();
         let mut ours: Vec<u64> = entries
             .filter_map(|entry| parse_name(entry.file_name().to_str()?))
-            .filter(|&(row, generation)| row == self.row && generation <= self.generation)
+            .filter(|&(work, generation)| work == self.work && generation <= self.generation)
             .map(|(_, generation)| generation)
             .collect();
         ours.sort_unstable();
         for generation in ours {
             // A claim below a record means nothing, so one that stays does no harm.
-            let _ = fs::remove_file(self.desk.path(self.row, generation));
+            let _ = fs::remove_file(self.desk.path(self.work, generation));
         }
     }
 }
@@ -380,16 +382,16 @@ pub struct Seen {
     pub age: Duration,
 }
 
-/// The claim of a row and generation, as seen by somebody who takes none; `now` is the file server's time.
-pub fn see(claims: &Path, row: usize, generation: u64, now: SystemTime) -> Option<Seen> {
-    let path = claims.join(format!("{row:06}.{generation}"));
+/// The claim of a generation, as seen by somebody who takes none; `now` is the file server's time.
+pub fn see(claims: &Path, work: Work, generation: u64, now: SystemTime) -> Option<Seen> {
+    let path = claims.join(file_name(work, generation));
     let (text, touched) = read_text(&path).ok()??;
     let age = now.duration_since(touched).unwrap_or_default();
     Some(Seen { text, age })
 }
 
-/// The latest claim of each row in `folder`.
-pub fn generations(folder: &Path) -> Result<BTreeMap<usize, u64>, CohortError> {
+/// The latest claim of each row and part in `folder`.
+pub fn generations(folder: &Path) -> Result<BTreeMap<Work, u64>, CohortError> {
     record::latest(folder, parse_name)
 }
 
@@ -424,10 +426,14 @@ fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESTALE)
 }
 
-/// Row and generation of a claim's file name; `None`: a file of another kind.
-fn parse_name(name: &str) -> Option<(usize, u64)> {
-    let (row, generation) = name.split_once('.')?;
-    Some((row.parse().ok()?, generation.parse().ok()?))
+fn file_name(work: Work, generation: u64) -> String {
+    format!("{work}.{generation}")
+}
+
+/// Work and generation of a claim's file name; `None`: a file of another kind.
+fn parse_name(name: &str) -> Option<(Work, u64)> {
+    let (work, generation) = name.split_once('.')?;
+    Some((Work::parse(work)?, generation.parse().ok()?))
 }
 
 /// The text at its fixed size, filled up with blanks. Text that is too long loses its stage's name, then all but the owner.

@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -43,7 +44,7 @@ pub struct Merged {
 struct Part<'a> {
     row: &'a Row,
     record: &'a Record,
-    summary: Value,
+    summary: Arc<Value>,
 }
 
 /// Merges what is done.
@@ -67,7 +68,7 @@ pub fn merge(layout: &Layout, cohort: &Cohort) -> Result<Merged, CohortError> {
     partitions(layout, &parts, &mut merged)?;
     let listed: Vec<(&Row, &Record, &Value)> = parts
         .iter()
-        .map(|part| (part.row, part.record, &part.summary))
+        .map(|part| (part.row, part.record, &*part.summary))
         .collect();
     let slides = Slides::new(&listed);
     let csv = slides.to_csv();
@@ -126,7 +127,7 @@ fn parts<'a>(
         parts.push(Part {
             row,
             record,
-            summary,
+            summary: Arc::new(summary),
         });
     }
     for (what, rows) in [("settings", other_settings), ("model", other_model)] {
@@ -219,11 +220,13 @@ fn failures(cohort: &Cohort, status: &Status) -> Vec<Failure> {
                 State::Done => return None,
                 State::Incomplete => ("incomplete", record.reason.clone(), Some(record.as_ref())),
                 State::Failed => ("failed", record.reason.clone(), Some(record.as_ref())),
-                State::Stopped => (
-                    "incomplete",
-                    "given back before the end; its checkpoint is kept".to_owned(),
-                    Some(record.as_ref()),
-                ),
+                State::Stopped | State::Share => {
+                    let reason = match record.reason.as_str() {
+                        "" => "given back before the end; its checkpoint is kept",
+                        parts => parts,
+                    };
+                    ("incomplete", reason.to_owned(), Some(record.as_ref()))
+                }
             },
             Place::Running(_) => ("incomplete", "a task works on it".to_owned(), None),
             Place::Stale(seen) => {
@@ -284,7 +287,7 @@ fn pages(layout: &Layout, parts: &[Part<'_>]) -> Result<(), CohortError> {
     write(&path, Ok(page.into_bytes()))?;
     let listed: Vec<(&Row, &Record, &Value)> = parts
         .iter()
-        .map(|part| (part.row, part.record, &part.summary))
+        .map(|part| (part.row, part.record, &*part.summary))
         .collect();
     let page = review::html(&listed);
     write(&folder.join("review.html"), Ok(page.into_bytes()))

@@ -6,7 +6,10 @@
 //! another task may still own.
 
 pub mod claim;
+pub mod cost;
+mod heartbeat;
 pub mod index;
+mod look;
 pub mod merge;
 pub mod owner;
 pub mod plan;
@@ -15,13 +18,17 @@ pub mod record;
 pub mod review;
 pub mod scripts;
 pub mod serve;
-pub mod stage;
+pub mod settings;
+mod shared;
 pub mod status;
 pub mod table;
 pub mod task;
+pub mod work;
 pub mod worker;
 
 use std::path::{Path, PathBuf};
+
+use work::Work;
 
 /// Folder names that no slide of a cohort may have, because files of the cohort itself bear them.
 pub const RESERVED_STEMS: [&str; 2] = ["merged", "cohort.json"];
@@ -110,9 +117,9 @@ impl Layout {
         self.out.join(".cohort/rows")
     }
 
-    /// What a row's process said.
-    pub fn log(&self, row: usize) -> PathBuf {
-        self.out.join(format!(".cohort/logs/{row:06}.log"))
+    /// What the process said that did a row, or a part of one.
+    pub fn log(&self, work: Work) -> PathBuf {
+        self.out.join(format!(".cohort/logs/{work}.log"))
     }
 
     /// The data set of all slides.

@@ -5,54 +5,25 @@
 //! exist never change. Never runs a slide, and reads no whole file.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use super::worker::{Facts, Heard, Reply, Request, Trial, Worker};
+use super::cost::{self, Cost};
+use super::look::Lookers;
+use super::settings::{self, Said};
+use super::work::Work;
+use super::worker::{Facts, Trial};
 use super::{CohortError, Layout, RESERVED_STEMS};
-use crate::digest::sha256_hex;
-use crate::pipeline::prepare::ALGORITHM;
+use crate::plan::Shard;
 use crate::run::{RunConfig, SlideConfig};
 use crate::store::atomic;
 use crate::tissue::MaskChoice;
 
 /// Raised when an older program could not read the file any more.
 const VERSION: u32 = 1;
-/// Longest time that one slide's header may take.
-const LOOK_PATIENCE: Duration = Duration::from_secs(600);
-/// Settings that no result depends on: they may differ between tasks.
-const FREE_SETTINGS: [&str; 13] = [
-    "output",
-    "device",
-    "batch-size",
-    "dedupe-names",
-    "restart",
-    "shard",
-    "mix-devices",
-    "tile-size",
-    "threads",
-    "memory",
-    "progress",
-    "quiet",
-    "log",
-];
-
-/// Settings that each row says by itself, or that a task of a cohort never gets.
-pub const ROWS_SETTINGS: [&str; 9] = [
-    "output",
-    "model",
-    "mpp",
-    "mask",
-    "roi",
-    "dedupe-names",
-    "restart",
-    "shard",
-    "log",
-];
 
 /// One slide of a cohort.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -84,21 +55,9 @@ pub struct Row {
     pub duplicate_of: Option<usize>,
     /// What it is expected to take.
     pub expected: Cost,
-}
-
-/// What a slide is expected to take.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Cost {
-    pub seconds: f64,
-    pub memory_bytes: u64,
-    pub scratch_bytes: u64,
-}
-
-/// A setting with what it is and where it came from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Said {
-    pub value: Value,
-    pub from: String,
+    /// Number of parts that its tiles are shared in, each of them claimed by itself; `None`: it is not shared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<NonZeroU32>,
 }
 
 /// The content of cohort.json.
@@ -150,6 +109,20 @@ impl Row {
         }
     }
 
+    /// What tasks claim of it.
+    pub fn works(&self) -> impl Iterator<Item = Work> + use<> {
+        let row = self.row;
+        let parts = self.parts.map_or(1, NonZeroU32::get);
+        (0..parts).map(move |part| Work { row, part })
+    }
+
+    /// The share of the tiles that a part has; `None`: all, because the slide is not shared.
+    pub fn shard(&self, work: Work) -> Option<Shard> {
+        let of = self.parts?.get();
+        let index = work.part;
+        Some(Shard { index, of })
+    }
+
     /// The slide as a run takes it.
     ///
     /// # Errors
@@ -157,6 +130,7 @@ impl Row {
     pub fn slide(&self, config: &RunConfig) -> Result<SlideConfig, String> {
         Ok(SlideConfig {
             path: self.path.clone(),
+            read_from: None,
             stem: self.stem.clone(),
             folder: config.output.join(&self.stem),
             model: self.model.clone(),
@@ -233,27 +207,56 @@ impl Cohort {
         rows.iter().map(|row| row.row).collect()
     }
 
+    /// Takes the weights of the rows' models; those of a name stay the same once and for all.
+    fn take_models(&mut self, rows: &[Row]) -> Result<(), CohortError> {
+        for row in rows {
+            let Some(facts) = &row.facts else { continue };
+            let known = self
+                .models
+                .entry(row.model.clone())
+                .or_insert_with(|| facts.weights_sha256.clone());
+            if *known != facts.weights_sha256 {
+                return Err(CohortError::Usage(format!(
+                    "{}: the model has other weights than when this cohort was planned: plan into another folder",
+                    row.model
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the settings; a plan with rows keeps what results depend on.
+    fn take_settings(&mut self, asked: &Asked<'_>) -> Result<(), CohortError> {
+        let wanted = settings::settings_of(asked.config);
+        let hash = settings::settings_hash(&wanted, &self.models);
+        let before = settings::settings_hash(&self.settings, &self.models);
+        if !self.rows.is_empty() && hash != before {
+            return Err(CohortError::Usage(format!(
+                "{}: was planned with other settings ({}): use those, or another folder",
+                asked.layout.plan().display(),
+                settings::differences(&self.settings, &wanted).join("; ")
+            )));
+        }
+        self.settings = wanted;
+        self.settings_sha256 = hash;
+        Ok(())
+    }
+
+    /// Tasks that can work at one time: one a row, and one a part of those that are shared.
+    pub fn most_tasks(&self) -> usize {
+        self.rows.iter().map(|row| row.works().count()).sum()
+    }
+
     /// The settings that somebody chose, as flags of a command line; those that rows say are left out.
     pub fn flags(&self) -> Vec<String> {
         let chosen = self.settings.iter().filter(|(name, said)| {
-            said.from != "default" && !ROWS_SETTINGS.contains(&name.as_str())
+            said.from != "default" && !settings::ROWS_SETTINGS.contains(&name.as_str())
         });
         chosen
-            .filter_map(|(name, said)| Some(format!("--{name}={}", flag_text(&said.value)?)))
+            .filter_map(|(name, said)| {
+                Some(format!("--{name}={}", settings::flag_text(&said.value)?))
+            })
             .collect()
-    }
-}
-
-/// A setting's value as its flag takes it.
-pub fn flag_text(value: &Value) -> Option<String> {
-    match value {
-        Value::Null | Value::Object(_) => None,
-        Value::String(text) => Some(text.clone()),
-        Value::Array(items) => {
-            let items: Option<Vec<String>> = items.iter().map(flag_text).collect();
-            items.map(|items| items.join(","))
-        }
-        other => Some(other.to_string()),
     }
 }
 
@@ -264,6 +267,8 @@ pub struct Asked<'a> {
     pub config: &'a RunConfig,
     pub heartbeat_s: f64,
     pub stale_s: f64,
+    /// Slides that are expected to take longer than this are shared by several tasks; `None`: none are.
+    pub split_s: Option<f64>,
 }
 
 /// Looks at every slide, and says what the cohort would take. Rows of a plan that is there already stay.
@@ -276,14 +281,39 @@ pub fn plan(
     say: &dyn Fn(&str),
     stop: &AtomicBool,
 ) -> Result<Cohort, CohortError> {
-    let before = match asked.layout.plan().is_file() {
-        true => Some(Cohort::read(asked.layout)?),
-        false => None,
+    let mut cohort = match asked.layout.plan().is_file() {
+        true => Cohort::read(asked.layout)?,
+        false => empty(asked),
     };
-    let known: BTreeMap<String, PathBuf> = before
+    let mut fresh = fresh_rows(asked, &cohort)?;
+    let mut lookers = Lookers::new(start);
+    look_at_all(&mut fresh, &mut lookers, say, stop)?;
+    cohort.take_models(&fresh)?;
+    cohort.take_settings(asked)?;
+    if cohort.trial.is_none() {
+        cohort.trial = lookers.try_one(&fresh, say)?;
+    }
+    cost::price(&mut fresh, cohort.trial.as_ref());
+    // The costliest first: the last task is not left with the largest slide.
+    fresh.sort_by(|a, b| b.expected.seconds.total_cmp(&a.expected.seconds));
+    for row in fresh {
+        let row = Row {
+            row: cohort.rows.len(),
+            duplicate_of: first_of(&cohort.rows, &row),
+            parts: asked.split_s.and_then(|split_s| cost::parts(&row, split_s)),
+            ..row
+        };
+        cohort.rows.push(row);
+    }
+    Ok(cohort)
+}
+
+/// The slides that are no rows yet.
+fn fresh_rows(asked: &Asked<'_>, before: &Cohort) -> Result<Vec<Row>, CohortError> {
+    let known: BTreeMap<&str, &Path> = before
+        .rows
         .iter()
-        .flat_map(|cohort| &cohort.rows)
-        .map(|row| (row.stem.clone(), row.path.clone()))
+        .map(|row| (row.stem.as_str(), row.path.as_path()))
         .collect();
     let mut fresh = Vec::new();
     for slide in asked.slides {
@@ -295,7 +325,7 @@ pub fn plan(
                 row.stem
             )));
         }
-        match known.get(&row.stem) {
+        match known.get(row.stem.as_str()) {
             None => fresh.push(row),
             Some(path) if *path == row.path => {}
             Some(path) => {
@@ -307,9 +337,18 @@ pub fn plan(
             }
         }
     }
-    let mut lookers = Lookers::new(start);
-    let count = fresh.len();
-    for (i, row) in fresh.iter_mut().enumerate() {
+    Ok(fresh)
+}
+
+/// Writes into each row what its slide says of itself, or why it cannot be used.
+fn look_at_all(
+    rows: &mut [Row],
+    lookers: &mut Lookers<'_>,
+    say: &dyn Fn(&str),
+    stop: &AtomicBool,
+) -> Result<(), CohortError> {
+    let count = rows.len();
+    for (i, row) in rows.iter_mut().enumerate() {
         if stop.load(Ordering::Relaxed) {
             return Err(CohortError::Machine("stopped; nothing was written".into()));
         }
@@ -324,50 +363,7 @@ pub fn plan(
             say(&format!("{} of {count} slides looked at", i + 1));
         }
     }
-    let mut cohort = before.unwrap_or_else(|| empty(asked));
-    for facts in fresh
-        .iter()
-        .filter_map(|row| Some((row, row.facts.as_ref()?)))
-    {
-        let (row, facts) = facts;
-        let known = cohort
-            .models
-            .entry(row.model.clone())
-            .or_insert_with(|| facts.weights_sha256.clone());
-        if *known != facts.weights_sha256 {
-            return Err(CohortError::Usage(format!(
-                "{}: the model has other weights than when this cohort was planned: plan into another folder",
-                row.model
-            )));
-        }
-    }
-    let settings = settings_of(asked.config);
-    let hash = settings_hash(&settings, &cohort.models);
-    let hash_before = settings_hash(&cohort.settings, &cohort.models);
-    if !cohort.rows.is_empty() && hash != hash_before {
-        return Err(CohortError::Usage(format!(
-            "{}: was planned with other settings ({}): use those, or another folder",
-            asked.layout.plan().display(),
-            differences(&cohort.settings, &settings).join("; ")
-        )));
-    }
-    cohort.settings = settings;
-    cohort.settings_sha256 = hash;
-    if cohort.trial.is_none() {
-        cohort.trial = lookers.try_one(&fresh, say)?;
-    }
-    price(&mut fresh, cohort.trial.as_ref());
-    // The costliest first: the last task is not left with the largest slide.
-    fresh.sort_by(|a, b| b.expected.seconds.total_cmp(&a.expected.seconds));
-    for row in fresh {
-        let row = Row {
-            row: cohort.rows.len(),
-            duplicate_of: first_of(&cohort.rows, &row),
-            ..row
-        };
-        cohort.rows.push(row);
-    }
-    Ok(cohort)
+    Ok(())
 }
 
 fn empty(asked: &Asked<'_>) -> Cohort {
@@ -399,184 +395,6 @@ fn first_of(rows: &[Row], row: &Row) -> Option<usize> {
     rows.iter().find(same).map(|row| row.row)
 }
 
-fn settings_of(config: &RunConfig) -> BTreeMap<String, Said> {
-    let text = |from| match serde_json::to_value(from) {
-        Ok(Value::String(text)) => text,
-        _ => String::new(),
-    };
-    let settings = config.settings.iter().map(|(name, setting)| {
-        let said = Said {
-            value: setting.value.clone(),
-            from: text(setting.from),
-        };
-        (name.clone(), said)
-    });
-    settings.collect()
-}
-
-fn settings_hash(settings: &BTreeMap<String, Said>, models: &BTreeMap<String, String>) -> String {
-    let counted: BTreeMap<&String, &Value> = settings
-        .iter()
-        .filter(|(name, _)| !FREE_SETTINGS.contains(&name.as_str()))
-        .map(|(name, said)| (name, &said.value))
-        .collect();
-    let all = json!({"algorithm": ALGORITHM, "settings": counted, "models": models});
-    sha256_hex(all.to_string().as_bytes())
-}
-
-fn differences(stored: &BTreeMap<String, Said>, wanted: &BTreeMap<String, Said>) -> Vec<String> {
-    let value = |settings: &BTreeMap<String, Said>, name: &str| {
-        settings.get(name).map(|said| said.value.clone())
-    };
-    let names = stored.keys().filter(|name| {
-        !FREE_SETTINGS.contains(&name.as_str()) && value(stored, name) != value(wanted, name)
-    });
-    let text = |value: Option<Value>| value.map_or("nothing".into(), |value| value.to_string());
-    names
-        .map(|name| {
-            let (then, now) = (text(value(stored, name)), text(value(wanted, name)));
-            format!("{name}: {then} then, {now} now")
-        })
-        .collect()
-}
-
-/// What each row takes, in proportion to the slide that was tried.
-fn price(rows: &mut [Row], trial: Option<&Trial>) {
-    let Some(trial) = trial else { return };
-    let per_patch = trial.seconds / trial.patches.max(1) as f64;
-    let per_mm2 = trial.scratch_bytes as f64 / trial.planned_mm2.max(1e-9);
-    for row in rows {
-        if let Some(facts) = &row.facts {
-            row.expected = Cost {
-                seconds: facts.patches as f64 * per_patch,
-                memory_bytes: facts.memory_bytes.max(trial.memory_bytes),
-                scratch_bytes: (facts.planned_mm2 * per_mm2) as u64,
-            };
-        }
-    }
-}
-
-/// Processes that look at slides, one after another: a file that kills one costs that file alone.
-struct Lookers<'a> {
-    start: &'a dyn Fn() -> std::io::Result<std::process::Command>,
-    worker: Option<Worker>,
-}
-
-impl<'a> Lookers<'a> {
-    fn new(start: &'a dyn Fn() -> std::io::Result<std::process::Command>) -> Self {
-        Self {
-            start,
-            worker: None,
-        }
-    }
-
-    /// The answer to a request; the inner error is why the slide cannot be used.
-    fn ask(&mut self, request: &Request) -> Result<Result<Reply, String>, CohortError> {
-        let mut worker = match self.worker.take() {
-            Some(worker) => worker,
-            None => {
-                let command = (self.start)().map_err(|error| {
-                    CohortError::Machine(format!("a process cannot be started: {error}"))
-                })?;
-                Worker::start(command)?
-            }
-        };
-        worker.ask(request);
-        match worker.hear(LOOK_PATIENCE) {
-            Heard::Reply(Reply::Refused(why)) => Err(CohortError::Usage(why)),
-            Heard::Reply(Reply::Unusable(why)) => {
-                self.worker = Some(worker);
-                Ok(Err(why))
-            }
-            Heard::Reply(reply) => {
-                self.worker = Some(worker);
-                Ok(Ok(reply))
-            }
-            Heard::Nothing => Ok(Err(format!(
-                "its header could not be read within {} s",
-                LOOK_PATIENCE.as_secs()
-            ))),
-            Heard::Gone => {
-                let last = worker.last_lines().join("; ");
-                let status = worker.wait();
-                match status.and_then(|status| status.code()) {
-                    // It did not come as far as the slide.
-                    Some(2 | 3) => Err(CohortError::Usage(last)),
-                    _ => Ok(Err(format!(
-                        "the process that read its header died ({}): the file may be damaged",
-                        status.map_or("unknown".into(), |status| status.to_string())
-                    ))),
-                }
-            }
-        }
-    }
-
-    fn look(&mut self, row: &Row) -> Result<Result<Facts, String>, CohortError> {
-        Ok(match self.ask(&Request::Look(row.clone()))? {
-            Ok(Reply::Looked(facts)) => Ok(*facts),
-            Ok(other) => Err(format!("no answer to the question: {other:?}")),
-            Err(why) => Err(why),
-        })
-    }
-
-    /// A trial of the slide in the middle by size; of another, where that one cannot be read through.
-    fn try_one(&mut self, rows: &[Row], say: &dyn Fn(&str)) -> Result<Option<Trial>, CohortError> {
-        let patches = |row: &&Row| row.facts.as_ref().map_or(0, |facts| facts.patches);
-        let mut rows: Vec<&Row> = rows.iter().filter(|row| patches(row) > 0).collect();
-        rows.sort_by_key(patches);
-        let middle = rows.len() / 2;
-        for row in rows
-            .iter()
-            .skip(middle)
-            .chain(rows.iter().take(middle))
-            .take(3)
-        {
-            say(&format!("trying a few tiles of {}", row.stem));
-            if let Ok(Reply::Tried(trial)) = self.ask(&Request::Try((*row).clone()))? {
-                return Ok(Some(trial));
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// What a site would bill for all rows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Bill {
-    pub slides: usize,
-    pub unreadable: usize,
-    pub duplicates: usize,
-    pub tissue_mm2: f64,
-    pub hours: f64,
-    pub longest_s: f64,
-    pub memory_bytes: u64,
-    pub disk_bytes: u64,
-}
-
-/// Bytes of the default outputs a byte of store (docs/performance.md).
-const OUTPUTS_PER_STORE: f64 = 2.0;
-
-/// The sum of the rows.
-pub fn bill(cohort: &Cohort) -> Bill {
-    let mut bill = Bill {
-        slides: cohort.rows.len(),
-        ..Bill::default()
-    };
-    for row in &cohort.rows {
-        if row.duplicate_of.is_some() {
-            bill.duplicates += 1;
-            continue;
-        }
-        bill.unreadable += usize::from(row.problem.is_some());
-        bill.tissue_mm2 += row.facts.as_ref().map_or(0.0, |facts| facts.tissue_mm2);
-        bill.hours += row.expected.seconds / 3600.0;
-        bill.longest_s = bill.longest_s.max(row.expected.seconds);
-        bill.memory_bytes = bill.memory_bytes.max(row.expected.memory_bytes);
-        bill.disk_bytes += (row.expected.scratch_bytes as f64 * (1.0 + OUTPUTS_PER_STORE)) as u64;
-    }
-    bill
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -595,23 +413,6 @@ mod tests {
     }
 
     #[test]
-    fn costs_follow_the_trial_in_proportion() {
-        let trial = Trial {
-            patches: 10,
-            planned_mm2: 5.0,
-            seconds: 20.0,
-            memory_bytes: 7,
-            scratch_bytes: 50,
-            ..Trial::default()
-        };
-        let mut rows = [row("a", "1", 30), row("b", "2", 5)];
-        price(&mut rows, Some(&trial));
-        let seconds: Vec<f64> = rows.iter().map(|row| row.expected.seconds).collect();
-        assert_eq!(seconds, [60.0, 10.0]);
-        assert_eq!(rows[0].expected.scratch_bytes, 300);
-    }
-
-    #[test]
     fn a_copy_is_the_same_slide_asked_the_same() {
         let mut rows = vec![row("a", "1", 1)];
         assert_eq!(first_of(&rows, &row("b", "1", 1)), Some(0));
@@ -623,29 +424,5 @@ mod tests {
         assert_eq!(first_of(&rows, &other_mask), None);
         rows[0].facts = None;
         assert_eq!(first_of(&rows, &row("b", "1", 1)), None);
-    }
-
-    #[test]
-    fn the_hash_knows_what_results_depend_on_and_nothing_else() {
-        let said = |value: Value| Said {
-            value,
-            from: "flag".into(),
-        };
-        let of = |mpp: Value, threads: Value| {
-            let settings = [("mpp", mpp), ("threads", threads)];
-            let settings = settings.map(|(name, value)| (name.to_owned(), said(value)));
-            settings_hash(&settings.into(), &BTreeMap::new())
-        };
-        assert_eq!(of(json!(0.5), json!(1)), of(json!(0.5), json!(8)));
-        assert_ne!(of(json!(0.5), json!(1)), of(json!(0.25), json!(1)));
-    }
-
-    #[test]
-    fn settings_become_the_flags_that_they_were() {
-        assert_eq!(flag_text(&json!("otsu")).unwrap(), "otsu");
-        assert_eq!(flag_text(&json!(["json", "csv"])).unwrap(), "json,csv");
-        assert_eq!(flag_text(&json!(0.25)).unwrap(), "0.25");
-        assert_eq!(flag_text(&json!(true)).unwrap(), "true");
-        assert_eq!(flag_text(&Value::Null), None);
     }
 }

@@ -1,6 +1,6 @@
-//! How a row ended: one small file a row.
+//! How a row ended: one small file a row, or a part of one.
 //!
-//! In: a [`Record`]. Out: `rows/<row>.<generation>.json`, there whole or not at all. A record of a later generation
+//! In: a [`Record`]. Out: `rows/<row>.<generation>.json` (`<row>-<part>.…` of a part), there whole or not at all. A record of a later generation
 //! counts, so that a task that slept cannot write over its successor. Never removed but by a record that follows.
 
 use std::collections::BTreeMap;
@@ -11,14 +11,16 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::CohortError;
+use super::work::Work;
 use crate::run::Ending;
 use crate::store::atomic;
 
 /// How a row ended, and what it took.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The row.
-    pub row: usize,
+    /// The row, and the part of it.
+    #[serde(flatten)]
+    pub work: Work,
     /// Name of the slide's folder.
     pub stem: String,
     /// How it ended.
@@ -62,6 +64,8 @@ pub enum State {
     Incomplete,
     /// There are no results.
     Failed,
+    /// The tiles of this part are done, and others of the slide were not yet.
+    Share,
     /// Given back before the end; the checkpoint is kept, and anyone may go on.
     #[default]
     Stopped,
@@ -74,7 +78,8 @@ impl State {
             Ending::Done { .. } => Self::Done,
             Ending::Incomplete { .. } => Self::Incomplete,
             Ending::Failed(_) | Ending::Refused(_) => Self::Failed,
-            Ending::Stopped | Ending::Share { .. } => Self::Stopped,
+            Ending::Share { .. } => Self::Share,
+            Ending::Stopped => Self::Stopped,
         }
     }
 
@@ -84,30 +89,30 @@ impl State {
     }
 }
 
-/// The name of a row's file of a generation.
-pub fn file_name(row: usize, generation: u64) -> String {
-    format!("{row:06}.{generation}.json")
+/// The name of a record's file.
+pub fn file_name(work: impl Into<Work>, generation: u64) -> String {
+    format!("{}.{generation}.json", work.into())
 }
 
-/// Row and generation of a file's name; `None`: a file of another kind.
-fn parse_name(name: &str) -> Option<(usize, u64)> {
-    let (row, generation) = name.strip_suffix(".json")?.split_once('.')?;
-    Some((row.parse().ok()?, generation.parse().ok()?))
+/// Work and generation of a file's name; `None`: a file of another kind.
+fn parse_name(name: &str) -> Option<(Work, u64)> {
+    let (work, generation) = name.strip_suffix(".json")?.split_once('.')?;
+    Some((Work::parse(work)?, generation.parse().ok()?))
 }
 
-/// The latest generation of each row that has a record.
+/// The latest generation of each row and part that has a record.
 ///
 /// # Errors
 /// A folder that cannot be read.
-pub fn generations(folder: &Path) -> Result<BTreeMap<usize, u64>, CohortError> {
+pub fn generations(folder: &Path) -> Result<BTreeMap<Work, u64>, CohortError> {
     latest(folder, parse_name)
 }
 
-/// The latest generation of each row that has a file in `folder`, by `parse` of its name.
+/// The latest generation of each row and part that has a file in `folder`, by `parse` of its name.
 pub(super) fn latest(
     folder: &Path,
-    parse: impl Fn(&str) -> Option<(usize, u64)>,
-) -> Result<BTreeMap<usize, u64>, CohortError> {
+    parse: impl Fn(&str) -> Option<(Work, u64)>,
+) -> Result<BTreeMap<Work, u64>, CohortError> {
     let mut latest = BTreeMap::new();
     let failed = |error| CohortError::read(folder, error);
     let entries = match fs::read_dir(folder) {
@@ -116,8 +121,8 @@ pub(super) fn latest(
     };
     for entry in entries {
         let name = entry.map_err(failed)?.file_name();
-        if let Some((row, generation)) = name.to_str().and_then(&parse) {
-            let known = latest.entry(row).or_insert(generation);
+        if let Some((work, generation)) = name.to_str().and_then(&parse) {
+            let known = latest.entry(work).or_insert(generation);
             *known = generation.max(*known);
         }
     }
@@ -128,8 +133,12 @@ pub(super) fn latest(
 ///
 /// # Errors
 /// A file that cannot be read, or is no record.
-pub fn read(folder: &Path, row: usize, generation: u64) -> Result<Option<Record>, CohortError> {
-    let path = folder.join(file_name(row, generation));
+pub fn read(
+    folder: &Path,
+    work: impl Into<Work>,
+    generation: u64,
+) -> Result<Option<Record>, CohortError> {
+    let path = folder.join(file_name(work, generation));
     let bytes = match fs::read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         bytes => bytes.map_err(|error| CohortError::read(&path, error))?,
@@ -148,14 +157,14 @@ pub fn read(folder: &Path, row: usize, generation: u64) -> Result<Option<Record>
 /// # Errors
 /// A file that cannot be written.
 pub fn write(folder: &Path, record: &Record) -> Result<PathBuf, CohortError> {
-    let path = folder.join(file_name(record.row, record.generation));
+    let path = folder.join(file_name(record.work, record.generation));
     let text = serde_json::to_vec(record).map_err(|error| CohortError::content(&path, error))?;
     atomic::write_bytes(&path, &text).map_err(|error| CohortError::write(&path, error))?;
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     for entry in entries {
         let name = entry.file_name();
         let parsed = name.to_str().and_then(parse_name);
-        if parsed.is_some_and(|(row, old)| row == record.row && old < record.generation) {
+        if parsed.is_some_and(|(work, old)| work == record.work && old < record.generation) {
             // Somebody else may have removed it; and a later generation counts anyway.
             let _ = fs::remove_file(entry.path());
         }

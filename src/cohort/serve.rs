@@ -1,20 +1,27 @@
 //! The other side of [`super::worker`]: the process that does slide after slide with one model.
 //!
-//! In: requests on standard input. Out: replies by `say`. Never decides which slide is done, and never writes results
+//! In: requests on standard input. Out: replies by `say`. While it writes a slide's results it opens the next one, so
+//! that the device does not wait for headers and tissue. Never decides which slide is done, and never writes results
 //! before the task has said that the row is still its own.
 
+use std::cell::RefCell;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::claim::Progress;
 use super::plan::Row;
-use super::worker::{Facts, Reply, Request, Trial};
+use super::worker::{Facts, Next, Reply, Request, Trial};
+use crate::model::Pool;
 use crate::pipeline::events::Event;
-use crate::pipeline::{self, estimate};
+use crate::pipeline::{self, Prepared, estimate};
+use crate::plan::Shard;
 use crate::run::ending::Cause;
-use crate::run::{self, Ending, Models, RunConfig, RunEvent, SlideConfig, Watch};
+use crate::run::slide::{Hooks, run_slide_if};
+use crate::run::{Ending, Models, RunConfig, RunEvent, SlideConfig, Watch};
 
 /// Replies about progress come no closer than this.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -28,6 +35,35 @@ pub struct Serving<'a> {
     pub watch: Watch<'a>,
     /// Writes a reply where the task reads it.
     pub say: &'a (dyn Fn(&Reply) + Sync),
+    /// The slide that was opened before its turn.
+    pub ahead: Option<Ahead>,
+}
+
+/// A slide that is opened before its turn.
+pub struct Ahead {
+    request: pipeline::Request,
+    opened: JoinHandle<Option<Prepared>>,
+}
+
+impl Ahead {
+    /// Begins to open a slide.
+    fn open(request: pipeline::Request, pool: Pool) -> Self {
+        let asked = request.clone();
+        // What is wrong with the slide is said when it is its turn: then it is opened again.
+        let open = move || pipeline::prepare(&asked, &pool).ok();
+        Self {
+            request,
+            opened: std::thread::spawn(open),
+        }
+    }
+
+    /// The slide, where it is the one that is asked for now.
+    fn take(self, request: &pipeline::Request) -> Option<Prepared> {
+        match self.request == *request {
+            true => self.opened.join().ok()?,
+            false => None,
+        }
+    }
 }
 
 impl Serving<'_> {
@@ -39,9 +75,11 @@ impl Serving<'_> {
                 Request::Try(row) => self.try_some(&row),
                 Request::Run {
                     row,
+                    shard,
+                    read_from,
                     weights_sha256,
-                } => self.run(&row, &weights_sha256),
-                Request::Write(_) => continue,
+                } => self.run(&row, shard, read_from, &weights_sha256),
+                Request::Write { .. } => continue,
             };
             (self.say)(&reply);
         }
@@ -102,14 +140,20 @@ impl Serving<'_> {
         }
     }
 
-    fn run(&mut self, row: &Row, weights_sha256: &str) -> Reply {
+    fn run(
+        &mut self,
+        row: &Row,
+        shard: Option<Shard>,
+        read_from: Option<PathBuf>,
+        weights_sha256: &str,
+    ) -> Reply {
         let refused = |why: String| Reply::Ended {
             ending: Ending::Refused(why),
             cause: Cause::Lasting,
             stage: "preparing".into(),
         };
         let slide = match row.slide(self.config) {
-            Ok(slide) => slide,
+            Ok(slide) => SlideConfig { read_from, ..slide },
             Err(why) => return refused(why),
         };
         match self.models.get(&slide.model) {
@@ -126,10 +170,14 @@ impl Serving<'_> {
             // What is wrong with the model comes as the slide's ending.
             _ => {}
         }
-        self.run_slide(&slide)
+        let config = RunConfig {
+            shard,
+            ..self.config.clone()
+        };
+        self.run_slide(&slide, &config)
     }
 
-    fn run_slide(&mut self, slide: &SlideConfig) -> Reply {
+    fn run_slide(&mut self, slide: &SlideConfig, config: &RunConfig) -> Reply {
         let begun = Instant::now();
         let first = Progress {
             stage: "preparing".into(),
@@ -145,19 +193,35 @@ impl Serving<'_> {
             }
             watch(event);
         };
+        // A model that is wrong comes as the slide's ending.
+        let pool = self.models.get(&slide.model).ok();
+        let next_ahead = RefCell::new(None);
         let may_write = || {
             say(&Reply::MayWrite);
-            matches!(next_request(), Some(Request::Write(true)))
+            let Some(Request::Write { yes, next }) = next_request() else {
+                return false;
+            };
+            let next = next.filter(|next| yes && next.row.model == slide.model);
+            if let (Some(next), Some(pool)) = (next, &pool) {
+                *next_ahead.borrow_mut() = open_ahead(&next, config, pool);
+            }
+            yes
         };
+        let ahead = RefCell::new(self.ahead.take());
+        let opened = |request: &pipeline::Request| ahead.take()?.take(request);
         watch(RunEvent::Begun(slide));
-        let attempt = run::slide::run_slide_if(
+        let attempt = run_slide_if(
             slide,
-            self.config,
+            config,
             &mut self.models,
             &follow,
             self.stop,
-            &may_write,
+            Hooks {
+                may_write: &may_write,
+                opened: &opened,
+            },
         );
+        self.ahead = next_ahead.into_inner();
         watch(RunEvent::Ended {
             slide,
             ending: &attempt.ending,
@@ -171,6 +235,16 @@ impl Serving<'_> {
             stage: progress.stage,
         }
     }
+}
+
+/// Begins to open the slide that will probably be asked for next; `None`: it cannot be asked for.
+fn open_ahead(next: &Next, config: &RunConfig, pool: &Pool) -> Option<Ahead> {
+    let slide = next.row.slide(config).ok()?;
+    let config = RunConfig {
+        shard: next.shard,
+        ..config.clone()
+    };
+    Some(Ahead::open(slide.request(&config), pool.clone()))
 }
 
 /// Takes an event into the progress; gives it back where it is time to tell.

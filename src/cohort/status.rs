@@ -14,17 +14,18 @@ use serde::Serialize;
 
 use super::claim::{self, ClaimText, Seen};
 use super::owner::Owner;
-use super::plan::Cohort;
+use super::plan::{Cohort, Row};
 use super::record::{self, Record, State};
-use super::{CohortError, Layout, ranges};
+use super::work::Work;
+use super::{CohortError, Layout, ranges, shared};
 
 /// Of a reason, so many letters tell what kind it is.
 const REASON_LETTERS: usize = 160;
 
-/// Where a row is.
+/// Where a row, or a part of one, is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Place {
-    /// It has a record.
+    /// It has a record. A row whose tasks have done some of its parts and not the others counts as given back.
     Ended(Box<Record>),
     /// A task works on it.
     Running(Seen),
@@ -40,12 +41,17 @@ pub enum Place {
 pub struct Status {
     /// By row.
     pub places: Vec<Place>,
+    /// Claims of the parts of rows that several tasks share, running or stale: of each such row some.
+    pub parts: Vec<(Work, Place)>,
 }
 
 /// A row in work.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Running {
     pub row: usize,
+    /// Which of the parts that tasks share it in: `2/8`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     pub slide: String,
     pub by: String,
     pub stage: String,
@@ -74,6 +80,9 @@ pub struct Summary {
     /// Rows that failed, as an array string.
     pub failed_rows: String,
     pub incomplete_rows: String,
+    /// Shared rows of which some parts are done and others are not, and how many.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub half_done: BTreeMap<usize, String>,
     /// Rows that nobody has ended: never started, given back, or of a dead task.
     pub missing_rows: String,
     pub failed_by_reason: BTreeMap<String, String>,
@@ -97,14 +106,11 @@ pub fn read(layout: &Layout, cohort: &Cohort) -> Result<Status, CohortError> {
     };
     let here = Owner::here(|_| None);
     let stale = Duration::try_from_secs_f64(cohort.stale_s).unwrap_or(Duration::from_secs(120));
-    let place = |row: usize| -> Result<Place, CohortError> {
-        if let Some(first) = cohort.rows[row].duplicate_of {
-            return Ok(Place::Copy(first));
-        }
-        let recorded = records.get(&row).copied();
-        if let Some(&claimed) = claims.get(&row)
+    let place = |work: Work| -> Result<Place, CohortError> {
+        let recorded = records.get(&work).copied();
+        if let Some(&claimed) = claims.get(&work)
             && recorded.is_none_or(|recorded| recorded < claimed)
-            && let Some(seen) = claim::see(&layout.claims(), row, claimed, now)
+            && let Some(seen) = claim::see(&layout.claims(), work, claimed, now)
         {
             let owner = seen.text.as_ref().map(|text| &text.owner);
             let is_dead = owner.is_some_and(|owner| owner.is_dead(&here));
@@ -114,27 +120,43 @@ pub fn read(layout: &Layout, cohort: &Cohort) -> Result<Status, CohortError> {
             });
         }
         let record = match recorded {
-            Some(generation) => latest_record(&layout.records(), row, generation)?,
+            Some(generation) => latest_record(&layout.records(), work, generation)?,
             None => None,
         };
         Ok(record.map_or(Place::NeverStarted, |record| Place::Ended(Box::new(record))))
     };
-    let places = (0..cohort.rows.len()).into_par_iter().map(place);
+    let of_row = |row: &Row| -> Result<(Place, Vec<(Work, Place)>), CohortError> {
+        if let Some(first) = row.duplicate_of {
+            return Ok((Place::Copy(first), Vec::new()));
+        }
+        if row.parts.is_none() {
+            return Ok((place(row.row.into())?, Vec::new()));
+        }
+        let parts: Result<Vec<_>, _> = row.works().map(|work| Ok((work, place(work)?))).collect();
+        let mut parts = parts?;
+        let joined = shared::joined(parts.iter().map(|(_, place)| place));
+        parts.retain(|(_, place)| matches!(place, Place::Running(_) | Place::Stale(_)));
+        Ok((joined, parts))
+    };
+    let rows = cohort.rows.par_iter().map(of_row);
+    let rows = rows.collect::<Result<Vec<_>, _>>()?;
+    let (places, parts): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
     Ok(Status {
-        places: places.collect::<Result<_, _>>()?,
+        places,
+        parts: parts.into_iter().flatten().collect(),
     })
 }
 
-/// The record of a row, though a later one may be taking its place right now.
+/// The record of a row or part, though a later one may be taking its place right now.
 fn latest_record(
     folder: &Path,
-    row: usize,
+    work: Work,
     generation: u64,
 ) -> Result<Option<Record>, CohortError> {
-    match record::read(folder, row, generation)? {
+    match record::read(folder, work, generation)? {
         Some(record) => Ok(Some(record)),
-        None => match record::generations(folder)?.get(&row) {
-            Some(&later) => record::read(folder, row, later),
+        None => match record::generations(folder)?.get(&work) {
+            Some(&later) => record::read(folder, work, later),
             None => Ok(None),
         },
     }
@@ -169,21 +191,29 @@ impl Status {
         let incomplete = self.ended(State::Incomplete);
         let mut reasons: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         let mut nuclei = 0;
-        let (mut working, mut stale_claims) = (Vec::new(), Vec::new());
+        let mut half_done = BTreeMap::new();
         for (row, place) in self.places.iter().enumerate() {
-            match place {
-                Place::Ended(record) => {
-                    nuclei += record.nuclei;
-                    if record.state == State::Failed {
-                        reasons
-                            .entry(kind_of(record, cohort))
-                            .or_default()
-                            .push(row);
-                    }
+            let Place::Ended(record) = place else {
+                continue;
+            };
+            nuclei += record.nuclei;
+            match record.state {
+                State::Failed => reasons
+                    .entry(kind_of(record, cohort))
+                    .or_default()
+                    .push(row),
+                State::Stopped if !record.reason.is_empty() => {
+                    half_done.insert(row, record.reason.clone());
                 }
-                Place::Running(seen) => working.push(running(cohort, row, seen)),
-                Place::Stale(seen) => stale_claims.push(running(cohort, row, seen)),
-                Place::Copy(_) | Place::NeverStarted => {}
+                _ => {}
+            }
+        }
+        let (mut working, mut stale_claims) = (Vec::new(), Vec::new());
+        for (work, place) in self.claims(cohort) {
+            match place {
+                Place::Running(seen) => working.push(running(cohort, work, seen)),
+                Place::Stale(seen) => stale_claims.push(running(cohort, work, seen)),
+                Place::Ended(_) | Place::Copy(_) | Place::NeverStarted => {}
             }
         }
         let reasons = reasons.into_iter();
@@ -195,6 +225,7 @@ impl Status {
             stopped: self.ended(State::Stopped).len(),
             running: working.len(),
             stale: stale_claims.len(),
+            half_done,
             copies: self.rows(|place| matches!(place, Place::Copy(_))).len(),
             never_started: self.rows(|place| *place == Place::NeverStarted).len(),
             nuclei,
@@ -208,6 +239,14 @@ impl Status {
             working,
             stale_claims,
         }
+    }
+
+    /// The claims of rows, and those of the parts of rows that are shared.
+    fn claims<'a>(&'a self, cohort: &'a Cohort) -> impl Iterator<Item = (Work, &'a Place)> + 'a {
+        let rows = self.places.iter().zip(&cohort.rows);
+        let whole = rows.filter(|(_, row)| row.parts.is_none());
+        let whole = whole.map(|(place, row)| (Work::from(row.row), place));
+        whole.chain(self.parts.iter().map(|(work, place)| (*work, place)))
     }
 
     /// What is left by the plan's costs, as fast as the rows that are done went, over the tasks that run.
@@ -247,22 +286,24 @@ impl Status {
 
 /// A reason without what only this slide has: its path and name.
 fn kind_of(record: &Record, cohort: &Cohort) -> String {
-    let row = &cohort.rows[record.row];
+    let row = &cohort.rows[record.work.row];
     let path = row.path.display().to_string();
     let line = record.reason.lines().next().unwrap_or("");
     let general = line.replace(&format!("{path}: "), "").replace(&path, "…");
     general.chars().take(REASON_LETTERS).collect()
 }
 
-fn running(cohort: &Cohort, row: usize, seen: &Seen) -> Running {
+fn running(cohort: &Cohort, work: Work, seen: &Seen) -> Running {
+    let row = &cohort.rows[work.row];
     let unknown = ClaimText::default();
     let text = seen.text.as_ref().unwrap_or(&unknown);
     let progress = &text.progress;
     let mm2_per_s = (progress.mm2_done - progress.mm2_before) / progress.seconds.max(1e-9);
     let left = progress.mm2_planned - progress.mm2_done;
     Running {
-        row,
-        slide: cohort.rows[row].stem.clone(),
+        row: row.row,
+        part: row.shard(work).map(|shard| shard.to_string()),
+        slide: row.stem.clone(),
         by: text.owner.name(),
         stage: progress.stage.clone(),
         mm2_done: progress.mm2_done,
@@ -308,9 +349,11 @@ pub fn table(summary: &Summary, out: &str) -> String {
             let left = row
                 .left_s
                 .map_or(String::new(), |left| format!(", {} left", duration(left)));
+            let part = row.part.as_ref();
+            let part = part.map_or(String::new(), |part| format!(" part {part}"));
             let _ = writeln!(
                 text,
-                "{title:<10} row {} {} on {}: {} {:.2} of {:.2} mm², {:.3} mm²/s{left}; heard of {} ago",
+                "{title:<10} row {}{part} {} on {}: {} {:.2} of {:.2} mm², {:.3} mm²/s{left}; heard of {} ago",
                 row.row,
                 row.slide,
                 row.by,
@@ -331,6 +374,9 @@ pub fn table(summary: &Summary, out: &str) -> String {
             "incomplete {}: parts could not be read (see summary.json)",
             summary.incomplete_rows
         );
+    }
+    for (row, parts) in &summary.half_done {
+        let _ = writeln!(text, "incomplete {row}: {parts}");
     }
     if let Some(seconds) = summary.forecast_s {
         let _ = writeln!(

@@ -4,20 +4,23 @@
 //! that it ended, and how those rows ended. A task that is asked to stop gives its row back within ten seconds. Never
 //! ends a row that another task has taken over, and never waits for one that lives.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::claim::{Claim, Desk, Lost, Progress, Snapshot, Taken};
+use super::claim::{Claim, Desk, Snapshot, Taken};
+use super::heartbeat::Beating;
 use super::plan::{Cohort, Row};
 use super::record::{Record, State};
-use super::stage;
-use super::worker::{Heard, Reply, Request, Worker};
+use super::work::Work;
+use super::worker::{Heard, Next, Reply, Request, Worker};
 use super::{CohortError, Layout};
-use crate::run::Ending;
+use crate::run::attempts::pause_unless;
 use crate::run::children::how_it_died;
 use crate::run::ending::Cause;
+use crate::run::{Attempt, Attempts, Ending};
 
 /// How often the task looks at its claim and at the stop flag.
 const LOOK: Duration = Duration::from_millis(50);
@@ -33,22 +36,16 @@ pub struct Task<'a> {
     pub own: Vec<usize>,
     /// Whether nothing but `own` is done.
     pub own_only: bool,
-    /// How often a row is tried again after what may pass.
-    pub retries: u32,
-    /// Wait before the first of those; it doubles.
-    pub retry_wait: Duration,
-    /// A folder on a local disk that slides are copied to first.
-    pub stage: Option<std::path::PathBuf>,
-    pub stop: &'a AtomicBool,
+    /// How a row is tried again after what may pass, and the flag that stops the task.
+    pub attempts: Attempts<'a>,
     /// Starts a process for slides.
     pub start: &'a dyn Fn() -> std::io::Result<std::process::Command>,
     pub say: &'a dyn Fn(&str),
 }
 
-/// How the slide in work ended.
+/// What is known of the end of the slide in work, beside how it ended.
+#[derive(Default)]
 struct Outcome {
-    ending: Ending,
-    cause: Cause,
     stage: String,
     log: Vec<String>,
     /// Why this machine can do no slide at all.
@@ -63,26 +60,32 @@ impl Task<'_> {
     pub fn run(&self) -> Result<Vec<Ending>, CohortError> {
         let mut endings = Vec::new();
         let mut worker: Option<Worker> = None;
-        // Rows that this task has ended or given up: it does not take them again.
-        let mut left: BTreeSet<usize> = BTreeSet::new();
+        // What this task has ended or given up: it does not take it again.
+        let mut left: BTreeSet<Work> = BTreeSet::new();
         let order = self.order();
+        // The copy of a staged slide is not there before its turn.
+        let may_open_ahead = Cell::new(self.attempts.stage.is_none());
         loop {
             if self.stopping() {
                 endings.push(Ending::Stopped);
                 break;
             }
             match self.next(&order, &left)? {
-                Next::Claim(claim) => {
-                    left.insert(claim.row);
-                    let row = &self.cohort.rows[claim.row];
-                    match self.do_row(*claim, row, &mut worker)? {
+                Turn::Claim(claim) => {
+                    let work = claim.work;
+                    left.insert(work);
+                    let ahead = Ahead {
+                        likely: &|| self.likely_next(&order, &left),
+                        allowed: &may_open_ahead,
+                    };
+                    match self.do_work(*claim, &mut worker, &ahead)? {
                         Some(ending) => endings.push(ending),
                         // Should its new owner give it back, this task may have it again.
-                        None => drop(left.remove(&row.row)),
+                        None => drop(left.remove(&work)),
                     }
                 }
-                Next::Wait(patience) => self.pause(patience),
-                Next::Nothing => break,
+                Turn::Wait(patience) => self.pause(patience),
+                Turn::Nothing => break,
             }
         }
         self.desk.tidy()?;
@@ -90,19 +93,16 @@ impl Task<'_> {
     }
 
     fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.attempts.stop.load(Ordering::Relaxed)
     }
 
     /// Waits, unless the task is to stop.
     fn pause(&self, patience: Duration) {
-        let begun = Instant::now();
-        while begun.elapsed() < patience && !self.stopping() {
-            std::thread::sleep(LOOK.min(patience));
-        }
+        pause_unless(self.attempts.stop, patience);
     }
 
-    /// Own rows, then all others, the costliest first.
-    fn order(&self) -> Vec<usize> {
+    /// Own rows, then all others, the costliest first; of a shared one all parts.
+    fn order(&self) -> Vec<Work> {
         let is_row = |row: &&usize| {
             let row = self.cohort.rows.get(**row);
             row.is_some_and(|row| row.duplicate_of.is_none())
@@ -112,95 +112,127 @@ impl Task<'_> {
             let others = self.cohort.by_cost();
             order.extend(others.iter().filter(|row| !self.own.contains(row)));
         }
-        order
+        let works = order.iter().map(|&row| self.cohort.rows[row].works());
+        works.flatten().collect()
     }
 
-    /// The next row that this task may do.
-    fn next(&self, order: &[usize], left: &BTreeSet<usize>) -> Result<Next, CohortError> {
+    /// The next row, or part of one, that this task may do.
+    fn next(&self, order: &[Work], left: &BTreeSet<Work>) -> Result<Turn, CohortError> {
         let mut seen = self.desk.snapshot()?;
         let mut silent = false;
-        for &row in order.iter().filter(|row| !left.contains(row)) {
-            let is_own = self.own.contains(&row);
-            let may_redo = |record: &Record| is_own && record.state == State::Failed;
-            match self.desk.take(row, &seen, may_redo)? {
-                Taken::Mine(claim) => return Ok(Next::Claim(claim)),
+        for &work in order.iter().filter(|work| !left.contains(work)) {
+            let is_own = self.own.contains(&work.row);
+            let may_redo = |record: &Record| match record.state {
+                State::Failed => is_own,
+                State::Share => self.is_not_joined(work, &seen),
+                _ => false,
+            };
+            match self.desk.take(work, &seen, may_redo)? {
+                Taken::Mine(claim) => return Ok(Turn::Claim(claim)),
                 // A claim just made, or one of an owner that beats: that one looks after it.
                 Taken::Busy { age } => silent |= age > 3 * self.desk.heartbeat,
                 Taken::Not => {}
             }
             if self.stopping() {
-                return Ok(Next::Wait(Duration::ZERO));
+                return Ok(Turn::Wait(Duration::ZERO));
             }
         }
         if silent {
             // Nobody else may be left to take over what a silent owner leaves.
-            return Ok(Next::Wait(self.desk.heartbeat));
+            return Ok(Turn::Wait(self.desk.heartbeat));
         }
         // An owner that died a moment ago is not silent yet: look once more when it would have beaten.
-        let busy = |seen: &Snapshot| -> Vec<(usize, u64)> {
-            let live = seen.claims.iter().filter(|(row, generation)| {
-                order.contains(row)
-                    && !left.contains(row)
+        let busy = |seen: &Snapshot| -> Vec<(Work, u64)> {
+            let live = seen.claims.iter().filter(|(work, generation)| {
+                order.contains(work)
+                    && !left.contains(work)
                     && seen
                         .records
-                        .get(row)
+                        .get(work)
                         .is_none_or(|record| record < generation)
             });
-            live.map(|(row, generation)| (*row, *generation)).collect()
+            live.map(|(work, generation)| (*work, *generation))
+                .collect()
         };
         let before = busy(&seen);
         if before.is_empty() {
-            return Ok(Next::Nothing);
+            return Ok(Turn::Nothing);
         }
         self.pause(4 * self.desk.heartbeat);
         seen = self.desk.snapshot()?;
         let now = super::claim::server_now(&self.layout.claims())?;
-        let is_silent = |(row, generation): &(usize, u64)| {
-            let seen = super::claim::see(&self.layout.claims(), *row, *generation, now);
+        let is_silent = |(work, generation): &(Work, u64)| {
+            let seen = super::claim::see(&self.layout.claims(), *work, *generation, now);
             seen.is_some_and(|seen| {
                 let owner = seen.text.as_ref().map(|text| &text.owner);
                 seen.age > 3 * self.desk.heartbeat
                     || owner.is_some_and(|owner| owner.is_dead(self.desk.here()))
             })
         };
-        let freed = |row: &usize| !busy(&seen).iter().any(|(other, _)| other == row);
+        let freed = |work: &Work| !busy(&seen).iter().any(|(other, _)| other == work);
         let something = before
             .iter()
-            .any(|(row, _)| freed(row) && self.is_open(*row, &seen))
+            .any(|(work, _)| freed(work) && self.is_open(*work, &seen))
             || busy(&seen).iter().any(is_silent);
         Ok(match something && !self.stopping() {
-            true => Next::Wait(Duration::ZERO),
-            false => Next::Nothing,
+            true => Turn::Wait(Duration::ZERO),
+            false => Turn::Nothing,
         })
     }
 
-    /// Whether nobody has ended this row.
-    fn is_open(&self, row: usize, seen: &Snapshot) -> bool {
-        let Some(&generation) = seen.records.get(&row) else {
-            return true;
+    /// What this task will probably do next: nobody has it, but somebody may be quicker.
+    fn likely_next(&self, order: &[Work], left: &BTreeSet<Work>) -> Option<Work> {
+        let seen = self.desk.snapshot().ok()?;
+        let is_free = |work: &Work| {
+            let claimed = seen.claims.get(work) > seen.records.get(work);
+            !left.contains(work) && !claimed && self.is_open(*work, &seen)
         };
-        let record = super::record::read(self.desk.records(), row, generation);
-        record.is_ok_and(|record| record.is_none_or(|record| !record.state.is_final()))
+        order.iter().copied().find(is_free)
     }
 
-    /// Does a row, with its retries, and ends its claim. `None`: another task has taken it over.
-    fn do_row(
+    /// How this row or part has ended; `None`: it has not.
+    fn recorded(&self, work: Work, seen: &Snapshot) -> Option<State> {
+        let generation = *seen.records.get(&work)?;
+        let record = super::record::read(self.desk.records(), work, generation);
+        Some(record.ok()??.state)
+    }
+
+    /// Whether nobody has ended this row or part.
+    fn is_open(&self, work: Work, seen: &Snapshot) -> bool {
+        self.recorded(work, seen)
+            .is_none_or(|state| !state.is_final())
+    }
+
+    /// Whether the tiles of all parts are done, but nobody has joined them: a file server that hides new files for a
+    /// while may hide from each of the last two what the other did. The first part is done again for that.
+    fn is_not_joined(&self, work: Work, seen: &Snapshot) -> bool {
+        let mut works = self.cohort.rows[work.row].works();
+        work.part == 0 && works.all(|part| self.recorded(part, seen) == Some(State::Share))
+    }
+
+    /// Does a row or a part of one, with its retries, and ends its claim. `None`: another task has taken it over.
+    fn do_work(
         &self,
         claim: Claim,
-        row: &Row,
         worker: &mut Option<Worker>,
+        ahead: &Ahead<'_>,
     ) -> Result<Option<Ending>, CohortError> {
         let begun = Instant::now();
-        (self.say)(&format!("row {}: {}", row.row, row.stem));
+        let work = claim.work;
+        let row = &self.cohort.rows[work.row];
+        let share = row.shard(work).map_or(String::new(), |shard| {
+            format!(", part {shard} of its tiles")
+        });
+        (self.say)(&format!("row {}: {}{share}", row.row, row.stem));
         let beating = Beating::new(claim);
         let mut attempts = 0;
         let outcome = std::thread::scope(|scope| {
             scope.spawn(|| beating.beat());
-            let outcome = self.try_row(&beating, row, worker, &mut attempts);
+            let outcome = self.try_work(&beating, work, worker, ahead, &mut attempts);
             beating.end();
             outcome
         });
-        let Some(outcome) = outcome? else {
+        let Some((Attempt { ending, cause }, outcome)) = outcome? else {
             (self.say)(&format!(
                 "row {}: another task has taken it over, because this one did not answer for {} s",
                 row.row, self.cohort.stale_s
@@ -208,20 +240,20 @@ impl Task<'_> {
             return Ok(None);
         };
         let (claim, progress) = beating.into_parts();
-        let given_back = outcome.cause == Cause::Busy;
+        let given_back = cause == Cause::Busy;
         let state = match given_back {
             true => State::Stopped,
-            false => State::of(&outcome.ending),
+            false => State::of(&ending),
         };
-        let nuclei = match &outcome.ending {
+        let nuclei = match &ending {
             Ending::Done { nuclei } | Ending::Incomplete { nuclei, .. } => *nuclei,
             _ => 0,
         };
-        let is_good = matches!(state, State::Done | State::Stopped);
+        let is_good = matches!(state, State::Done | State::Share | State::Stopped);
         claim.finish(Record {
             stem: row.stem.clone(),
             state,
-            reason: outcome.ending.reason().unwrap_or("").to_owned(),
+            reason: ending.reason().unwrap_or("").to_owned(),
             stage: outcome.stage,
             log: if is_good { Vec::new() } else { outcome.log },
             nuclei,
@@ -236,64 +268,43 @@ impl Task<'_> {
             // The row is free again, and this task must not spoil the others as well.
             Some(why) => Err(CohortError::Machine(why)),
             None if given_back => Ok(Some(Ending::Stopped)),
-            None => Ok(Some(outcome.ending)),
+            None => Ok(Some(ending)),
         }
     }
 
     /// Tries a row until it ends in a way that another try would not change. `None`: another task has it.
-    fn try_row(
+    fn try_work(
         &self,
         beating: &Beating,
-        row: &Row,
+        work: Work,
         worker: &mut Option<Worker>,
+        ahead: &Ahead<'_>,
         attempts: &mut u32,
-    ) -> Result<Option<Outcome>, CohortError> {
+    ) -> Result<Option<(Attempt, Outcome)>, CohortError> {
+        let row = &self.cohort.rows[work.row];
         let deaths = beating.deaths();
-        if deaths > self.retries {
+        if deaths > self.attempts.retries {
             return Ok(Some(failed(format!(
                 "{}: {deaths} tasks in a row died while they worked on it (out of memory, perhaps): give it more memory, \
                  then run this row again",
                 row.path.display()
             ))));
         }
-        let mut wait = self.retry_wait;
-        loop {
+        let say = |text| (self.say)(&format!("row {}: {text}", row.row));
+        self.attempts.run(&row.path, &say, |file| {
             *attempts += 1;
-            let staged = stage::copy(self.stage.as_deref(), row, self.say);
-            let placed = staged.as_ref().map_or(row, |staged| &staged.row);
-            let outcome = self.attempt(beating, placed, worker)?;
-            drop(staged);
-            let Some(outcome) = outcome else {
-                return Ok(None);
-            };
-            let may_pass = outcome.cause != Cause::Lasting;
-            let failed = outcome.ending != Ending::Stopped;
-            if !may_pass || !failed || *attempts > self.retries {
-                return Ok(Some(outcome));
-            }
-            (self.say)(&format!(
-                "row {}: again in {:.0} s: {}",
-                row.row,
-                wait.as_secs_f64(),
-                outcome.ending.reason().unwrap_or("")
-            ));
-            self.pause(wait);
-            wait *= 2;
-            if self.stopping() {
-                return Ok(Some(Outcome {
-                    ending: Ending::Stopped,
-                    ..outcome
-                }));
-            }
-        }
+            self.attempt(beating, work, file, worker, ahead)
+        })
     }
 
     fn attempt(
         &self,
         beating: &Beating,
-        row: &Row,
+        work: Work,
+        file: &Path,
         worker: &mut Option<Worker>,
-    ) -> Result<Option<Outcome>, CohortError> {
+        ahead: &Ahead<'_>,
+    ) -> Result<Option<(Attempt, Outcome)>, CohortError> {
         let mut running = match worker.take() {
             Some(running) => running,
             None => {
@@ -303,20 +314,33 @@ impl Task<'_> {
                 Worker::start(command)?
             }
         };
-        running.log_to(&self.layout.log(row.row));
+        let row = &self.cohort.rows[work.row];
+        running.log_to(&self.layout.log(work));
         let models = &self.cohort.models;
         running.ask(&Request::Run {
             row: row.clone(),
+            shard: row.shard(work),
+            read_from: (file != row.path).then(|| file.to_owned()),
             weights_sha256: models.get(&row.model).cloned().unwrap_or_default(),
         });
         let mut asked: Option<Instant> = None;
         let mut lost = false;
+        let mut has_another_open = false;
         loop {
             match running.hear(LOOK) {
                 Heard::Reply(Reply::Progress(progress)) => beating.show(progress),
                 Heard::Reply(Reply::MayWrite) => {
                     lost |= beating.renew().is_err();
-                    running.ask(&Request::Write(!lost));
+                    let next = ahead.next().filter(|_| !lost);
+                    has_another_open = next.is_some();
+                    running.ask(&Request::Write {
+                        yes: !lost,
+                        next: next.map(|work| {
+                            let row = self.cohort.rows[work.row].clone();
+                            let shard = row.shard(work);
+                            Next { row, shard }
+                        }),
+                    });
                 }
                 Heard::Reply(Reply::Ended {
                     ending,
@@ -328,15 +352,20 @@ impl Task<'_> {
                         *worker = Some(running);
                     }
                     let outcome = Outcome {
-                        ending,
-                        cause,
                         stage,
                         log,
                         machine: None,
                     };
-                    return Ok((!lost && !beating.is_lost()).then_some(outcome));
+                    let ended = (Attempt { ending, cause }, outcome);
+                    return Ok((!lost && !beating.is_lost()).then_some(ended));
                 }
                 Heard::Reply(_) | Heard::Nothing => {}
+                Heard::Gone if has_another_open && !lost && !self.stopping() => {
+                    // It may have died of that other slide. All tiles of this one are done: its results are written again.
+                    ahead.allowed.set(false);
+                    running.wait();
+                    return self.attempt(beating, work, file, worker, ahead);
+                }
                 Heard::Gone => {
                     let outcome = self.after_death(running, row, beating);
                     return Ok((!lost && !beating.is_lost()).then_some(outcome));
@@ -358,16 +387,18 @@ impl Task<'_> {
     }
 
     /// What the end of a process means that did not say how its slide ended.
-    fn after_death(&self, running: Worker, row: &Row, beating: &Beating) -> Outcome {
+    fn after_death(&self, running: Worker, row: &Row, beating: &Beating) -> (Attempt, Outcome) {
         let log = running.last_lines();
         let stage = beating.progress().stage;
         let status = running.wait();
-        let given_back = |machine: Option<String>, stage: String, log: Vec<String>| Outcome {
-            ending: Ending::Stopped,
-            cause: Cause::Busy,
-            stage,
-            log,
-            machine,
+        let given_back = |machine: Option<String>, stage: String, log: Vec<String>| {
+            let outcome = Outcome {
+                stage,
+                log,
+                machine,
+            };
+            let (ending, cause) = (Ending::Stopped, Cause::Busy);
+            (Attempt { ending, cause }, outcome)
         };
         if self.stopping() {
             return given_back(None, stage, log);
@@ -389,106 +420,41 @@ impl Task<'_> {
             ),
             None => "its process was lost".into(),
         };
-        Outcome {
+        let (attempt, outcome) = failed(why);
+        let outcome = Outcome {
             stage,
             log,
-            ..failed(why)
-        }
+            ..outcome
+        };
+        (attempt, outcome)
     }
 }
 
-fn failed(why: String) -> Outcome {
-    Outcome {
+fn failed(why: String) -> (Attempt, Outcome) {
+    let attempt = Attempt {
         ending: Ending::Failed(why),
         cause: Cause::Lasting,
-        stage: String::new(),
-        log: Vec::new(),
-        machine: None,
+    };
+    (attempt, Outcome::default())
+}
+
+/// Which slide the process may open before its turn, while it writes the results of another.
+struct Ahead<'a> {
+    likely: &'a dyn Fn() -> Option<Work>,
+    /// No longer, once a process has died while it had one open.
+    allowed: &'a Cell<bool>,
+}
+
+impl Ahead<'_> {
+    fn next(&self) -> Option<Work> {
+        self.allowed.get().then(|| (self.likely)()).flatten()
     }
 }
 
-enum Next {
+/// What to do next.
+enum Turn {
     Claim(Box<Claim>),
     /// Look again after this time.
     Wait(Duration),
     Nothing,
-}
-
-/// A claim whose heart beats while its slide is in work.
-struct Beating {
-    claim: Mutex<(Claim, Progress)>,
-    heartbeat: Duration,
-    lost: AtomicBool,
-    ended: AtomicBool,
-    deaths: u32,
-}
-
-impl Beating {
-    fn new(claim: Claim) -> Self {
-        Self {
-            heartbeat: claim.heartbeat(),
-            deaths: claim.deaths(),
-            claim: Mutex::new((claim, Progress::default())),
-            lost: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-        }
-    }
-
-    fn claim(&self) -> MutexGuard<'_, (Claim, Progress)> {
-        self.claim
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Beats until [`Beating::end`].
-    fn beat(&self) {
-        let mut last: Option<Instant> = None;
-        while !self.ended.load(Ordering::Relaxed) && !self.is_lost() {
-            if last.is_none_or(|last| last.elapsed() >= self.heartbeat) {
-                let mut claim = self.claim();
-                let (claim, progress) = &mut *claim;
-                self.note(claim.beat(progress));
-                last = Some(Instant::now());
-            }
-            std::thread::sleep(LOOK.min(self.heartbeat));
-        }
-    }
-
-    fn note(&self, outcome: Result<(), Lost>) {
-        if outcome.is_err() {
-            self.lost.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn renew(&self) -> Result<(), Lost> {
-        let outcome = self.claim().0.renew();
-        self.note(outcome);
-        outcome
-    }
-
-    fn show(&self, progress: Progress) {
-        self.claim().1 = progress;
-    }
-
-    fn progress(&self) -> Progress {
-        self.claim().1.clone()
-    }
-
-    fn deaths(&self) -> u32 {
-        self.deaths
-    }
-
-    fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Relaxed)
-    }
-
-    fn end(&self) {
-        self.ended.store(true, Ordering::Relaxed);
-    }
-
-    fn into_parts(self) -> (Claim, Progress) {
-        self.claim
-            .into_inner()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
 }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::CohortError;
 use super::claim::Progress;
 use super::plan::Row;
+use crate::plan::Shard;
 use crate::run::Ending;
 use crate::run::ending::Cause;
 
@@ -32,10 +33,31 @@ pub enum Request {
     Look(Row),
     /// Run a few tiles of the slide, and say what all would take.
     Try(Row),
-    /// Do the slide. Its model must have these weights.
-    Run { row: Row, weights_sha256: String },
+    /// Do the slide.
+    Run {
+        row: Row,
+        /// The share of its tiles to do, where tasks share it.
+        shard: Option<Shard>,
+        /// A copy that is read in its place.
+        read_from: Option<PathBuf>,
+        /// Its model must have these weights.
+        weights_sha256: String,
+    },
     /// The answer to [`Reply::MayWrite`].
-    Write(bool),
+    Write {
+        /// Whether the row is still the task's own.
+        yes: bool,
+        /// What the task will probably ask for next: its slide may be opened while this one's results are written.
+        next: Option<Next>,
+    },
+}
+
+/// A row, or a part of one, that has not been asked for yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Next {
+    pub row: Row,
+    /// The share of its tiles.
+    pub shard: Option<Shard>,
 }
 
 /// What the process says.

@@ -34,6 +34,8 @@ const THUMB_UM_PER_PX: f64 = 1.0;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     pub path: PathBuf,
+    /// A copy of the slide that is read in its place.
+    pub read_from: Option<PathBuf>,
     /// Folder name of the slide's outputs.
     pub stem: String,
     /// What a manifest says of the slide beside what the run needs: column and cell.
@@ -113,8 +115,11 @@ pub fn grid_of(
 /// A slide that cannot be read or has no µm/px, a mask or region that does not fit, a budget that is too small.
 pub fn prepare(request: &Request, pool: &Pool) -> Result<Prepared, PipelineError> {
     let model = pool.model();
-    let reader: Arc<dyn SlideReader> = slide::open_page(&request.path, request.page)?.into();
-    let info = reader.info().clone();
+    let file = request.read_from.as_ref().unwrap_or(&request.path);
+    let reader: Arc<dyn SlideReader> = slide::open_page(file, request.page)?.into();
+    let mut info = reader.info().clone();
+    // A copy is gone after the run: what looks for the slide later must find it where it lies.
+    info.path.clone_from(&request.path);
     let mpp = slide::mpp::resolve_mpp(&info, request.mpp)?;
     let (frames, level) = Frames::for_slide(&info, mpp.mpp, model.spec.mpp)?;
     frames.refuse_coarse(&request.path, request.force_scale)?;

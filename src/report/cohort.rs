@@ -4,6 +4,7 @@
 //! table. Never reads a file.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use image::{ImageError, RgbImage};
 use serde_json::Value;
@@ -27,7 +28,7 @@ pub struct CohortSlide {
     /// Its report, relative to the page.
     pub href: String,
     /// summary.json.
-    pub summary: Value,
+    pub summary: Arc<Value>,
     pub thumb: Option<RgbImage>,
 }
 
@@ -333,13 +334,13 @@ mod tests {
     fn slide(i: usize, density: f64) -> CohortSlide {
         CohortSlide {
             href: format!("s{i}/report.html"),
-            summary: json!({
+            summary: Arc::new(json!({
                 "slide": format!("<s{i}>"),
                 "nuclei": {"count": 1000 + i, "density_per_mm2_tissue": density},
                 "tissue": {"from": "found"},
                 "types": {"a": {"id": 1, "count": 500, "share": 0.5, "color": [1, 2, 3]}},
                 "warnings": ["w"],
-            }),
+            })),
             thumb: None,
         }
     }
@@ -368,7 +369,7 @@ mod tests {
         let mut slides = vec![slide(0, 10.0), slide(1, 11.0)];
         let alike = html(&slides).unwrap();
         assert!(alike.contains("nuclei per mm² of tissue found on the slide."));
-        slides[1].summary["tissue"]["from"] = json!("everything");
+        Arc::make_mut(&mut slides[1].summary)["tissue"]["from"] = json!("everything");
         let unlike = html(&slides).unwrap();
         assert!(
             unlike.contains("not comparable") && unlike.contains("others per mm² of everything")

@@ -8,12 +8,14 @@
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::ending::{EXIT_NONE, EXIT_SOME, EXIT_STOPPED, EXIT_USAGE};
-use super::{Ending, RunError, RunEvent, SlideConfig, Watch};
+use super::attempts::{Attempt, Attempts};
+use super::ending::{Cause, EXIT_NONE, EXIT_SOME, EXIT_STOPPED, EXIT_USAGE};
+use super::{Ending, Event, RunError, RunEvent, SlideConfig, Watch};
 
 /// How often the parent looks at its child and at the stop flag.
 const LOOK: Duration = Duration::from_millis(20);
@@ -21,51 +23,32 @@ const LOOK: Duration = Duration::from_millis(20);
 /// committed is lost.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// Runs slide after slide, each in the process that `command` starts for it, until all are done or `stop` is raised.
-/// Only what a child could not say itself comes to `watch`.
+/// Runs slide after slide, each in the process that `command` starts for it and for the file to read, until all are done
+/// or the stop flag is raised. Only what a child could not say itself comes to `watch`.
 ///
 /// # Errors
 /// A process that cannot be started.
 pub fn run_in_children(
     slides: &[SlideConfig],
+    attempts: Attempts<'_>,
     watch: Watch<'_>,
-    stop: &AtomicBool,
-    command: impl Fn(&SlideConfig) -> std::io::Result<Command>,
+    command: impl Fn(&SlideConfig, &Path) -> std::io::Result<Command>,
 ) -> Result<Vec<Ending>, RunError> {
     let mut endings = Vec::new();
     for slide in slides {
-        if stop.load(Ordering::Relaxed) {
+        if attempts.stop.load(Ordering::Relaxed) {
             endings.push(Ending::Stopped);
             break;
         }
-        let started = Instant::now();
-        let outcome = command(slide)
-            .and_then(|mut command| {
-                let child = command.stdin(Stdio::null()).stdout(Stdio::piped());
-                child.spawn()
-            })
-            .and_then(|mut child| wait_for(&mut child, stop))
-            .map_err(|error| {
-                RunError::Machine(format!(
-                    "{}: its process cannot be started: {error}",
-                    slide.path.display()
-                ))
-            })?;
-        let ending = match outcome.record {
-            Some(ending) => ending,
-            None => {
-                let ending = ending_of_status(outcome.status, stop.load(Ordering::Relaxed), slide);
-                if ending.reason().is_some_and(|why| !why.is_empty()) {
-                    watch(RunEvent::Begun(slide));
-                    watch(RunEvent::Ended {
-                        slide,
-                        ending: &ending,
-                        seconds: started.elapsed().as_secs_f64(),
-                    });
-                }
-                ending
-            }
+        let say = |text| {
+            let text = format!("{}: {text}", slide.stem);
+            watch(RunEvent::Slide(Event::Warning(text)));
         };
+        let outcome = attempts.run(&slide.path, &say, |file| {
+            let attempt = run_in_child(slide, || command(slide, file), watch, attempts.stop)?;
+            Ok(Some((attempt, ())))
+        })?;
+        let ending = outcome.map_or(Ending::Stopped, |(attempt, ())| attempt.ending);
         let stopped = ending == Ending::Stopped;
         endings.push(ending);
         if stopped {
@@ -75,16 +58,53 @@ pub fn run_in_children(
     Ok(endings)
 }
 
+/// Runs one slide once, in the process that `command` starts.
+fn run_in_child(
+    slide: &SlideConfig,
+    command: impl Fn() -> std::io::Result<Command>,
+    watch: Watch<'_>,
+    stop: &AtomicBool,
+) -> Result<Attempt, RunError> {
+    let started = Instant::now();
+    let outcome = command()
+        .and_then(|mut command| {
+            let child = command.stdin(Stdio::null()).stdout(Stdio::piped());
+            child.spawn()
+        })
+        .and_then(|mut child| wait_for(&mut child, stop))
+        .map_err(|error| {
+            RunError::Machine(format!(
+                "{}: its process cannot be started: {error}",
+                slide.path.display()
+            ))
+        })?;
+    if let Some(attempt) = outcome.record {
+        return Ok(attempt);
+    }
+    let ending = ending_of_status(outcome.status, stop.load(Ordering::Relaxed), slide);
+    if ending.reason().is_some_and(|why| !why.is_empty()) {
+        watch(RunEvent::Begun(slide));
+        watch(RunEvent::Ended {
+            slide,
+            ending: &ending,
+            seconds: started.elapsed().as_secs_f64(),
+        });
+    }
+    // What killed a process once kills it again.
+    let cause = Cause::Lasting;
+    Ok(Attempt { ending, cause })
+}
+
 /// The line by which a child tells its parent how its slide ended.
-pub fn record_line(ending: &Ending) -> String {
-    // An Ending has nothing that JSON cannot hold.
-    let text = serde_json::to_string(ending).unwrap_or_default();
+pub fn record_line(attempt: &Attempt) -> String {
+    // An Attempt has nothing that JSON cannot hold.
+    let text = serde_json::to_string(attempt).unwrap_or_default();
     format!("{text}\n")
 }
 
 struct Outcome {
     status: ExitStatus,
-    record: Option<Ending>,
+    record: Option<Attempt>,
 }
 
 /// Waits for the child; hands a stop request on, and insists on it after [`GRACE`].

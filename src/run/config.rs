@@ -80,6 +80,10 @@ pub struct RunConfig {
     pub shard: Option<Shard>,
     /// Go on with a checkpoint that other hardware or libraries wrote.
     pub mix_devices: bool,
+    /// A folder of a local disk that slides are copied to while they are in work; `auto`: the one that the scheduler gave.
+    pub stage: Option<PathBuf>,
+    /// How often a slide is tried again after failures that may pass.
+    pub retries: u32,
     /// Run slides of more than 2 µm/px too.
     pub force_scale: bool,
     /// Side of a tile, px at the model's µm/px.
@@ -117,6 +121,8 @@ impl Default for RunConfig {
             restart: false,
             shard: None,
             mix_devices: false,
+            stage: None,
+            retries: 0,
             force_scale: false,
             tile_size_px: None,
             threads: crate::machine::usable_cores(),
@@ -153,6 +159,8 @@ impl RunConfig {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlideConfig {
     pub path: PathBuf,
+    /// A copy of the slide that is read in its place; no result names it.
+    pub read_from: Option<PathBuf>,
     /// Name of the slide's folder under the output folder: one path component.
     pub stem: String,
     /// Where the slide's results go: `OUT/<stem>`.
@@ -174,6 +182,7 @@ impl SlideConfig {
     pub fn request(&self, run: &RunConfig) -> Request {
         Request {
             path: self.path.clone(),
+            read_from: self.read_from.clone(),
             stem: self.stem.clone(),
             manifest: self.manifest.clone(),
             mpp: self.mpp,

@@ -74,6 +74,19 @@ impl Ending {
         }
     }
 
+    /// The same ending with its reason put otherwise.
+    pub fn with_reason(self, other: impl FnOnce(&str) -> String) -> Self {
+        match self {
+            Self::Failed(why) => Self::Failed(other(&why)),
+            Self::Refused(why) => Self::Refused(other(&why)),
+            Self::Incomplete { nuclei, why } => Self::Incomplete {
+                nuclei,
+                why: other(&why),
+            },
+            Self::Done { .. } | Self::Share { .. } | Self::Stopped => self,
+        }
+    }
+
     /// What went wrong, for an ending that is not as it should be.
     pub fn reason(&self) -> Option<&str> {
         match self {

@@ -64,11 +64,11 @@ pub fn from_paths(
                 )));
             }
             let slides = group_files(found);
-            for slide in slides.iter().filter(|slide| slide.companions > 0) {
+            for slide in slides.iter().filter(|slide| !slide.companions.is_empty()) {
                 tracing::info!(
                     "{}: {} other files of the folder belong to this slide",
                     slide.path.display(),
-                    slide.companions
+                    slide.companions.len()
                 );
             }
             files.extend(slides.into_iter().map(|slide| slide.path));
@@ -263,6 +263,7 @@ fn slide(path: PathBuf, stem: String, config: &RunConfig) -> SlideConfig {
         folder: config.output.join(&stem),
         results: None,
         path,
+        read_from: None,
         stem,
         model: config.model.clone(),
         mpp: config.mpp,

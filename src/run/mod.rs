@@ -4,6 +4,7 @@
 //! each, and [`RunEvent`]s on the way. `run`, `tile`, `postproc` and `hovernet` all come through here. Never reads a
 //! command line, never prints, never ends the process.
 
+pub mod attempts;
 pub mod children;
 pub mod config;
 pub mod ending;
@@ -16,11 +17,13 @@ mod pictures;
 pub mod run_json;
 pub mod scale_estimate;
 pub mod slide;
+pub mod stage;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+pub use attempts::{Attempt, Attempts};
 pub use config::{Origin, RunConfig, Setting, SlideConfig};
 pub use ending::{Ending, SlideFailure, exit_code};
 pub use models::Models;

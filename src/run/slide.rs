@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use image::RgbImage;
 
+use super::attempts::Attempt;
 use super::ending::Cause;
 use super::pictures::{read_crops, read_overlay};
 use super::run_json::{self, RunReport};
@@ -18,7 +19,7 @@ use crate::machine::peak_memory_bytes;
 use crate::model::Pool;
 use crate::output::{self, Format, Pictures};
 use crate::pipeline::events::Event;
-use crate::pipeline::{self, PipelineError, Prepared, telemetry};
+use crate::pipeline::{self, PipelineError, Prepared, Request, telemetry};
 use crate::plan::Shard;
 use crate::result::SlideResult;
 use crate::slide::SlideReader;
@@ -41,32 +42,44 @@ pub fn run_slide(
     watch: Watch<'_>,
     stop: &AtomicBool,
 ) -> Ending {
-    run_slide_if(slide, config, models, watch, stop, &|| true).ending
+    run_slide_if(slide, config, models, watch, stop, Hooks::default()).ending
 }
 
-/// How a slide ended, and whether trying again may help.
-pub struct Attempt {
-    pub ending: Ending,
-    pub cause: Cause,
+/// Where a parent takes part in the run of a slide.
+#[derive(Clone, Copy)]
+pub struct Hooks<'a> {
+    /// Asked once all nuclei are known. Where the answer is no, nothing more is written: another process has this slide
+    /// now.
+    pub may_write: &'a dyn Fn() -> bool,
+    /// The slide as it was opened before its turn, if it was.
+    pub opened: &'a dyn Fn(&Request) -> Option<Prepared>,
 }
 
-/// Runs one slide as [`run_slide`] does, but asks `may_write` once all nuclei are known. Where the answer is no, nothing
-/// more is written: another process has this slide now.
+impl Default for Hooks<'_> {
+    fn default() -> Self {
+        Self {
+            may_write: &|| true,
+            opened: &|_| None,
+        }
+    }
+}
+
+/// Runs one slide as [`run_slide`] does, with a parent's part in it.
 pub fn run_slide_if(
     slide: &SlideConfig,
     config: &RunConfig,
     models: &mut Models,
     watch: Watch<'_>,
     stop: &AtomicBool,
-    may_write: &dyn Fn() -> bool,
+    hooks: Hooks<'_>,
 ) -> Attempt {
     let clock = Instant::now();
     let mut report = RunReport {
         engine: models.engine(),
         ..RunReport::begin(slide, config)
     };
-    let outcome = analyse_slide(slide, config, models, watch, stop, &mut report);
-    if outcome.is_ok() && !may_write() {
+    let outcome = analyse_slide_opened(slide, config, models, watch, stop, &mut report, hooks);
+    if outcome.is_ok() && !(hooks.may_write)() {
         return Attempt {
             ending: Ending::Stopped,
             cause: Cause::Busy,
@@ -81,7 +94,7 @@ pub fn run_slide_if(
     let cause = outcome
         .as_ref()
         .map_or_else(SlideFailure::cause, |_| Cause::Lasting);
-    let ending = outcome.unwrap_or_else(Ending::from);
+    let ending = named_as_asked(outcome.unwrap_or_else(Ending::from), slide);
     report.seconds = clock.elapsed().as_secs_f64();
     report.peak_memory_bytes = peak_memory_bytes();
     // Nothing was started, or the folder belongs to another run.
@@ -95,6 +108,15 @@ pub fn run_slide_if(
     let path = report_path(slide, config, &ending);
     let ending = run_json::finish(report, &path, ending);
     Attempt { ending, cause }
+}
+
+/// An ending whose reason names the slide, though a copy was read: that is gone soon, and its name tells nobody anything.
+fn named_as_asked(ending: Ending, slide: &SlideConfig) -> Ending {
+    let Some(copy) = &slide.read_from else {
+        return ending;
+    };
+    let (copy, path) = (copy.display().to_string(), slide.path.display().to_string());
+    ending.with_reason(|why| why.replace(&copy, &path))
 }
 
 /// Writes run.json for a slide whose process died before it could: what is left is the reason.
@@ -135,7 +157,22 @@ pub(super) fn analyse_slide(
     stop: &AtomicBool,
     report: &mut RunReport,
 ) -> Result<AnalysedSlide, SlideFailure> {
-    let (started, start) = telemetry::alone("start", || start(slide, config, models, report));
+    let hooks = Hooks::default();
+    analyse_slide_opened(slide, config, models, watch, stop, report, hooks)
+}
+
+/// [`analyse_slide`] of a slide that may have been opened before.
+fn analyse_slide_opened(
+    slide: &SlideConfig,
+    config: &RunConfig,
+    models: &mut Models,
+    watch: Watch<'_>,
+    stop: &AtomicBool,
+    report: &mut RunReport,
+    hooks: Hooks<'_>,
+) -> Result<AnalysedSlide, SlideFailure> {
+    let (started, start) =
+        telemetry::alone("start", || start(slide, config, models, report, hooks));
     let Started {
         pool,
         prepared,
@@ -186,11 +223,16 @@ fn start(
     config: &RunConfig,
     models: &mut Models,
     report: &mut RunReport,
+    hooks: Hooks<'_>,
 ) -> Result<Started, SlideFailure> {
     let pool = models.get(&slide.model)?;
     report.engine.precision = pool.model().precision.name().into();
     report.model = pool.model().as_ref().into();
-    let mut prepared = pipeline::prepare(&slide.request(config), &pool)?;
+    let request = slide.request(config);
+    let mut prepared = match (hooks.opened)(&request) {
+        Some(prepared) => prepared,
+        None => pipeline::prepare(&request, &pool)?,
+    };
     report.slide.quickhash = Some(prepared.meta.slide.quickhash.clone());
     report.slide.bytes = Some(prepared.meta.slide.file_bytes);
     let store = prepared.open_store(&slide.folder.join("store.zarr"), config.restart)?;

@@ -1,12 +1,13 @@
 //! Which files of a folder make one slide.
 //!
-//! In: files found in folders. Out: one file per slide, and how many others belong to it: a DICOM
-//! series has a file per level, and a Hamamatsu .vms or .vmu names the JPEGs that hold its pixels.
+//! In: files found in folders, or one slide. Out: one file per slide, and which others belong to it: a
+//! DICOM series has a file per level, a Hamamatsu .vms or .vmu names the JPEGs that hold its pixels,
+//! and a MIRAX slide has a folder of its name.
 //! Never opens a slide: a library that looks through the folder for each file would take hours.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Bytes at the start of a DICOM file in which its series is named.
@@ -21,8 +22,8 @@ const MAX_DEPTH: usize = 16;
 pub struct SlideFile {
     /// The file to open.
     pub path: PathBuf,
-    /// Number of other files that hold parts of the same slide.
-    pub companions: usize,
+    /// The other files of the list that hold parts of the same slide.
+    pub companions: Vec<PathBuf>,
 }
 
 /// One file per slide of `files`, in their order.
@@ -30,10 +31,10 @@ pub fn group_files(files: Vec<PathBuf>) -> Vec<SlideFile> {
     let named = files_of_indexes(&files);
     let mut slides: Vec<SlideFile> = Vec::new();
     let mut of_series = BTreeMap::new();
-    let mut of_index: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    let mut of_index: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
     for path in files {
         if let Some(index) = named.get(&path) {
-            *of_index.entry(index.clone()).or_default() += 1;
+            of_index.entry(index.clone()).or_default().push(path);
             continue;
         }
         let series = is_called(&path, "dcm").then(|| series_uid(&path)).flatten();
@@ -41,20 +42,52 @@ pub fn group_files(files: Vec<PathBuf>) -> Vec<SlideFile> {
             let key = (path.parent().map(Path::to_path_buf), uid);
             if let Some(&first) = of_series.get(&key) {
                 let first: usize = first;
-                slides[first].companions += 1;
+                slides[first].companions.push(path);
                 continue;
             }
             of_series.insert(key, slides.len());
         }
         slides.push(SlideFile {
             path,
-            companions: 0,
+            companions: Vec::new(),
         });
     }
     for slide in &mut slides {
-        slide.companions += of_index.get(&slide.path).copied().unwrap_or(0);
+        slide
+            .companions
+            .extend(of_index.remove(&slide.path).unwrap_or_default());
     }
     slides
+}
+
+/// All that must lie beside each other for the slide at `path` to be read, the slide first. A folder stands for all that
+/// is in it.
+///
+/// # Errors
+/// A file or folder that cannot be read; a DICOM file that does not say its series.
+pub fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = vec![path.to_owned()];
+    if is_called(path, "mrxs") {
+        let folder = path.with_extension("");
+        files.extend(folder.is_dir().then_some(folder));
+    } else if is_index(path) {
+        let named = files_of_index(path)?;
+        files.extend(named.into_iter().filter(|file| file.is_file()));
+    } else if is_called(path, "dcm") {
+        let uid = series_uid(path).ok_or_else(|| {
+            io::Error::other("its DICOM series cannot be told, so neither which files belong to it")
+        })?;
+        // Files of a series may have any name.
+        let folder = path.parent().filter(|f| !f.as_os_str().is_empty());
+        for entry in fs::read_dir(folder.unwrap_or(Path::new(".")))? {
+            let other = entry?.path();
+            let is_itself = other.file_name() == path.file_name();
+            if !is_itself && other.is_file() && series_uid(&other).as_deref() == Some(&uid) {
+                files.push(other);
+            }
+        }
+    }
+    Ok(files)
 }
 
 fn is_called(path: &Path, extension: &str) -> bool {
@@ -62,39 +95,49 @@ fn is_called(path: &Path, extension: &str) -> bool {
         .is_some_and(|own| own.eq_ignore_ascii_case(extension))
 }
 
+/// Whether the file is one that names the files of its slide.
+fn is_index(path: &Path) -> bool {
+    is_called(path, "vms") || is_called(path, "vmu")
+}
+
 /// The files that .vms and .vmu files name, with the file that names them.
 fn files_of_indexes(files: &[PathBuf]) -> BTreeMap<PathBuf, PathBuf> {
     let mut named = BTreeMap::new();
-    for path in files {
-        if !(is_called(path, "vms") || is_called(path, "vmu")) {
-            continue;
-        }
-        let mut text = Vec::new();
-        let read = File::open(path).and_then(|f| f.take(INDEX_BYTES).read_to_end(&mut text));
-        if read.is_err() {
-            continue;
-        }
-        let text = String::from_utf8_lossy(&text);
-        let values = text.lines().filter_map(|line| line.split_once('='));
-        for (_, value) in values {
-            let value = value.trim();
-            if !value.is_empty() {
-                named.insert(path.with_file_name(value), path.clone());
-            }
+    for path in files.iter().filter(|path| is_index(path)) {
+        // One that cannot be read names nothing.
+        for file in files_of_index(path).unwrap_or_default() {
+            named.insert(file, path.clone());
         }
     }
     named
+}
+
+/// What a .vms or .vmu names, as if each value of it were a file: most are none.
+fn files_of_index(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(INDEX_BYTES).read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let values = text.lines().filter_map(|line| line.split_once('='));
+    let values = values.map(|(_, value)| value.trim());
+    // A name of a file beside it: a path would lead anywhere.
+    let is_name = |value: &&str| !value.is_empty() && !value.contains('/');
+    Ok(values
+        .filter(is_name)
+        .map(|value| path.with_file_name(value))
+        .collect())
 }
 
 /// The SeriesInstanceUID (0020,000E) of a DICOM file in explicit little-endian encoding, in which
 /// every whole-slide file is (PS3.5, sections 7.1 and A.2).
 fn series_uid(path: &Path) -> Option<String> {
     let mut head = Vec::new();
-    let file = File::open(path).ok()?;
-    file.take(HEAD_BYTES).read_to_end(&mut head).ok()?;
+    let mut file = File::open(path).ok()?;
+    // Most files of a folder are none: they cost no more than this.
+    file.by_ref().take(132).read_to_end(&mut head).ok()?;
     if head.get(128..132)? != b"DICM" {
         return None;
     }
+    file.take(HEAD_BYTES).read_to_end(&mut head).ok()?;
     let mut at = 132;
     while let Some(element) = Element::at(&head, at) {
         match element.tag {
@@ -223,16 +266,44 @@ mod tests {
             "a.dcm", "b.dcm", "c.dcm", "own.jpg", "v 1.jpg", "v.jpg", "v.vms", "x.dcm",
         ];
         let slides = group_files(names.iter().map(|name| at(name)).collect());
-        let found: Vec<(PathBuf, usize)> =
+        let found: Vec<(PathBuf, Vec<PathBuf>)> =
             slides.into_iter().map(|s| (s.path, s.companions)).collect();
-        let wanted = [
-            ("a.dcm", 1),
-            ("b.dcm", 0),
-            ("own.jpg", 0),
-            ("v.vms", 2),
-            ("x.dcm", 0),
+        let wanted: [(&str, &[&str]); 5] = [
+            ("a.dcm", &["c.dcm"]),
+            ("b.dcm", &[]),
+            ("own.jpg", &[]),
+            ("v.vms", &["v 1.jpg", "v.jpg"]),
+            ("x.dcm", &[]),
         ];
-        assert_eq!(found, wanted.map(|(name, n)| (at(name), n)));
+        let wanted = wanted.map(|(name, with)| (at(name), with.iter().map(|n| at(n)).collect()));
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn a_slide_is_read_from_its_own_files_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (name, series) in [("a.dcm", "1.2.3\0"), ("b.dcm", "1.2.4\0"), ("c", "1.2.3\0")] {
+            std::fs::write(at(name), dicom(series)).unwrap();
+        }
+        std::fs::write(at("x.dcm"), b"no DICOM").unwrap();
+        let vms = "[Virtual Microscope Specimen]\nImageFile=v.jpg\nMapFile=gone.jpg\nNoLayers=1\nMacroImage=../x.dcm\n";
+        std::fs::write(at("v.vms"), vms).unwrap();
+        std::fs::write(at("v.jpg"), b"pixels").unwrap();
+        std::fs::create_dir(at("m")).unwrap();
+        std::fs::write(at("m.mrxs"), b"index").unwrap();
+        std::fs::write(at("m.svs"), b"another slide").unwrap();
+        for (slide, with) in [
+            ("a.dcm", vec!["c"]),
+            ("b.dcm", vec![]),
+            ("v.vms", vec!["v.jpg"]),
+            ("m.mrxs", vec!["m"]),
+            ("m.svs", vec![]),
+        ] {
+            let wanted: Vec<PathBuf> = std::iter::once(slide).chain(with).map(at).collect();
+            assert_eq!(files_of(&at(slide)).unwrap(), wanted, "{slide}");
+        }
+        assert!(files_of(&at("x.dcm")).is_err());
     }
 
     /// The files of highdicom and wsidicomizer, of one series in one folder.
@@ -251,7 +322,7 @@ mod tests {
         }
         let found = group_files(files.to_vec());
         assert_eq!(
-            found.iter().map(|s| s.companions).collect::<Vec<_>>(),
+            found.iter().map(|s| s.companions.len()).collect::<Vec<_>>(),
             [0, 1]
         );
     }

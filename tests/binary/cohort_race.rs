@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use wsi_nuclei::internals::record::{self, Record, State};
-use wsi_nuclei::internals::{ClaimProgress, Desk, Layout, Owner, Taken};
+use wsi_nuclei::internals::{ClaimProgress, Desk, Layout, Owner, Taken, Work};
 
 use crate::harness::signal;
 use crate::invariance::rounds;
@@ -72,8 +72,8 @@ fn share(folder: &Path) {
         let mut order: Vec<usize> = (0..JOBS).collect();
         random.shuffle(&mut order);
         for job in order {
-            let has_ended = seen.records.get(&job).is_some_and(|recorded| {
-                let claimed = seen.claims.get(&job);
+            let has_ended = seen.records.get(&job.into()).is_some_and(|recorded| {
+                let claimed = seen.claims.get(&job.into());
                 claimed.is_none_or(|claimed| claimed <= recorded)
             });
             if has_ended {
@@ -259,12 +259,7 @@ fn wait_for_end(round: &Path) {
 
 /// No job is in work twice at once, but for workers that were killed or asleep; each is published once, but for workers
 /// that were killed between that and their record; and its record is the last that was published.
-fn check(
-    log: &Path,
-    killed: &BTreeSet<u32>,
-    sleeper: u32,
-    records: &BTreeMap<usize, u64>,
-) -> usize {
+fn check(log: &Path, killed: &BTreeSet<u32>, sleeper: u32, records: &BTreeMap<Work, u64>) -> usize {
     let text = std::fs::read_to_string(log).unwrap();
     let mut working: BTreeMap<usize, u32> = BTreeMap::new();
     let mut published: BTreeMap<usize, Vec<(u32, u64)>> = BTreeMap::new();
@@ -309,7 +304,8 @@ fn check(
             );
         }
         assert_eq!(
-            records[job], last.1,
+            records[&Work::from(*job)],
+            last.1,
             "job {job}: the record is not the last one: {by:?}"
         );
     }

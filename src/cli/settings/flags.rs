@@ -122,6 +122,15 @@ settings! {
     #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = BoolishValueParser::new(), help_heading = "Work")]
     mix_devices: bool,
+    /// Copy each slide to this folder of a local disk first, where there is room; auto: the scheduler's ($SLURM_TMPDIR or $TMPDIR)
+    #[arg(value_name = "DIR|auto", help_heading = "Work")]
+    stage: PathBuf,
+    /// Try a slide again so often after failures that may pass (files that did not answer), 5 s later, then 10 s, … [default: 0]
+    #[arg(value_name = "N", help_heading = "Work")]
+    retries: u32,
+    /// End with N, not 75, when stopped on request (nf-core starts 130 to 145 again)
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u8).range(1..), help_heading = "Work")]
+    requeue_exit_code: u8,
     /// Side of a tile, px at the model's µm/px; no result depends on it [default: auto]
     #[arg(value_name = "PX", help_heading = "Work")]
     tile_size: Auto<Count>,

@@ -53,6 +53,8 @@ pub struct TerminalConfig {
     pub progress: ProgressMode,
     pub quiet: bool,
     pub log: Option<PathBuf>,
+    /// The exit code after a stop on request, in place of 75.
+    pub requeue_exit_code: Option<u8>,
 }
 
 /// Layers `flags` over the environment, the file `config` and the defaults, and checks the outcome.
@@ -103,6 +105,7 @@ fn resolve_in(
         progress: needed(merged.progress, "progress")?,
         quiet: needed(merged.quiet, "quiet")?,
         log: merged.log.clone(),
+        requeue_exit_code: merged.requeue_exit_code,
     };
     Ok((run_config(merged, &from)?, terminal))
 }
@@ -148,6 +151,8 @@ fn run_config(
         restart: needed(merged.restart, "restart")?,
         shard: merged.shard,
         mix_devices: needed(merged.mix_devices, "mix-devices")?,
+        stage: merged.stage,
+        retries: needed(merged.retries, "retries")?,
         force_scale: needed(merged.force_scale, "force-scale")?,
         tile_size_px: count(needed(merged.tile_size, "tile-size")?),
         threads: count(needed(merged.threads, "threads")?).map_or(usual.threads, |n| n as usize),

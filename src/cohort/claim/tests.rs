@@ -36,7 +36,7 @@ fn age(desk: &Desk, row: usize, generation: u64, seconds: u64) {
     let then = SystemTime::now() - Duration::from_secs(seconds);
     let file = File::options()
         .write(true)
-        .open(desk.path(row, generation))
+        .open(desk.path(row.into(), generation))
         .unwrap();
     file.set_modified(then).unwrap();
 }
@@ -58,7 +58,7 @@ fn one_has_a_row_until_it_ends() {
         0
     );
     let records = record::generations(b.records()).unwrap();
-    assert_eq!(records, [(7, 2)].into());
+    assert_eq!(records, [(7.into(), 2)].into());
     let record = record::read(b.records(), 7, 2).unwrap().unwrap();
     assert_eq!((record.state, record.generation), (State::Done, 2));
 }
@@ -99,10 +99,10 @@ fn a_sleeper_is_replaced_and_cannot_publish_whenever_it_wakes() {
         // Even a record that it should write counts less than its successor's.
         sleeper.finish(ended(State::Failed)).unwrap();
         let seen = b.snapshot().unwrap();
-        let latest = seen.records[&3].max(seen.claims.get(&3).copied().unwrap_or(0));
+        let latest = seen.records[&3.into()].max(seen.claims.get(&3.into()).copied().unwrap_or(0));
         assert_eq!(latest, expected, "{successor_does}");
         if successor_does > 1 {
-            let record = record::read(b.records(), 3, seen.records[&3]).unwrap();
+            let record = record::read(b.records(), 3, seen.records[&3.into()]).unwrap();
             assert_eq!(record.unwrap().state, State::Done);
             assert!(seen.claims.is_empty());
         }
@@ -150,7 +150,7 @@ fn ages_are_the_file_servers() {
     let future = SystemTime::now() + Duration::from_secs(9999);
     File::options()
         .write(true)
-        .open(a.path(0, 1))
+        .open(a.path(0.into(), 1))
         .unwrap()
         .set_modified(future)
         .unwrap();
@@ -163,7 +163,7 @@ fn ages_are_the_file_servers() {
 fn a_claim_that_is_read_while_it_is_written_belongs_to_somebody() {
     let dir = tempfile::tempdir().unwrap();
     let a = desk(dir.path(), "a");
-    fs::write(a.path(5, 1), b"").unwrap();
+    fs::write(a.path(5.into(), 1), b"").unwrap();
     assert!(matches!(take(&a, 5), Taken::Busy { .. }));
     age(&a, 5, 1, 7200);
     assert_eq!(mine(take(&a, 5)).generation, 2);
