@@ -24,9 +24,9 @@ grep -q "^## \[$version\]" CHANGELOG.md || [ "${WSI_NUCLEI_UNRELEASED:-0}" = 1 ]
 
 rm -rf dist
 mkdir -p dist target
-cargo about generate --locked --config packaging/about.toml packaging/licences.hbs --output-file target/licences.txt
+cargo about generate --locked --offline --config packaging/about.toml packaging/licences.hbs --output-file target/licences.txt
 cp target/licences.txt "dist/wsi-nuclei-$version.licences.txt"
-cargo cyclonedx --format json --target x86_64-unknown-linux-gnu --override-filename "wsi-nuclei-$version.cdx"
+cargo cyclonedx --format json --spec-version 1.5 --target x86_64-unknown-linux-gnu --override-filename "wsi-nuclei-$version.cdx"
 mv "wsi-nuclei-$version.cdx.json" dist/
 scripts/wheel.sh "$binary"
 git archive --format tar.gz --prefix "wsi-nuclei-$version/" --output "dist/wsi-nuclei-$version.tar.gz" HEAD
