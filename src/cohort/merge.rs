@@ -113,7 +113,7 @@ fn parts<'a>(
         }
         let path = layout.out.join(&row.stem).join("summary.json");
         let bytes = fs::read(&path).map_err(|error| CohortError::read(&path, error))?;
-        let summary: Value = serde_json::from_slice(&bytes).map_err(|error| {
+        let mut summary: Value = serde_json::from_slice(&bytes).map_err(|error| {
             CohortError::content(
                 &path,
                 format!("is damaged ({error}): do row {} again", row.row),
@@ -124,6 +124,7 @@ fn parts<'a>(
             other_model.push(row.row);
             continue;
         }
+        forget_unused(&mut summary);
         parts.push(Part {
             row,
             record,
@@ -141,6 +142,14 @@ fn parts<'a>(
         }
     }
     Ok(parts)
+}
+
+/// Takes out of a summary what no table and no page of a cohort shows: all summaries are in memory at once.
+fn forget_unused(summary: &mut Value) {
+    for (place, name) in [("", "provenance"), ("/feature_medians", "types")] {
+        let object = summary.pointer_mut(place).and_then(Value::as_object_mut);
+        object.and_then(|object| object.remove(name));
+    }
 }
 
 /// Brings `merged/nuclei/` to what is done.

@@ -90,7 +90,10 @@ fn help_states_the_defaults_of_default_toml() {
         };
         let stated = stated.split([',', ']']).next().unwrap();
         let value = defaults.value(arg.get_id().as_str());
-        let value = value.as_str().unwrap_or_default();
+        let value = match value {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
         let value = value.split(',').next().unwrap();
         let embedded = arg.get_id() == "model" && value == "default";
         assert!(

@@ -175,8 +175,8 @@ fn claims_below_their_rows_record_are_tidied_away_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
     let a = desk(dir.path(), "a");
     mine(take(&a, 1)).finish(ended(State::Done)).unwrap();
-    assert!(a.create(1, 1, &ClaimText::default()).unwrap());
+    assert!(a.create(1.into(), 1, &ClaimText::default()).unwrap());
     let _working = mine(take(&a, 2));
     a.tidy().unwrap();
-    assert_eq!(a.snapshot().unwrap().claims, [(2, 1)].into());
+    assert_eq!(a.snapshot().unwrap().claims, [(2.into(), 1)].into());
 }
