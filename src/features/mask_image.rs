@@ -369,13 +369,9 @@ mod tests {
                 if std::mem::replace(&mut reached[y][x], true) {
                     continue;
                 }
-                for ny in y.saturating_sub(1)..(y + 2).min(height) {
-                    for nx in x.saturating_sub(1)..(x + 2).min(width) {
-                        if !self.rows[ny][nx] && !reached[ny][nx] {
-                            open.push((nx, ny));
-                        }
-                    }
-                }
+                let near = |at: usize, len: usize| at.saturating_sub(1)..(at + 2).min(len);
+                let around = near(y, height).flat_map(|ny| near(x, width).map(move |nx| (nx, ny)));
+                open.extend(around.filter(|&(nx, ny)| !self.rows[ny][nx] && !reached[ny][nx]));
             }
             reached
                 .iter()

@@ -103,6 +103,8 @@ struct Sizes {
     /// What a worker of the network needs for the patches that it has at one time.
     worker: u64,
     tile: u64,
+    /// The blocks that a tile meets.
+    tile_blocks: u64,
     /// A row of blocks around one patch is the least that avoids reading everything twice.
     least_cache: u64,
     /// What the end of the run takes, when the stages are gone.
@@ -137,15 +139,21 @@ pub fn divide(
         None => cpu_shapes(resources.threads.max(1) as u64, &sizes, memory_bytes),
         Some(feed) => device_shapes(feed, resources.threads.max(1) as u64, plan),
     };
-    let need = |shape: &Shape| BASE_BYTES + shape.bytes(&sizes) + sizes.least_cache;
-    let fits = |shape: &&Shape| need(shape).max(sizes.at_the_end) <= memory_bytes;
-    let Some(shape) = shapes.iter().rev().find(fits) else {
-        let least = shapes.iter().map(need).min().unwrap_or(0);
+    // Rings are measured from the blocks of the tiles that are open, where it is not the least memory that would do.
+    let blocks = |place: usize| match place {
+        0 => sizes.least_cache,
+        _ => sizes.least_cache + shapes[place].tiles * sizes.tile_blocks,
+    };
+    let need = |place: usize| BASE_BYTES + shapes[place].bytes(&sizes) + blocks(place);
+    let fits = |place: &usize| need(*place).max(sizes.at_the_end) <= memory_bytes;
+    let Some(place) = (0..shapes.len()).rev().find(fits) else {
+        let least = (0..shapes.len()).map(need).min().unwrap_or(0);
         return Err(PipelineError::Memory {
             given: memory_bytes,
             least: least.max(sizes.at_the_end),
         });
     };
+    let shape = &shapes[place];
     // What is left keeps blocks from being read twice. A fast device is worth more of it: often the whole slide.
     let most_cache = match resources.feed {
         None => 256 << 20,
@@ -157,24 +165,30 @@ pub fn divide(
         .map(|px| px.max(0) as u64)
         .iter()
         .product::<u64>();
-    // But for a twelfth: on a slide of 100,000 px a run that planned to fill 1,024 MiB took 1,051.
-    let left = (memory_bytes - need(shape)).saturating_sub(memory_bytes / 12);
-    let more_cache = left.min(most_cache.min(all_blocks));
-    let cache_bytes = sizes.least_cache + more_cache;
-    // With a tenth to spare: what the end takes is an estimate.
-    let keeps_blocks = sizes.at_the_end + cache_bytes <= memory_bytes / 10 * 9;
-    let at_the_end = sizes.at_the_end + if keeps_blocks { cache_bytes } else { 0 };
-    // Where all blocks stay, nothing is read twice anyway.
-    let ring_bytes = match keeps_blocks && cache_bytes >= all_blocks {
-        true => 0,
-        false => {
-            let left_at_the_end = (memory_bytes / 10 * 9).saturating_sub(at_the_end);
-            sizes.rings.min(left - more_cache).min(left_at_the_end)
-        }
+    let spare = match resources.feed {
+        // On a slide of 100,000 px a run that planned to fill 1,024 MiB took 1,051.
+        None => memory_bytes / 12,
+        // The batches of a device are counted generously.
+        Some(_) => 0,
     };
+    let left = (memory_bytes - need(place)).saturating_sub(spare);
+    let ring_room = sizes.rings.min(left / 4);
+    let cache_bytes = (blocks(place) + left - ring_room)
+        .min((sizes.least_cache + most_cache).max(blocks(place)))
+        .min(all_blocks.max(sizes.least_cache));
+    // With a tenth to spare: what the end takes is an estimate.
+    let most_at_the_end = memory_bytes / 10 * 9;
+    let keeps_blocks = sizes.at_the_end + cache_bytes + ring_room <= most_at_the_end;
+    let at_the_end = sizes.at_the_end + if keeps_blocks { cache_bytes } else { 0 };
+    let ring_bytes = match keeps_blocks && cache_bytes >= all_blocks {
+        // Nothing is read twice anyway.
+        true => 0,
+        false => ring_room.min(most_at_the_end.saturating_sub(at_the_end)),
+    };
+    let running = BASE_BYTES + shape.bytes(&sizes) + cache_bytes;
     Ok(Budget {
         memory_bytes,
-        expected_bytes: (need(shape) + more_cache).max(at_the_end) + ring_bytes,
+        expected_bytes: running.max(at_the_end) + ring_bytes,
         infer_workers: shape.workers as usize,
         readers: shape.readers as usize,
         post_workers: shape.post_workers as usize,
@@ -198,6 +212,11 @@ fn sizes(feed: Option<Feed>, spec: &ModelSpec, plan: &Plan) -> Sizes {
     };
     let patch = 3 * area_in + map_bytes_per_px * patch_out * patch_out;
     let largest = plan.tiles.iter().map(|tile| tile.rect.area()).max();
+    let blocks_along = |px: i32| px.max(0) as u64 / 512 + 2;
+    let blocks = plan
+        .tiles
+        .iter()
+        .map(|tile| blocks_along(tile.rect.w) * blocks_along(tile.rect.h));
     let pixel_bytes = FOREGROUND_BYTES + 2 * types;
     let planned_mm2 = plan.planned_px() as f64 * (spec.mpp / 1000.0).powi(2);
     Sizes {
@@ -208,6 +227,7 @@ fn sizes(feed: Option<Feed>, spec: &ModelSpec, plan: &Plan) -> Sizes {
             Some(feed) => 2 * feed.batch as u64 * patch,
         },
         tile: (largest.unwrap_or(0) as f64 * FOREGROUND_SHARE) as u64 * pixel_bytes,
+        tile_blocks: BLOCK_BYTES * blocks.max().unwrap_or(0),
         least_cache: BLOCK_BYTES * (patch_in as u64 / 512 + 2).pow(2),
         at_the_end: end_bytes(plan, result_bytes(planned_mm2 * NUCLEI_PER_MM2)),
         rings: (planned_mm2 * RING_BYTES_PER_MM2) as u64,

@@ -61,9 +61,12 @@ fn part(runs: &[Run], tile: Rect) -> Foreground {
     }
 }
 
+/// The nuclei and fragments of a tile.
+type Found = (Vec<Nucleus>, Vec<Foreground>);
+
 /// What `of_tile` is told of each tile, and all nuclei in the end. Of the blobs that tiles cut some become no nucleus.
-fn tiled() -> (Vec<(Vec<Nucleus>, Vec<Foreground>)>, Vec<Nucleus>) {
-    let mut by_tile = vec![(Vec::new(), Vec::new()); 4];
+fn tiled() -> (Vec<Found>, Vec<Nucleus>) {
+    let mut by_tile: Vec<Found> = vec![Found::default(); 4];
     let mut all = Vec::new();
     for (i, runs) in discs().iter().enumerate() {
         let nucleus = Nucleus::from_runs(runs);
