@@ -309,19 +309,19 @@ mod tests {
         let names = |formats: Vec<Format>| Formats(formats).to_string();
         assert_eq!(
             names(Format::defaults(Needs::Nuclei)),
-            "json,csv,parquet,geojson"
+            "json,csv,parquet,geojson.gz"
         );
         assert_eq!(
             names(Format::defaults(Needs::Store)),
-            "json,csv,parquet,geojson,overlay,report"
+            "json,csv,parquet,geojson.gz,overlay,report"
         );
         assert_eq!(
             names(Format::defaults(Needs::Pixels)),
-            "json,csv,parquet,geojson,overlay,crops,report"
+            "json,csv,parquet,geojson.gz,overlay,crops,report"
         );
         assert_eq!(
             names(Format::defaults_of_images()),
-            "json,csv,parquet,geojson,overlay"
+            "json,csv,parquet,geojson.gz,overlay"
         );
     }
 }
