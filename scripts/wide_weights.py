@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Turns the state dict of a hovernet-wide trained in PyTorch into weights/wide/model.safetensors.
 
-usage: wide_weights.py STATE.pt... OUT.safetensors     (needs PyTorch and safetensors)
+usage: wide_weights.py STATE.pt... OUT.safetensors [TEMPERATURE]     (needs PyTorch and safetensors)
 
 Several files are one state dict in parts; where two hold a tensor, the later one counts. Batch norms are folded into the
-convolutions before them, tensors get the names of src/model/wide.rs, and are stored as f16.
+convolutions before them, tensors get the names of src/model/wide.rs, and are stored as f16. TEMPERATURE
+divides the logits of the types.
 """
 import sys
 
@@ -64,9 +65,14 @@ def fold(state):
 
 
 if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    temperature = float(arguments.pop()) if not arguments[-1].endswith(".safetensors") else 1.0
+    *paths, out = arguments
     state = {}
-    for path in sys.argv[1:-1]:
+    for path in paths:
         state.update(torch.load(path, map_location="cpu", weights_only=True))
     folded = fold(state)
-    save_file({name: t.half().contiguous() for name, t in folded.items()}, sys.argv[-1])
-    print(f"{sys.argv[-1]}: {len(folded)} tensors, {sum(t.numel() for t in folded.values())} values")
+    for part in ("weight", "bias"):
+        folded[f"head.tp.{part}"] /= temperature
+    save_file({name: t.half().contiguous() for name, t in folded.items()}, out)
+    print(f"{out}: {len(folded)} tensors, {sum(t.numel() for t in folded.values())} values")
