@@ -171,7 +171,10 @@ fn check(args: &PlanArgs, config: &RunConfig) -> Result<(), Failure> {
             "--stale-after must be at least four times --heartbeat: else tasks that live are taken for dead",
         ));
     }
-    if args.split_slides.is_some_and(|minutes| minutes.is_nan() || minutes <= 0.0) {
+    if args
+        .split_slides
+        .is_some_and(|minutes| minutes.is_nan() || minutes <= 0.0)
+    {
         return Err(Failure::usage(
             "--split-slides must be more than 0 minutes: leave it out to share no slide",
         ));

@@ -160,6 +160,13 @@ fn tasks_share_a_slide_and_one_that_dies_is_replaced() {
             assert!(same, "{stem}/{file} differs from that of a plain run");
         }
     }
+    // The array has an element a part, and one for the small slide: no more.
+    let element = |index: u64| {
+        let mut task = dir.command("cohort run out");
+        task.env("SLURM_ARRAY_TASK_ID", index.to_string());
+        task.output().unwrap().status.code()
+    };
+    assert_eq!((element(parts), element(parts + 1)), (Some(0), Some(2)));
     // Nothing is left to do, also not of the parts.
     let again = dir.run("cohort run out");
     assert_eq!(
