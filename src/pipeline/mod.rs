@@ -283,8 +283,10 @@ pub fn run(
         loaded.slide.rings = Some(rings);
         stages.push(measuring);
     }
-    if let Some(mixed) = mixed(&loaded.numerics) {
-        events(Event::Warning(mixed));
+    // The store's own were told when they were found.
+    let told = store.meta().warnings.len();
+    for warning in loaded.slide.meta.warnings.iter().skip(told) {
+        events(Event::Warning(warning.clone()));
     }
     check_coverage(&plan, &loaded.slide)?;
     Ok(Finished {

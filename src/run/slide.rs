@@ -185,11 +185,6 @@ fn analyse_slide_opened(
         watch(RunEvent::Slide(event));
     })?;
     let mut result = finished.loaded.slide;
-    // The store's own were told when they were found.
-    let told = store.meta().warnings.len();
-    for warning in result.meta.warnings.iter().skip(told) {
-        watch(RunEvent::Slide(Event::Warning(warning.clone())));
-    }
     // No result depends on it, so the store may hold an earlier manifest's.
     result.meta.manifest.clone_from(&slide.manifest);
     report.stages = finished.stages;
