@@ -10,7 +10,7 @@ BINARY = $${CARGO_TARGET_DIR:-target}/release/wsi-nuclei
 # Recipes that call cargo first read where libtorch, OpenSlide and libclang are.
 ENV := . .deps/env;
 
-.PHONY: help setup build demo test check cluster-test soak fuzz bench budget outputs install wheel python-test chroot-test \
+.PHONY: help setup build demo test check cluster-test soak fuzz bench budget outputs install wheel portable-wheel python-test chroot-test \
     docs-test book deny release train-default parity clean
 
 help: ## this list
@@ -69,6 +69,9 @@ install: build ## binary and libraries into PREFIX (~/.local)
 
 wheel: build ## dist/wsi_nuclei-….whl: pip installs it, no compiler needed (docs/install.md)
 	@scripts/wheel.sh "$(BINARY)"
+
+portable-wheel: setup ## the same wheel for older systems (glibc 2.31: RHEL 9, Ubuntu 20.04), built in a Debian 11 (root, debootstrap)
+	@scripts/wheel.sh "$$(scripts/build_for_older_glibc.sh | tail -1)"
 
 WHEEL = $$(ls -t dist/wsi_nuclei-*.whl | head -1)
 python-test: wheel ## the Python package as installed, against pandas, GeoPandas, zarr, AnnData, SpatialData (needs pip)
