@@ -89,9 +89,10 @@ book: ## docs/ as a searchable book: target/book (needs mdbook)
 	@command -v mdbook >/dev/null || { echo "make book: cure: cargo install --locked mdbook" >&2; exit 1; }
 	mdbook build docs
 
-deny: ## licences, sources and known advisories of the crates (needs cargo-deny)
+DENY ?= all
+deny: ## licences, sources and known advisories of the crates (needs cargo-deny; offline: DENY="licenses bans sources")
 	@command -v cargo-deny >/dev/null || { echo "make deny: cure: cargo install --locked cargo-deny" >&2; exit 1; }
-	cargo deny --locked check --config packaging/deny.toml
+	cargo deny --locked --config packaging/deny.toml check $(DENY)
 
 release: build ## dist/: wheel, source archive, licences, SBOM, SHA-256 sums (needs cargo-about, cargo-cyclonedx)
 	@$(ENV) scripts/release.sh "$(BINARY)"
