@@ -2,9 +2,10 @@
 //!
 //! In: a row. Out: a [`Claim`], or who has it. Never waits, and never removes a claim that may be alive.
 //!
-//! A claim is the file `claims/<row>.<generation>`, or `claims/<row>-<part>.<generation>` where tasks share a slide. Its owner is whoever *created* it: create-exclusive is decided by the
-//! file server (NFS from version 3 on, Lustre, GPFS, local disks). Whoever finds the latest claim of a row dead creates
-//! the next generation; of several, one succeeds. Four rules keep two from doing a row:
+//! A claim is the file `claims/<row>.<generation>`, or `claims/<row>-<part>.<generation>` where tasks share a slide.
+//! Its owner is whoever *created* it: create-exclusive is decided by the file server (NFS from version 3 on, Lustre,
+//! GPFS, local disks). Whoever finds the latest claim of a row dead creates the next generation; of several, one
+//! succeeds. Four rules keep two from doing a row:
 //!
 //! 1. A claim ends with a record of its generation, written before the claim is removed. So generations of a row only
 //!    grow, and no file name comes twice.

@@ -1,7 +1,8 @@
 //! How a row ended: one small file a row, or a part of one.
 //!
-//! In: a [`Record`]. Out: `rows/<row>.<generation>.json` (`<row>-<part>.…` of a part), there whole or not at all. A record of a later generation
-//! counts, so that a task that slept cannot write over its successor. Never removed but by a record that follows.
+//! In: a [`Record`]. Out: `rows/<row>.<generation>.json` (`<row>-<part>.…` of a part), there whole or not at all. A
+//! record of a later generation counts, so that a task that slept cannot write over its successor. Never removed but by
+//! a record that follows.
 
 use std::collections::BTreeMap;
 use std::fs;
