@@ -171,7 +171,7 @@ impl Silhouette {
 /// distance along each axis, scaled so that it runs from -1 to 1 (Graham et al. 2019, HoVer-Net,
 /// section 3). `reach`: the largest distance of its pixels from there to the left, right, top and
 /// bottom, px.
-pub fn ideal_hv([dx, dy]: [i32; 2], [left, right, top, bottom]: [i32; 4]) -> [f64; 2] {
+fn ideal_hv([dx, dy]: [i32; 2], [left, right, top, bottom]: [i32; 4]) -> [f64; 2] {
     let scale = |d: i32, before: i32, after: i32| {
         let reach = if d > 0 { after } else { before };
         f64::from(d) / f64::from(reach.max(1))

@@ -28,7 +28,7 @@ mod types;
 mod watershed;
 
 pub use blobs::components;
-pub use confidence::{Confidence, TRAITS, Traits, ideal_hv};
+pub use confidence::{Confidence, TRAITS, Traits};
 pub use contour::{Polygon as OutlinePolygon, outline_on_edges, outline_through_centres};
 pub use division::{Branch, DIVISION_TRAITS, Division};
 pub use foreground::{Foreground, Run, push_runs};

@@ -1,94 +1,110 @@
 //! Crops: which part of which image a step sees, at what angle and scale.
 //!
-//! In: loaded sets, a generator. Out: a [`Crop`], its truth in the crop's own px. A crop is a pure
-//! function of the images and the generator's seed.
+//! In: loaded sets, a generator. Out: a [`Place`], numbers only; [`super::atlas`] cuts it out. A
+//! place is a pure function of the sets and the generator's seed.
+
+use std::f64::consts::{FRAC_PI_2, TAU};
 
 use fastrand::Rng;
-use image::{Rgb, RgbImage};
 
-use crate::labels::{Dot, LabelledImage, LoadedSet, Truth};
+use crate::labels::{LabelledImage, LoadedSet, Truth};
 
 /// Share of the crops of typed sets that are centred on a nucleus of a uniformly drawn type.
 const TYPE_CENTRED_SHARE: f64 = 0.4;
 /// Range of the scale augmentation, image px per crop px.
-const STEP_RANGE: (f64, f64) = (1.0 / 1.4, 1.0 / 0.7);
+pub const STEP_RANGE: (f64, f64) = (1.0 / 1.4, 1.0 / 0.7);
 
-/// A dot within this distance of the crop may belong to a nucleus that reaches into it.
-const DOT_MARGIN_PX: f64 = 40.0;
-
-/// One square crop before colour augmentation.
-pub struct Crop {
-    /// `[side, side]`.
-    pub rgb: RgbImage,
-    /// Instance id of each px, row by row; 0: none, -1: unknown, as outside the image.
-    pub ids: Vec<i32>,
-    /// Type of each id; empty where dots are known.
-    pub types: Vec<u8>,
-    /// Dots in the crop and near it; `None` where instances are known.
-    pub dots: Option<Vec<Dot>>,
+/// The images of `sets` that are not held out, in the order in which [`Place::image`] counts them.
+pub fn learning_images(sets: &[LoadedSet]) -> impl Iterator<Item = &LabelledImage> {
+    sets.iter().flat_map(images_of)
 }
 
-/// The images to learn from.
-pub struct Pool<'a> {
-    sets: Vec<PoolSet<'a>>,
+fn images_of(set: &LoadedSet) -> impl Iterator<Item = &LabelledImage> {
+    set.images.iter().filter(|i| !i.held_out)
 }
 
-struct PoolSet<'a> {
+/// How one square crop lies in its image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Place {
+    /// See [`learning_images`].
+    pub image: usize,
+    /// Of the crop, image px.
+    pub centre: [f64; 2],
+    /// Image px (rows: x, y) per crop px (columns: x, y).
+    pub axes: [[f64; 2]; 2],
+    /// Image px per crop px, whatever the angle.
+    pub step: f64,
+    /// Whether pixels are copied, not resampled.
+    pub copied: bool,
+}
+
+/// The images to draw from.
+pub struct Pool {
+    sets: Vec<PoolSet>,
+    /// Width and height of each image, px.
+    sizes: Vec<[f64; 2]>,
+}
+
+struct PoolSet {
     /// Relative number of crops drawn from this set.
     share: f64,
-    images: Vec<&'a LabelledImage>,
-    /// For each type that has nuclei their centres: (index in `images`, x, y). Drawing types
-    /// uniformly balances them.
+    /// The first image, and their number.
+    first: usize,
+    images: usize,
+    /// For each type that has nuclei their centres: (image, x, y). Drawing types uniformly balances
+    /// them.
     centres_by_type: Vec<Vec<(usize, f64, f64)>>,
 }
 
-impl<'a> Pool<'a> {
+impl Pool {
     /// The images of `sets` that are not held out. `types`: number of types, without background.
-    pub fn new(sets: &'a [LoadedSet], types: usize) -> Self {
-        let sets = sets
-            .iter()
-            .map(|set| {
-                let images: Vec<_> = set.images.iter().filter(|i| !i.held_out).collect();
-                let mut centres_by_type = vec![Vec::new(); types + 1];
-                for (index, image) in images.iter().enumerate() {
-                    for (type_id, x, y) in find_centres(image) {
-                        if let Some(of_type) = centres_by_type.get_mut(usize::from(type_id)) {
-                            of_type.push((index, x, y));
-                        }
+    pub fn new(sets: &[LoadedSet], types: usize) -> Self {
+        let mut sizes = Vec::new();
+        let sets = sets.iter().map(|set| {
+            let first = sizes.len();
+            let mut centres_by_type = vec![Vec::new(); types + 1];
+            for image in images_of(set) {
+                for (type_id, x, y) in find_centres(image) {
+                    if let Some(of_type) = centres_by_type.get_mut(usize::from(type_id)) {
+                        of_type.push((sizes.len(), x, y));
                     }
                 }
-                centres_by_type.remove(0);
-                centres_by_type.retain(|c: &Vec<_>| !c.is_empty());
-                PoolSet {
-                    share: set.share,
-                    images,
-                    centres_by_type,
-                }
-            })
-            .collect();
-        Self { sets }
+                let (w, h) = image.rgb.dimensions();
+                sizes.push([f64::from(w), f64::from(h)]);
+            }
+            centres_by_type.remove(0);
+            centres_by_type.retain(|c: &Vec<_>| !c.is_empty());
+            PoolSet {
+                share: set.share,
+                first,
+                images: sizes.len() - first,
+                centres_by_type,
+            }
+        });
+        let sets = sets.collect();
+        Self { sets, sizes }
     }
 
-    /// Draws one crop of `side` px. With probability `resampled` it is scaled and turned by any
-    /// angle, else turned by right angles; with `None` it is cut out as it is.
-    pub fn draw_crop(&self, rng: &mut Rng, side: usize, resampled: Option<f64>) -> Crop {
+    /// Draws the place of one crop of `side` px. With probability `resampled` it is scaled and
+    /// turned by any angle, else turned by right angles; with `None` it is cut out as it is.
+    pub fn draw_place(&self, rng: &mut Rng, side: usize, resampled: Option<f64>) -> Place {
         let set = self.draw_set(rng);
-        let (images, centres_by_type) = (&set.images, &set.centres_by_type);
+        let centres_by_type = &set.centres_by_type;
         let (image, centre) = if !centres_by_type.is_empty() && rng.f64() < TYPE_CENTRED_SHARE {
             let of_type = &centres_by_type[rng.usize(..centres_by_type.len())];
             let (image, x, y) = of_type[rng.usize(..of_type.len())];
             let mut off = || (rng.f64() - 0.5) * side as f64 * 0.6;
-            (images[image], (x + off(), y + off()))
+            (image, [x + off(), y + off()])
         } else {
-            let image = images[rng.usize(..images.len())];
-            let (w, h) = image.rgb.dimensions();
-            (image, (rng.f64() * f64::from(w), rng.f64() * f64::from(h)))
+            let image = set.first + rng.usize(..set.images);
+            let [w, h] = self.sizes[image];
+            (image, [rng.f64() * w, rng.f64() * h])
         };
         let pose = resampled.map_or(Pose::PLAIN, |share| Pose::draw(rng, share));
-        cut_crop(image, centre, pose, side)
+        pose.at(image, centre, self.sizes[image], side)
     }
 
-    fn draw_set(&self, rng: &mut Rng) -> &PoolSet<'a> {
+    fn draw_set(&self, rng: &mut Rng) -> &PoolSet {
         let total: f64 = self.sets.iter().map(|s| s.share).sum();
         let mut at = rng.f64() * total;
         let chosen = self.sets.iter().position(|set| {
@@ -124,15 +140,14 @@ fn find_centres(image: &LabelledImage) -> Vec<(u8, f64, f64)> {
     }
 }
 
-/// How a crop lies in its image.
+/// Scale and direction of a crop.
 #[derive(Clone, Copy)]
 struct Pose {
-    /// Whether pixels are copied, not resampled.
     copied: bool,
     /// Image px per crop px.
     step: f64,
-    /// Radians.
-    angle: f64,
+    cos: f64,
+    sin: f64,
     /// -1 (mirrored) or 1.
     mirror: f64,
 }
@@ -141,156 +156,51 @@ impl Pose {
     const PLAIN: Self = Self {
         copied: true,
         step: 1.0,
-        angle: 0.0,
+        cos: 1.0,
+        sin: 0.0,
         mirror: 1.0,
     };
 
     fn draw(rng: &mut Rng, resampled: f64) -> Self {
         let copied = rng.f64() >= resampled;
-        let (step, angle) = if copied {
-            (1.0, f64::from(rng.u8(0..4)) * std::f64::consts::FRAC_PI_2)
+        let (step, cos, sin) = if copied {
+            let angle = f64::from(rng.u8(0..4)) * FRAC_PI_2;
+            // Whole numbers, so that every px falls on one px.
+            (1.0, angle.cos().round(), angle.sin().round())
         } else {
             let (lo, hi) = STEP_RANGE;
             let step = (lo.ln() + rng.f64() * (hi.ln() - lo.ln())).exp();
-            (step, rng.f64() * std::f64::consts::TAU)
+            let angle = rng.f64() * TAU;
+            (step, angle.cos(), angle.sin())
         };
         Self {
             copied,
             step,
-            angle,
+            cos,
+            sin,
             mirror: if rng.bool() { -1.0 } else { 1.0 },
         }
     }
-}
 
-/// Cuts a square around `centre`, moved so that it lies inside the image if it fits.
-fn cut_crop(image: &LabelledImage, centre: (f64, f64), pose: Pose, side: usize) -> Crop {
-    let (w, h) = (f64::from(image.rgb.width()), f64::from(image.rgb.height()));
-    let Pose {
-        copied,
-        step,
-        angle,
-        mirror,
-    } = pose;
-    let reach = step * side as f64 / 2.0;
-    let keep = |c: f64, size: f64| {
-        let kept = if size > 2.0 * reach {
-            c.clamp(reach, size - reach)
-        } else {
-            size / 2.0
-        };
-        if copied { kept.round() } else { kept }
-    };
-    let (cx, cy) = (keep(centre.0, w), keep(centre.1, h));
-    let (cos, sin) = (angle.cos() * step, angle.sin() * step);
-    let half = side as f64 / 2.0;
-    let source = |x: f64, y: f64| {
-        let (dx, dy) = ((x + 0.5 - half) * mirror, y + 0.5 - half);
-        (cx + dx * cos - dy * sin, cy + dx * sin + dy * cos)
-    };
-    let (ids, types, dots) = cut_truth(image, &source, side, |x, y| {
-        let (rx, ry) = ((x - cx) / (step * step), (y - cy) / (step * step));
-        let (dx, dy) = (rx * cos + ry * sin, -rx * sin + ry * cos);
-        (dx * mirror + half, dy + half)
-    });
-    let mut rgb = RgbImage::new(side as u32, side as u32);
-    for (x, y, px) in rgb.enumerate_pixels_mut() {
-        let (sx, sy) = source(f64::from(x), f64::from(y));
-        *px = if copied {
-            sample_nearest(&image.rgb, sx, sy)
-        } else {
-            sample_cubic(&image.rgb, sx - 0.5, sy - 0.5)
-        };
-    }
-    Crop {
-        rgb,
-        ids,
-        types,
-        dots,
-    }
-}
-
-/// Ids, types and dots of a crop. `source`: the image place of a crop px; `to_crop`: its inverse.
-fn cut_truth(
-    image: &LabelledImage,
-    source: &impl Fn(f64, f64) -> (f64, f64),
-    side: usize,
-    to_crop: impl Fn(f64, f64) -> (f64, f64),
-) -> (Vec<i32>, Vec<u8>, Option<Vec<Dot>>) {
-    let (w, h) = (image.rgb.width() as i64, image.rgb.height() as i64);
-    let id_at = |i: usize| {
-        let (sx, sy) = source((i % side) as f64, (i / side) as f64);
-        let (x, y) = (sx.floor() as i64, sy.floor() as i64);
-        if x < 0 || y < 0 || x >= w || y >= h {
-            return -1;
-        }
-        match &image.truth {
-            Truth::Instances { ids, .. } => ids[(y * w + x) as usize] as i32,
-            Truth::Dots(_) => 0,
-            Truth::Unknown => -1,
-        }
-    };
-    let ids = (0..side * side).map(id_at).collect();
-    match &image.truth {
-        Truth::Instances { types, .. } => (ids, types.clone(), None),
-        Truth::Unknown => (ids, Vec::new(), None),
-        Truth::Dots(dots) => {
-            let inside = |d: &Dot| {
-                let (x, y) = to_crop(f64::from(d.x_px), f64::from(d.y_px));
-                let within = -DOT_MARGIN_PX..side as f64 + DOT_MARGIN_PX;
-                let ok = within.contains(&x) && within.contains(&y);
-                ok.then(|| d.moved_to(x as f32, y as f32))
+    /// A crop of `side` px around `centre`, moved so that it lies inside its image of `size` px if
+    /// it fits.
+    fn at(self, image: usize, centre: [f64; 2], size: [f64; 2], side: usize) -> Place {
+        let reach = self.step * side as f64 / 2.0;
+        let keep = |c: f64, size: f64| {
+            let kept = if size > 2.0 * reach {
+                c.clamp(reach, size - reach)
+            } else {
+                size / 2.0
             };
-            let dots = dots.iter().filter_map(inside).collect();
-            (ids, Vec::new(), Some(dots))
+            if self.copied { kept.round() } else { kept }
+        };
+        let (cos, sin) = (self.cos * self.step, self.sin * self.step);
+        Place {
+            image,
+            centre: [keep(centre[0], size[0]), keep(centre[1], size[1])],
+            axes: [[self.mirror * cos, -sin], [self.mirror * sin, cos]],
+            step: self.step,
+            copied: self.copied,
         }
     }
-}
-
-/// The px that holds the place (x, y); outside, the image is mirrored.
-fn sample_nearest(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
-    let (w, h) = (i64::from(image.width()), i64::from(image.height()));
-    *image.get_pixel(
-        mirror_index(x.floor() as i64, w) as u32,
-        mirror_index(y.floor() as i64, h) as u32,
-    )
-}
-
-/// Catmull-Rom sample (Keys 1981, a = -1/2), as on slides; outside, the image is mirrored.
-fn sample_cubic(image: &RgbImage, x: f64, y: f64) -> Rgb<u8> {
-    let (w, h) = (i64::from(image.width()), i64::from(image.height()));
-    let (x0, y0) = (x.floor(), y.floor());
-    let (wx, wy) = (catmull_rom((x - x0) as f32), catmull_rom((y - y0) as f32));
-    let columns: [usize; 4] =
-        std::array::from_fn(|i| mirror_index(x0 as i64 - 1 + i as i64, w) as usize);
-    let pixels = image.as_raw();
-    let mut sum = [0.0f32; 3];
-    for (j, &wy) in wy.iter().enumerate() {
-        let row = mirror_index(y0 as i64 - 1 + j as i64, h) as usize * w as usize;
-        for (&column, &wx) in columns.iter().zip(&wx) {
-            let at = (row + column) * 3;
-            for (s, &v) in sum.iter_mut().zip(&pixels[at..at + 3]) {
-                *s += wx * wy * f32::from(v);
-            }
-        }
-    }
-    Rgb(sum.map(|v| (v + 0.5).clamp(0.0, 255.0) as u8))
-}
-
-/// Weights of the px at -1, 0, 1 and 2 for a place `f` of the way from 0 to 1.
-fn catmull_rom(f: f32) -> [f32; 4] {
-    let (f2, f3) = (f * f, f * f * f);
-    [
-        -0.5 * f + f2 - 0.5 * f3,
-        1.0 - 2.5 * f2 + 1.5 * f3,
-        0.5 * f + 2.0 * f2 - 1.5 * f3,
-        -0.5 * f2 + 0.5 * f3,
-    ]
-}
-
-/// The index that `i` falls on when `0..n` is mirrored at its ends.
-fn mirror_index(i: i64, n: i64) -> i64 {
-    let period = 2 * n;
-    let m = i.rem_euclid(period);
-    if m < n { m } else { period - 1 - m }
 }

@@ -30,19 +30,23 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The same batch on `device`, without the teacher's targets: they are computed there.
-    pub fn to_device(&self, device: tch::Device) -> Self {
-        let here = |t: &Tensor| t.to_device(device);
+    /// All crops of `parts`, whose teacher's targets are not there yet.
+    pub fn concatenate(parts: &[Self]) -> Self {
+        let all = |part: fn(&Self) -> &Tensor| {
+            let tensors: Vec<&Tensor> = parts.iter().map(part).collect();
+            Tensor::cat(&tensors, 0)
+        };
+        let plain: Option<Vec<&Tensor>> = parts.iter().map(|p| p.plain.as_ref()).collect();
         Self {
-            rgb: here(&self.rgb),
-            plain: self.plain.as_ref().map(here),
+            rgb: all(|p| &p.rgb),
+            plain: plain.map(|plain| Tensor::cat(&plain, 0)),
             teacher: None,
-            np: here(&self.np),
-            np_weight: here(&self.np_weight),
-            hv: here(&self.hv),
-            hv_weight: here(&self.hv_weight),
-            tp: here(&self.tp),
-            tp_weight: here(&self.tp_weight),
+            np: all(|p| &p.np),
+            np_weight: all(|p| &p.np_weight),
+            hv: all(|p| &p.hv),
+            hv_weight: all(|p| &p.hv_weight),
+            tp: all(|p| &p.tp),
+            tp_weight: all(|p| &p.tp_weight),
         }
     }
 }
@@ -51,23 +55,26 @@ impl Batch {
 pub struct Loss {
     /// A scalar with its gradient.
     pub total: Tensor,
-    /// Values of the terms of np, hv and tp.
-    pub parts: [f64; 3],
+    /// The terms of np, hv and tp: `[3]`, without their gradient.
+    pub parts: Tensor,
+}
+
+impl Loss {
+    /// The sum of the terms.
+    fn of(np: Tensor, hv: Tensor, tp: Option<Tensor>) -> Self {
+        let tp = tp.unwrap_or_else(|| np.zeros_like());
+        Self {
+            parts: Tensor::stack(&[&np, &hv, &tp], 0).detach(),
+            total: np + hv + tp,
+        }
+    }
 }
 
 /// The loss of the networks of our own.
 pub fn own_loss(raw: &RawMaps, batch: &Batch) -> Loss {
     let np = np_loss(&raw.np, batch);
     let hv = hv_loss(&raw.hv, batch);
-    let tp = match &raw.tp {
-        Some(tp) => tp_loss(tp, batch),
-        None => Tensor::from(0.0f32),
-    };
-    let parts = [&np, &hv, &tp].map(|t| t.double_value(&[]));
-    Loss {
-        total: np + hv + tp,
-        parts,
-    }
+    Loss::of(np, hv, raw.tp.as_ref().map(|tp| tp_loss(tp, batch)))
 }
 
 /// hover_net's loss: cross-entropy and dice (np, and tp with its background), MSE and MSE of
@@ -96,20 +103,13 @@ pub fn hovernet_loss(raw: &RawMaps, batch: &Batch) -> Loss {
     let gradient = (slope(&error, 0).square() + slope(&error, 1).square()) * &inside;
     let hv = error.square().sum(Kind::Float) / (&n * 2.0)
         + gradient.sum(Kind::Float) / (&n * 2.0) * HOVERNET_GRADIENT_GAIN;
-    let tp = raw.tp.as_ref().map_or_else(
-        || Tensor::from(0.0f32),
-        |tp| {
-            let typed = tp_weight.gt(0.0).to_kind(Kind::Float);
-            let background = (1.0 - &truth) * &known;
-            let class = (at(&batch.tp, 1) + 1) * typed.squeeze_dim(1).to_kind(Kind::Int64);
-            classes_loss(tp, &class, &(typed + background))
-        },
-    );
-    let parts = [&np, &hv, &tp].map(|t| t.double_value(&[]));
-    Loss {
-        total: np + hv + tp,
-        parts,
-    }
+    let tp = raw.tp.as_ref().map(|tp| {
+        let typed = tp_weight.gt(0.0).to_kind(Kind::Float);
+        let background = (1.0 - &truth) * &known;
+        let class = (at(&batch.tp, 1) + 1) * typed.squeeze_dim(1).to_kind(Kind::Int64);
+        classes_loss(tp, &class, &(typed + background))
+    });
+    Loss::of(np, hv, tp)
 }
 
 /// hover_net's gradient kernel gives 12 for a slope of 1, and its error is squared.

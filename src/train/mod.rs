@@ -6,6 +6,7 @@
 //! gives the same weights as one that ran through. Held-out images serve
 //! validation and the constants that [`tune`] fits, nothing else.
 
+mod atlas;
 mod augment;
 pub mod average;
 mod batch;

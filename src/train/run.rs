@@ -1,7 +1,7 @@
 //! The training loop: draw a batch, predict, compute the loss, take a step, validate, save.
 //!
-//! In: a [`TrainJob`]. Out: a model folder with its checkpoint and log. Batches are drawn ahead on
-//! a thread of their own.
+//! In: a [`TrainJob`]. Out: a model folder with its checkpoint and log. The images lie on the
+//! device, and a thread of its own draws batches ahead there.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,6 +13,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, bounded};
 use tch::{Device, Tensor};
 
+use super::atlas::Atlas;
 use super::checkpoint::{self, Best};
 use super::config::TrainConfig;
 use super::crops::Pool;
@@ -100,9 +101,13 @@ pub fn run(
     tch::get_num_threads();
     std::fs::create_dir_all(&job.out).map_err(|e| TrainError::file(&job.out, e))?;
     checkpoint::claim(&job.out, &job.config)?;
-    let sets = job.config.load_data(&job.data_root)?;
+    let mut sets = job.config.load_data(&job.data_root)?;
     log_sets(&sets);
-    let (learner, optimizer, best) = begin(job, &sets)?;
+    let atlas = Atlas::new(&sets, job.device)?;
+    let pool = Pool::new(&sets, job.config.types.len());
+    // The atlas has the others.
+    sets.iter_mut().for_each(|set| set.images.retain(|i| i.held_out));
+    let (learner, optimizer, best) = begin(job, &atlas, &pool)?;
     let first = optimizer.step;
     let validation = match job.validate_every {
         0 => Vec::new(),
@@ -110,13 +115,14 @@ pub fn run(
     };
     std::thread::scope(|scope| {
         let (send, receive) = bounded(PREFETCH);
-        let (sets, config, steps) = (&sets, &job.config, job.steps);
+        let (config, steps) = (&job.config, job.steps);
         scope.spawn(move || {
-            let pool = Pool::new(sets, config.types.len());
+            // On a CPU the steps have the cores; so no sum depends on their number either.
+            tch::set_num_threads(1);
             let parts = config.accumulate as u64;
             for index in first * parts..steps * parts {
                 // The receiver is gone: the training has ended.
-                if send.send(batch::draw_batch(&pool, config, index)).is_err() {
+                if send.send(batch::draw_batch(&atlas, &pool, config, index)).is_err() {
                     return;
                 }
             }
@@ -137,7 +143,8 @@ pub fn run(
 /// Network and optimizer at the last checkpoint, or before the first step.
 fn begin(
     job: &TrainJob,
-    sets: &[LoadedSet],
+    atlas: &Atlas,
+    pool: &Pool,
 ) -> Result<(Box<dyn Learner>, Optimizer, Best), TrainError> {
     let config = &job.config;
     let (mut learner, has_statistics) = learner::build_learner(config, &job.start, job.bf16)?;
@@ -148,10 +155,9 @@ fn begin(
         checkpoint::resume(&job.out, learner.tensors_mut(), fresh)?
     } else {
         if !has_statistics {
-            let pool = Pool::new(sets, config.types.len());
-            let batches: Vec<Tensor> = (0..RECALIBRATION_BATCHES)
-                .map(|i| batch::draw_batch(&pool, config, u64::MAX - i as u64).rgb)
-                .collect();
+            let drawn = (0..RECALIBRATION_BATCHES)
+                .map(|i| batch::draw_batch(atlas, pool, config, u64::MAX - i as u64));
+            let batches: Vec<Tensor> = drawn.map(|b| b.rgb.to_device(Device::Cpu)).collect();
             learner.measure_norms(&batches);
         }
         let fresh = Optimizer::new(learner.tensors(), &learning);
@@ -260,7 +266,7 @@ impl Training<'_> {
             let Ok(batch) = batches.recv() else {
                 return Ok(None);
             };
-            let batch = self.add_teacher(batch.to_device(self.job.device))?;
+            let batch = self.add_teacher(batch)?;
             let loss = self.add_gradients(&batch)?;
             sums.iter_mut()
                 .zip(loss)
@@ -309,12 +315,6 @@ impl Training<'_> {
     fn add_gradients(&self, batch: &Batch) -> Result<[f64; 4], TrainError> {
         let raw = self.forward(&batch.rgb)?;
         let loss = self.learner.loss(&raw, batch);
-        let total = loss.total.double_value(&[]);
-        if !total.is_finite() {
-            return Err(TrainError::NotANumber {
-                step: self.optimizer.step,
-            });
-        }
         let parts = self.job.config.accumulate;
         let share = match parts {
             1 => loss.total,
@@ -323,8 +323,16 @@ impl Training<'_> {
         share
             .f_backward()
             .map_err(|e| convert_error(e, self.job.config.batch))?;
-        let [np, hv, tp] = loss.parts;
-        Ok([total, np, hv, tp])
+        // Read once, after all work of the step is on its way: a GPU would wait for each reading.
+        let terms = Vec::<f32>::try_from(&loss.parts.to_device(Device::Cpu))?;
+        let total: f64 = terms.iter().copied().map(f64::from).sum();
+        if !total.is_finite() {
+            return Err(TrainError::NotANumber {
+                step: self.optimizer.step,
+            });
+        }
+        let term = |n: usize| terms.get(n).copied().map_or(0.0, f64::from);
+        Ok([total, term(0), term(1), term(2)])
     }
 
     /// The raw maps. libtorch panics when memory is short; that becomes an error with its cure.

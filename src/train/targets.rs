@@ -1,183 +1,157 @@
-//! Targets: the maps that the network should predict for a crop, and the weight of each pixel.
+//! Targets: the maps that the network should predict for a batch, and the weight of each pixel.
 //!
-//! In: a [`Crop`]. Out: [`Targets`]. np: inside a nucleus or not. h, v: see [`ideal_hv`]. tp: the
-//! type. Where the labels say nothing, the weight is 0.
+//! In: the [`Labels`] of the crops. Out: [`Targets`], on the same device. np: inside a nucleus or
+//! not. h, v: the distance from the rounded centre of mass along each axis, scaled so that a nucleus
+//! runs from -1 to 1 (Graham et al. 2019, HoVer-Net, section 3). tp: the type. Where the labels say
+//! nothing, the weight is 0.
 
-use super::crops::Crop;
-use crate::labels::Dot;
-use crate::nuclei::ideal_hv;
+use tch::{Kind, Tensor};
 
 /// Nuclei with fewer pixels in the crop have no targets of h and v (as in hover_net).
-const MIN_HV_PX: u32 = 30;
+const MIN_HV_PX: i64 = 30;
 /// Extra weight of pixels where two nuclei are close: there the network must separate them.
-const TOUCH_WEIGHT: f32 = 2.0;
+const TOUCH_WEIGHT: f64 = 2.0;
 /// Within this distance of a dot there is a nucleus of the dot's type, px (1.25 µm at 0.25 µm/px).
-const DOT_RADIUS_PX: f32 = 5.0;
+const DOT_RADIUS_PX: f64 = 5.0;
 /// Beyond this distance of every dot there is no nucleus, px (9 µm at 0.25 µm/px): each nucleus of
 /// a dotted image has its dot, and few reach farther. Between the two distances nothing is known.
-const DOT_CLEAR_PX: f32 = 36.0;
+pub const DOT_CLEAR_PX: f32 = 36.0;
 /// Weight of np near a dot.
-const DOT_NP_WEIGHT: f32 = 0.5;
+const DOT_NP_WEIGHT: f64 = 0.5;
 /// Weight of np far from every dot.
-const DOT_CLEAR_WEIGHT: f32 = 0.3;
+const DOT_CLEAR_WEIGHT: f64 = 0.3;
 /// Weight of the type near a dot: more than 1, because these pixels stand for the whole nucleus.
-const DOT_TYPE_WEIGHT: f32 = 2.0;
+const DOT_TYPE_WEIGHT: f64 = 2.0;
+/// Sums over pixels of no nucleus are spread over so many places: all atomic additions to one would
+/// wait for each other on a GPU.
+const NOWHERE: i64 = 4096;
+/// More than any id. Sums with an id are exact in a float.
+const NO_ID: f64 = 8_388_608.0;
 
-/// Targets of one crop, each `[side, side]` row by row.
+/// What is known of the pixels of N crops, each `[N, side, side]` if not said.
+pub struct Labels {
+    /// Instance id within the image, int64; 0: none, -1: unknown, as outside the image. In dotted
+    /// crops: the nearest dot, 0 far from all.
+    pub ids: Tensor,
+    /// Type of the id, int64; 0: unknown.
+    pub types: Tensor,
+    /// Distance from the dot, float, crop px; infinite without one. `None`: no crop has dots.
+    pub dot_distance_px: Option<Tensor>,
+    /// Whether a crop has dots in place of instances, bool `[N, 1, 1]`.
+    pub dotted: Tensor,
+    /// Number of ids of the image of each crop, id 0 counted.
+    pub id_counts: Vec<i64>,
+}
+
+/// Targets of a batch: float `[N, 1, side, side]` if not said.
 pub struct Targets {
-    pub np: Vec<f32>,
-    pub np_weight: Vec<f32>,
-    pub h: Vec<f32>,
-    pub v: Vec<f32>,
-    pub hv_weight: Vec<f32>,
-    /// Type - 1 where known, 0 elsewhere.
-    pub tp: Vec<i64>,
-    pub tp_weight: Vec<f32>,
+    pub np: Tensor,
+    pub np_weight: Tensor,
+    /// `[N, 2, side, side]`.
+    pub hv: Tensor,
+    pub hv_weight: Tensor,
+    /// Type - 1 where known, 0 elsewhere, int64 `[N, side, side]`.
+    pub tp: Tensor,
+    pub tp_weight: Tensor,
 }
 
-/// Targets of a crop of `side` px.
-pub fn compute_targets(crop: &Crop, side: usize) -> Targets {
-    let n = side * side;
-    let mut t = Targets {
-        np: vec![0.0; n],
-        np_weight: vec![0.0; n],
-        h: vec![0.0; n],
-        v: vec![0.0; n],
-        hv_weight: vec![0.0; n],
-        tp: vec![0; n],
-        tp_weight: vec![0.0; n],
+/// Targets of a batch.
+pub fn compute_targets(labels: &Labels) -> Targets {
+    let known = labels.ids.ge(0).to_kind(Kind::Float);
+    let instances = labels.ids.clamp_min(0).masked_fill(&labels.dotted, 0);
+    let inside = instances.gt(0);
+    let touching = lie_between_nuclei(&instances).to_kind(Kind::Float);
+    let (h, v, large) = compute_hv(&instances, &labels.id_counts);
+    let mut np = inside;
+    let mut weight = touching * TOUCH_WEIGHT + 1.0;
+    if let Some(distance) = &labels.dot_distance_px {
+        let near = distance.le(DOT_RADIUS_PX);
+        let dotted_weight = (distance.gt(f64::from(DOT_CLEAR_PX)).to_kind(Kind::Float)
+            * DOT_CLEAR_WEIGHT)
+            .masked_fill(&near, DOT_NP_WEIGHT);
+        np = np.logical_or(&near.logical_and(&labels.dotted));
+        weight = dotted_weight.where_self(&labels.dotted, &weight);
+    }
+    let np_weight = weight * known;
+    let hv_weight = &np_weight * large.to_kind(Kind::Float);
+    let types = &labels.types * np.to_kind(Kind::Int64);
+    let typed = types.gt(0).to_kind(Kind::Float);
+    let dots_count_more = labels.dotted.to_kind(Kind::Float) * (DOT_TYPE_WEIGHT - 1.0) + 1.0;
+    Targets {
+        np: np.to_kind(Kind::Float).unsqueeze(1),
+        np_weight: np_weight.unsqueeze(1),
+        hv: Tensor::stack(&[h, v], 1),
+        hv_weight: hv_weight.unsqueeze(1),
+        tp: (types - 1).clamp_min(0),
+        tp_weight: (typed * dots_count_more).unsqueeze(1),
+    }
+}
+
+/// h and v of `instances` (int64 `[N, side, side]`, 0 where none), and whether each px belongs to a
+/// nucleus large enough to have them. All sums are of whole numbers, so they do not depend on their
+/// order.
+fn compute_hv(instances: &Tensor, id_counts: &[i64]) -> (Tensor, Tensor, Tensor) {
+    let device = instances.device();
+    let side = instances.size()[2];
+    let inside = instances.gt(0);
+    // Each nucleus of each crop has a place of its own in the sums.
+    let firsts = id_counts.iter().scan(0, |sum, n| {
+        *sum += n;
+        Some(*sum - n)
+    });
+    let firsts: Vec<i64> = firsts.collect();
+    let ids: i64 = id_counts.iter().sum();
+    let firsts = Tensor::from_slice(&firsts).view([-1, 1, 1]).to_device(device);
+    let pixels = Tensor::arange(instances.numel() as i64, (Kind::Int64, device));
+    let nowhere = pixels.bitwise_and(NOWHERE - 1).view_as(instances) + ids;
+    let key = (instances + firsts).where_self(&inside, &nowhere).reshape(-1);
+    let empty = Tensor::zeros([ids + NOWHERE], (Kind::Int64, device));
+    let along = Tensor::arange(side, (Kind::Int64, device));
+    let place = |shape: [i64; 3]| along.view(shape).expand_as(instances).reshape(-1);
+    let n = empty.scatter_add(0, &key, &key.ones_like());
+    let axis = |place: Tensor| {
+        let sum = empty.scatter_add(0, &key, &place);
+        let n = n.clamp_min(1);
+        // The rounded mean, halves upwards.
+        let centre = (sum * 2 + &n).floor_divide(&(n * 2));
+        let offset = place - centre.index_select(0, &key);
+        let farthest = |d: &Tensor| empty.internal_scatter_reduce(0, &key, d, "amax", true);
+        let reach = farthest(&offset).index_select(0, &key);
+        let reach = reach.where_self(&offset.gt(0), &farthest(&-&offset).index_select(0, &key));
+        let ideal = offset.to_kind(Kind::Float) / reach.clamp_min(1).to_kind(Kind::Float);
+        ideal.view_as(instances)
     };
-    match &crop.dots {
-        Some(_) => add_dots(crop, side, &mut t),
-        None => add_instances(crop, side, &mut t),
-    }
-    t
+    let large = n.ge(MIN_HV_PX).index_select(0, &key).view_as(instances);
+    let large = large.logical_and(&inside);
+    let outside = large.logical_not();
+    let [h, v] = [[1, 1, side], [1, side, 1]]
+        .map(|shape| axis(place(shape)).masked_fill(&outside, 0.0));
+    (h, v, large)
 }
 
-fn add_dots(crop: &Crop, side: usize, t: &mut Targets) {
-    for (i, &id) in crop.ids.iter().enumerate() {
-        if id >= 0 {
-            t.np_weight[i] = DOT_CLEAR_WEIGHT;
-        }
-    }
-    let dots = || crop.dots.iter().flatten();
-    for dot in dots() {
-        for i in disc_pixels(dot, DOT_CLEAR_PX, side) {
-            t.np_weight[i] = 0.0;
-        }
-    }
-    for dot in dots() {
-        for i in disc_pixels(dot, DOT_RADIUS_PX, side) {
-            t.np[i] = 1.0;
-            t.np_weight[i] = DOT_NP_WEIGHT;
-            if dot.type_id > 0 {
-                t.tp[i] = i64::from(dot.type_id) - 1;
-                t.tp_weight[i] = DOT_TYPE_WEIGHT;
-            }
-        }
-    }
+/// Whether two different nuclei lie within 3 px of a px, its own nucleus counted: looked for at
+/// distances of 0, 1 and 3 px along the axes and diagonals.
+fn lie_between_nuclei(instances: &Tensor) -> Tensor {
+    let ids = instances.to_kind(Kind::Float);
+    // The greatest id, and of those that are one the smallest, as its negative.
+    let negative = (-&ids).masked_fill(&ids.eq(0.0), -NO_ID);
+    let [greatest, smallest] = [(ids, 0.0), (negative, -NO_ID)].map(|(t, nothing)| {
+        let [near, apart] = [1, 3].map(|d| greatest_at(&greatest_at(&t, 2, d, nothing), 1, d, nothing));
+        near.maximum(&apart)
+    });
+    greatest.gt(0.0).logical_and(&(greatest + smallest).ne(0.0))
 }
 
-/// Pixels whose centres lie within `radius_px` of a dot.
-fn disc_pixels(dot: &Dot, radius_px: f32, side: usize) -> impl Iterator<Item = usize> {
-    let reach = radius_px.ceil() as i64;
-    let (dot_x, dot_y) = (dot.x_px, dot.y_px);
-    let span = move |c: f32| {
-        let c = c.floor() as i64;
-        (c - reach).max(0)..(c + reach + 1).min(side as i64)
-    };
-    span(dot_y)
-        .flat_map(move |y| span(dot_x).map(move |x| (x, y)))
-        .filter(move |&(x, y)| {
-            let (dx, dy) = (x as f32 + 0.5 - dot_x, y as f32 + 0.5 - dot_y);
-            dx * dx + dy * dy <= radius_px * radius_px
-        })
-        .map(move |(x, y)| y as usize * side + x as usize)
+/// The greatest of each value of `[N, H, W]` and those `distance` before and after it along `dim`;
+/// `nothing` lies outside.
+fn greatest_at(t: &Tensor, dim: i64, distance: i64, nothing: f64) -> Tensor {
+    let mut shape = t.size();
+    shape[dim as usize] = distance;
+    let border = Tensor::full(shape, nothing, (Kind::Float, t.device()));
+    let padded = Tensor::cat(&[&border, t, &border], dim);
+    let shifted = |by: i64| padded.narrow(dim, by, t.size()[dim as usize]);
+    t.maximum(&shifted(0)).maximum(&shifted(2 * distance))
 }
 
-/// Extent of one instance within the crop.
-#[derive(Clone, Copy, Default)]
-struct Extent {
-    pixels: u32,
-    x_sum: f64,
-    y_sum: f64,
-    /// Largest distance from the rounded centre of mass to the left, right, top and bottom, px.
-    reach: [i32; 4],
-}
-
-impl Extent {
-    /// The place of pixel `i` from the rounded centre of mass, px.
-    fn offset(&self, i: usize, side: usize) -> [i32; 2] {
-        let centre = [self.x_sum, self.y_sum].map(|sum| (sum / f64::from(self.pixels)).round());
-        [
-            (i % side) as i32 - centre[0] as i32,
-            (i / side) as i32 - centre[1] as i32,
-        ]
-    }
-}
-
-fn add_instances(crop: &Crop, side: usize, t: &mut Targets) {
-    let mut extents = vec![Extent::default(); crop.types.len()];
-    for (i, &id) in crop.ids.iter().enumerate().filter(|(_, id)| **id > 0) {
-        let e = &mut extents[id as usize];
-        e.pixels += 1;
-        e.x_sum += (i % side) as f64;
-        e.y_sum += (i / side) as f64;
-    }
-    for (i, &id) in crop.ids.iter().enumerate().filter(|(_, id)| **id > 0) {
-        let e = &mut extents[id as usize];
-        let [dx, dy] = e.offset(i, side);
-        for (reach, distance) in e.reach.iter_mut().zip([-dx, dx, -dy, dy]) {
-            *reach = distance.max(*reach);
-        }
-    }
-    for (i, &id) in crop.ids.iter().enumerate() {
-        if id < 0 {
-            continue;
-        }
-        let weight = if is_between_nuclei(&crop.ids, side, i) {
-            1.0 + TOUCH_WEIGHT
-        } else {
-            1.0
-        };
-        t.np_weight[i] = weight;
-        if id == 0 {
-            continue;
-        }
-        t.np[i] = 1.0;
-        let e = extents[id as usize];
-        if e.pixels >= MIN_HV_PX {
-            let [h, v] = ideal_hv(e.offset(i, side), e.reach);
-            (t.h[i], t.v[i]) = (h as f32, v as f32);
-            t.hv_weight[i] = weight;
-        }
-        let type_id = crop.types[id as usize];
-        if type_id > 0 {
-            t.tp[i] = i64::from(type_id) - 1;
-            t.tp_weight[i] = 1.0;
-        }
-    }
-}
-
-/// Whether two different nuclei lie within 3 px of pixel `i`, the nucleus of `i` counted.
-fn is_between_nuclei(ids: &[i32], side: usize, i: usize) -> bool {
-    let (x, y) = ((i % side) as i64, (i / side) as i64);
-    let is_inside = |v: i64| (0..side as i64).contains(&v);
-    let mut first = 0;
-    for d in [1, 3] {
-        for (dx, dy) in [-d, 0, d]
-            .into_iter()
-            .flat_map(|dy| [-d, 0, d].map(|dx| (dx, dy)))
-        {
-            if !is_inside(x + dx) || !is_inside(y + dy) {
-                continue;
-            }
-            let id = ids[(y + dy) as usize * side + (x + dx) as usize].max(0);
-            if id > 0 && first > 0 && id != first {
-                return true;
-            }
-            first = first.max(id);
-        }
-    }
-    false
-}
+#[cfg(test)]
+mod tests;
