@@ -7,8 +7,9 @@
 #           WSI_NUCLEI_BENCH_SLIDE=big.tiff WSI_NUCLEI_BENCH_PX=16384 cargo bench --bench pipeline
 #   OUT     a folder for results; what is in it is replaced
 #   DEVICE  cuda (default), cuda:0,1, …; cpu tries the script itself
+# With WSI_NUCLEI_GPU_CHECK_LABELS=FOLDER (labelled images at 0.25 um/px) training is measured too.
 set -uo pipefail
-[ $# -ge 4 ] || { sed -n '2,10s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 4 ] || { sed -n '2,11s/^# //p' "$0" >&2; exit 2; }
 binary=$1 demo=$2 big=$3 out=$4 device=${5:-cuda}
 limit_s=${WSI_NUCLEI_GPU_CHECK_S:-150}
 for file in "$binary" "$demo" "$big"; do
@@ -84,6 +85,22 @@ PY
 )"
 }
 
+# learn MODEL BATCH: crops a second in steps 41 to 60 of a training from MODEL in bf16.
+learn() {
+    local at_most
+    at_most=$(left)
+    [ "$at_most" -ge 20 ] || { row "train $1" "not run: no time left of $limit_s s"; return 1; }
+    timeout "$at_most" "$binary" train --data "$WSI_NUCLEI_GPU_CHECK_LABELS" --mpp 0.25 --from "$1" -o "$out/train-$1" \
+        --batch "$2" --steps 60 --validate-every 0 --bf16 --device "$device" >"$out/train-$1.log" 2>&1 ||
+        { row "train $1" "ended: $(tail -1 "$out/train-$1.log" | cut -c1-160)"; return 1; }
+    row "train $1, batches of $2 crops of 256 px, bf16" "$(python3 - "$out/train-$1/train.jsonl" "$2" <<'PY'
+import json, sys
+seconds = [json.loads(line)["seconds_a_step"] for line in open(sys.argv[1]) if "seconds_a_step" in line][-1]
+print(f"{int(sys.argv[2]) / seconds:.0f} crops a second, {seconds * 1000:.0f} ms a step")
+PY
+)"
+}
+
 echo "gpu_check: $(date -u +%F), $("$binary" --version | head -1), $(nproc) cores$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | sed 's/^/, /' | tr '\n' ' ')"
 echo
 echo "| check | result |"
@@ -107,5 +124,9 @@ for batch in 4 64; do
 done
 # What the processor can feed, without a network: the rest of the pipeline against a device that is never the limit.
 measure big-fed "$big" --model analytic:fine,100000Mpx/s --mask none
+if [ -n "${WSI_NUCLEI_GPU_CHECK_LABELS:-}" ]; then
+    learn default 64
+    learn wide 64
+fi
 echo
 echo "gpu_check: $((SECONDS - begun)) s"

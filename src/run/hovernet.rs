@@ -10,7 +10,7 @@ use image::imageops::FilterType;
 
 use super::image::{AnalysedImage, analyse_image, tell_warnings};
 use super::run_json::RunReport;
-use super::slide::{AnalysedSlide, analyse_slide};
+use super::slide::{AnalysedSlide, Hooks, analyse_slide};
 use super::{Ending, Models, RunConfig, SlideConfig, SlideFailure, Watch};
 use crate::model::{Architecture, TypeInfo};
 use crate::nuclei::Nucleus;
@@ -113,7 +113,15 @@ pub fn run_wsi(
     stop: &AtomicBool,
 ) -> Result<Ending, SlideFailure> {
     let mut unwritten = RunReport::default();
-    let analysed = analyse_slide(slide, config, models, watch, stop, &mut unwritten)?;
+    let analysed = analyse_slide(
+        slide,
+        config,
+        models,
+        watch,
+        stop,
+        &mut unwritten,
+        Hooks::default(),
+    )?;
     let ending = Ending::of_result(&analysed.result);
     let architecture = models.get(&slide.model)?.model().spec.architecture;
     let AnalysedSlide {

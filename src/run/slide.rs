@@ -78,7 +78,7 @@ pub fn run_slide_if(
         engine: models.engine(),
         ..RunReport::begin(slide, config)
     };
-    let outcome = analyse_slide_opened(slide, config, models, watch, stop, &mut report, hooks);
+    let outcome = analyse_slide(slide, config, models, watch, stop, &mut report, hooks);
     if outcome.is_ok() && !(hooks.may_write)() {
         return Attempt {
             ending: Ending::Stopped,
@@ -150,19 +150,6 @@ fn report_path(slide: &SlideConfig, config: &RunConfig, ending: &Ending) -> Path
 
 /// Brings a slide's store to its end and reads all nuclei from it.
 pub(super) fn analyse_slide(
-    slide: &SlideConfig,
-    config: &RunConfig,
-    models: &mut Models,
-    watch: Watch<'_>,
-    stop: &AtomicBool,
-    report: &mut RunReport,
-) -> Result<AnalysedSlide, SlideFailure> {
-    let hooks = Hooks::default();
-    analyse_slide_opened(slide, config, models, watch, stop, report, hooks)
-}
-
-/// [`analyse_slide`] of a slide that may have been opened before.
-fn analyse_slide_opened(
     slide: &SlideConfig,
     config: &RunConfig,
     models: &mut Models,

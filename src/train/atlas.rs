@@ -98,14 +98,19 @@ impl Atlas {
     /// nothing is known.
     pub fn cut(&self, places: &[Place], side: usize) -> (Tensor, Labels) {
         let grid = Grid::new(self, places, side as i64);
-        (self.cut_pixels(places, &grid), self.cut_labels(places, &grid))
+        (
+            self.cut_pixels(places, &grid),
+            self.cut_labels(places, &grid),
+        )
     }
 
     fn cut_labels(&self, places: &[Place], grid: &Grid) -> Labels {
         let [x, y] = [&grid.x, &grid.y].map(|t| t.floor().to_kind(Kind::Int64));
         let [w, h] = [0, 1].map(|axis| grid.size_px(axis));
         let outside = x.lt(0).logical_or(&y.lt(0));
-        let outside = outside.logical_or(&x.ge_tensor(&w)).logical_or(&y.ge_tensor(&h));
+        let outside = outside
+            .logical_or(&x.ge_tensor(&w))
+            .logical_or(&y.ge_tensor(&h));
         let [x, y] = [(x, &w), (y, &h)].map(|(t, n)| t.clamp_min(0).minimum(&(n - 1)));
         let at = grid.first_px() + y * &w + x;
         let ids = pick(&self.ids, &at).to_kind(Kind::Int64);
@@ -136,7 +141,10 @@ impl Atlas {
         let folds = places.iter().map(|p| self.folds(p, grid.side)).max();
         let folds = folds.unwrap_or(1);
         let numbers = |copied: bool| -> Vec<i64> {
-            let chosen = places.iter().zip(0i64..).filter(|(p, _)| p.copied == copied);
+            let chosen = places
+                .iter()
+                .zip(0i64..)
+                .filter(|(p, _)| p.copied == copied);
             chosen.map(|(_, n)| n).collect()
         };
         let (copied, resampled) = (numbers(true), numbers(false));
@@ -298,7 +306,9 @@ impl Grid {
             [p.centre[0], p.centre[1], xx, xy, yx, yy, p.step].map(|v| v as f32)
         };
         let numbers: Vec<f32> = places.iter().flat_map(numbers).collect();
-        let numbers = Tensor::from_slice(&numbers).view([-1, 7, 1, 1]).to_device(device);
+        let numbers = Tensor::from_slice(&numbers)
+            .view([-1, 7, 1, 1])
+            .to_device(device);
         let number = |n: i64| numbers.i((.., n));
         let along = Tensor::arange(side, (Kind::Float, device)) + (0.5 - side as f64 / 2.0);
         let (across, down) = (along.view([1, 1, side]), along.view([1, side, 1]));
@@ -354,7 +364,9 @@ impl Grid {
 /// One number per crop, int64 `[N, 1, 1]`.
 fn of_crops(numbers: impl Iterator<Item = i64>, device: Device) -> Tensor {
     let numbers: Vec<i64> = numbers.collect();
-    Tensor::from_slice(&numbers).view([-1, 1, 1]).to_device(device)
+    Tensor::from_slice(&numbers)
+        .view([-1, 1, 1])
+        .to_device(device)
 }
 
 /// `table[at]` in the shape of `at`.

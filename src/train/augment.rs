@@ -174,7 +174,9 @@ fn vary_some<T>(
 /// `numbers` of each crop as float `[N, K, 1, 1]`.
 fn of_crops<const K: usize>(numbers: impl Iterator<Item = [f32; K]>, device: Device) -> Tensor {
     let flat: Vec<f32> = numbers.flatten().collect();
-    Tensor::from_slice(&flat).view([-1, K as i64, 1, 1]).to_device(device)
+    Tensor::from_slice(&flat)
+        .view([-1, K as i64, 1, 1])
+        .to_device(device)
 }
 
 fn blur(x: &Tensor, sigmas_px: &[f32]) -> Tensor {
@@ -257,7 +259,10 @@ fn add_noise(x: &Tensor, drawn: &[Noise]) -> Tensor {
     let z = shifted(&z, 30) * MIX_1;
     let z = shifted(&z, 27) * MIX_2;
     let z = shifted(&z, 31);
-    let part = |bits: i64| z.bitwise_right_shift_tensor_scalar(bits).bitwise_and(0xffff);
+    let part = |bits: i64| {
+        z.bitwise_right_shift_tensor_scalar(bits)
+            .bitwise_and(0xffff)
+    };
     let sum = (part(0) + part(16) + part(32) + part(48)).to_kind(Kind::Float);
     // Four uniform numbers have a mean of 2 and a variance of 1/3.
     let normal = (sum / 65536.0 - 2.0) * 3f64.sqrt();

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::config::{Method, TrainConfig};
 
@@ -86,7 +86,7 @@ impl Optimizer {
                     true => rate * config.encoder_lr,
                     false => rate * config.lr,
                 };
-                let grad = grad * clip;
+                let grad = grad * &clip;
                 if name.ends_with(".weight") {
                     *tensor *= 1.0 - lr * config.weight_decay;
                 }
@@ -110,17 +110,23 @@ impl Optimizer {
         }
     }
 
-    /// Factor that shortens the gradient of all tensors to [`MAX_NORM`] at most.
-    fn clip_factor(&self, tensors: &BTreeMap<String, Tensor>) -> f64 {
-        let squared: f64 = self
+    /// Factor that shortens the gradient of all tensors to [`MAX_NORM`] at most, a scalar on their
+    /// device: read here, it would make a GPU wait.
+    fn clip_factor(&self, tensors: &BTreeMap<String, Tensor>) -> Tensor {
+        let squared: Vec<Tensor> = self
             .m
             .keys()
             .filter_map(|n| tensors.get(n))
             .map(Tensor::grad)
             .filter(Tensor::defined)
-            .map(|g| g.square().sum(tch::Kind::Float).double_value(&[]))
-            .sum();
-        (MAX_NORM / (squared.sqrt() + 1e-12)).min(1.0)
+            .map(|g| g.square().sum(Kind::Float))
+            .collect();
+        if squared.is_empty() {
+            return Tensor::from(1.0f32);
+        }
+        let squared = Tensor::stack(&squared, 0).sum(Kind::Double);
+        let factor = (squared.sqrt() + 1e-12).reciprocal() * MAX_NORM;
+        factor.clamp_max(1.0).to_kind(Kind::Float)
     }
 }
 

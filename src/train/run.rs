@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, bounded};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::atlas::Atlas;
 use super::checkpoint::{self, Best};
@@ -99,6 +99,10 @@ pub fn run(
     // Fixes the number of threads that libtorch uses on this thread. Asked for later, it would be
     // what another thread has set in the meantime, and sums over another number of threads differ.
     tch::get_num_threads();
+    if job.device.is_cuda() {
+        // Every batch has the same size: the fastest convolutions are worth being looked for.
+        tch::Cuda::cudnn_set_benchmark(true);
+    }
     std::fs::create_dir_all(&job.out).map_err(|e| TrainError::file(&job.out, e))?;
     checkpoint::claim(&job.out, &job.config)?;
     let mut sets = job.config.load_data(&job.data_root)?;
@@ -106,7 +110,8 @@ pub fn run(
     let atlas = Atlas::new(&sets, job.device)?;
     let pool = Pool::new(&sets, job.config.types.len());
     // The atlas has the others.
-    sets.iter_mut().for_each(|set| set.images.retain(|i| i.held_out));
+    sets.iter_mut()
+        .for_each(|set| set.images.retain(|i| i.held_out));
     let (learner, optimizer, best) = begin(job, &atlas, &pool)?;
     let first = optimizer.step;
     let validation = match job.validate_every {
@@ -122,7 +127,10 @@ pub fn run(
             let parts = config.accumulate as u64;
             for index in first * parts..steps * parts {
                 // The receiver is gone: the training has ended.
-                if send.send(batch::draw_batch(&atlas, &pool, config, index)).is_err() {
+                if send
+                    .send(batch::draw_batch(&atlas, &pool, config, index))
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -261,25 +269,38 @@ impl Training<'_> {
     /// Takes one step. Returns the loss and its terms (total, np, hv, tp); `None` after the last.
     fn take_step(&mut self, batches: &Receiver<Batch>) -> Result<Option<[f64; 4]>, TrainError> {
         let parts = self.job.config.accumulate;
-        let mut sums = [0.0; 4];
+        let mut terms = Vec::with_capacity(parts);
         for _ in 0..parts {
             let Ok(batch) = batches.recv() else {
                 return Ok(None);
             };
             let batch = self.add_teacher(batch)?;
-            let loss = self.add_gradients(&batch)?;
-            sums.iter_mut()
-                .zip(loss)
-                .for_each(|(sum, v)| *sum += v / parts as f64);
+            terms.push(self.add_gradients(&batch)?);
         }
         let config = &self.job.config;
         self.optimizer
             .update(self.learner.tensors_mut(), config, self.job.steps);
+        let losses = self.read_losses(&terms)?;
         // The second phase begins: from here on the encoder learns.
         if self.optimizer.step == config.frozen_steps {
             learner::prepare_tensors(self.learner.as_mut(), self.job.device, self.optimizer.step);
         }
-        Ok(Some(sums))
+        Ok(Some(losses))
+    }
+
+    /// The mean loss of the batches of a step and its terms. They are read when all work of the step
+    /// is on its way: a GPU would stand still at each reading.
+    fn read_losses(&self, terms: &[Tensor]) -> Result<[f64; 4], TrainError> {
+        let mean = Tensor::stack(terms, 0).mean_dim(&[0i64][..], false, Kind::Double);
+        let mean = Vec::<f64>::try_from(&mean.to_device(Device::Cpu))?;
+        let total: f64 = mean.iter().sum();
+        if !total.is_finite() {
+            return Err(TrainError::NotANumber {
+                step: self.optimizer.step,
+            });
+        }
+        let term = |n: usize| mean.get(n).copied().unwrap_or_default();
+        Ok([total, term(0), term(1), term(2)])
     }
 
     /// `batch` with the teacher's predictions as targets, if the configuration wants them.
@@ -311,8 +332,9 @@ impl Training<'_> {
         })
     }
 
-    /// Adds the gradients of one batch, over the batches per step. Returns the loss and its terms.
-    fn add_gradients(&self, batch: &Batch) -> Result<[f64; 4], TrainError> {
+    /// Adds the gradients of one batch, over the batches per step. Returns the terms of the loss, on
+    /// their device.
+    fn add_gradients(&self, batch: &Batch) -> Result<Tensor, TrainError> {
         let raw = self.forward(&batch.rgb)?;
         let loss = self.learner.loss(&raw, batch);
         let parts = self.job.config.accumulate;
@@ -323,16 +345,7 @@ impl Training<'_> {
         share
             .f_backward()
             .map_err(|e| convert_error(e, self.job.config.batch))?;
-        // Read once, after all work of the step is on its way: a GPU would wait for each reading.
-        let terms = Vec::<f32>::try_from(&loss.parts.to_device(Device::Cpu))?;
-        let total: f64 = terms.iter().copied().map(f64::from).sum();
-        if !total.is_finite() {
-            return Err(TrainError::NotANumber {
-                step: self.optimizer.step,
-            });
-        }
-        let term = |n: usize| terms.get(n).copied().map_or(0.0, f64::from);
-        Ok([total, term(0), term(1), term(2)])
+        Ok(loss.parts)
     }
 
     /// The raw maps. libtorch panics when memory is short; that becomes an error with its cure.

@@ -92,7 +92,7 @@ pub fn compute_targets(labels: &Labels) -> Targets {
 /// order.
 fn compute_hv(instances: &Tensor, id_counts: &[i64]) -> (Tensor, Tensor, Tensor) {
     let device = instances.device();
-    let side = instances.size()[2];
+    let (height, width) = (instances.size()[1], instances.size()[2]);
     let inside = instances.gt(0);
     // Each nucleus of each crop has a place of its own in the sums.
     let firsts = id_counts.iter().scan(0, |sum, n| {
@@ -101,13 +101,19 @@ fn compute_hv(instances: &Tensor, id_counts: &[i64]) -> (Tensor, Tensor, Tensor)
     });
     let firsts: Vec<i64> = firsts.collect();
     let ids: i64 = id_counts.iter().sum();
-    let firsts = Tensor::from_slice(&firsts).view([-1, 1, 1]).to_device(device);
+    let firsts = Tensor::from_slice(&firsts)
+        .view([-1, 1, 1])
+        .to_device(device);
     let pixels = Tensor::arange(instances.numel() as i64, (Kind::Int64, device));
     let nowhere = pixels.bitwise_and(NOWHERE - 1).view_as(instances) + ids;
-    let key = (instances + firsts).where_self(&inside, &nowhere).reshape(-1);
+    let key = (instances + firsts)
+        .where_self(&inside, &nowhere)
+        .reshape(-1);
     let empty = Tensor::zeros([ids + NOWHERE], (Kind::Int64, device));
-    let along = Tensor::arange(side, (Kind::Int64, device));
-    let place = |shape: [i64; 3]| along.view(shape).expand_as(instances).reshape(-1);
+    let places = |length: i64, shape: [i64; 3]| {
+        let along = Tensor::arange(length, (Kind::Int64, device)).view(shape);
+        along.expand_as(instances).reshape(-1)
+    };
     let n = empty.scatter_add(0, &key, &key.ones_like());
     let axis = |place: Tensor| {
         let sum = empty.scatter_add(0, &key, &place);
@@ -124,8 +130,8 @@ fn compute_hv(instances: &Tensor, id_counts: &[i64]) -> (Tensor, Tensor, Tensor)
     let large = n.ge(MIN_HV_PX).index_select(0, &key).view_as(instances);
     let large = large.logical_and(&inside);
     let outside = large.logical_not();
-    let [h, v] = [[1, 1, side], [1, side, 1]]
-        .map(|shape| axis(place(shape)).masked_fill(&outside, 0.0));
+    let [h, v] = [(width, [1, 1, -1]), (height, [1, -1, 1])]
+        .map(|(length, shape)| axis(places(length, shape)).masked_fill(&outside, 0.0));
     (h, v, large)
 }
 
@@ -136,7 +142,8 @@ fn lie_between_nuclei(instances: &Tensor) -> Tensor {
     // The greatest id, and of those that are one the smallest, as its negative.
     let negative = (-&ids).masked_fill(&ids.eq(0.0), -NO_ID);
     let [greatest, smallest] = [(ids, 0.0), (negative, -NO_ID)].map(|(t, nothing)| {
-        let [near, apart] = [1, 3].map(|d| greatest_at(&greatest_at(&t, 2, d, nothing), 1, d, nothing));
+        let [near, apart] =
+            [1, 3].map(|d| greatest_at(&greatest_at(&t, 2, d, nothing), 1, d, nothing));
         near.maximum(&apart)
     });
     greatest.gt(0.0).logical_and(&(greatest + smallest).ne(0.0))

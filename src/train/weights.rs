@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fastrand::Rng;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{TrainError, initial};
 use crate::model::design::Design;
-use crate::model::layer::{Activation, Convolve, Layer, convolve, padding};
+use crate::model::layer::{Activation, Convolve, Layer, channels_last, convolve, padding};
 use crate::model::network::RawMaps;
 use crate::model::weights::Tensors;
 
@@ -160,7 +160,13 @@ impl Weights {
 
     /// Raw maps of u8 `[N, 3, H, W]`, as the layers compute them.
     pub fn raw_maps(&self, rgb: &Tensor) -> RawMaps {
-        (self.design.forward)(&self.layers, self, &rgb.to_kind(Kind::Float))
+        let rgb = rgb.to_kind(Kind::Float);
+        // The layout that a GPU's convolutions want; all later layers keep it.
+        let rgb = match rgb.device() {
+            Device::Cuda(_) => channels_last(&rgb),
+            _ => rgb,
+        };
+        (self.design.forward)(&self.layers, self, &rgb)
     }
 
     /// Weight and bias with the batch norm folded in.
@@ -269,6 +275,6 @@ fn init_layer(l: &Layer, tensors: &mut BTreeMap<String, Tensor>, rng: &mut Rng) 
     tensors.insert(format!("{}.weight", l.name), weight);
     tensors.insert(
         format!("{}.bias", l.name),
-        Tensor::zeros([l.shape[0]], (Kind::Float, tch::Device::Cpu)),
+        Tensor::zeros([l.shape[0]], (Kind::Float, Device::Cpu)),
     );
 }

@@ -57,9 +57,7 @@ fn draw_places(sets: &[LoadedSet], resampled: f64) -> Vec<Place> {
 fn source(place: &Place, x: usize, y: usize) -> [f64; 2] {
     let half = SIDE as f64 / 2.0;
     let offset = [x as f64 + 0.5 - half, y as f64 + 0.5 - half];
-    [0, 1].map(|i| {
-        place.centre[i] + place.axes[i][0] * offset[0] + place.axes[i][1] * offset[1]
-    })
+    [0, 1].map(|i| place.centre[i] + place.axes[i][0] * offset[0] + place.axes[i][1] * offset[1])
 }
 
 fn mirrored(i: i64, n: u32) -> u32 {
@@ -103,7 +101,10 @@ fn pixels_are_those_of_the_image() {
     for resampled in [0.0, 0.5, 1.0] {
         let places = draw_places(&sets, resampled);
         let copied = places.iter().filter(|p| p.copied).count();
-        assert_eq!([copied == 40, copied == 0], [resampled == 0.0, resampled == 1.0]);
+        assert_eq!(
+            [copied == 40, copied == 0],
+            [resampled == 0.0, resampled == 1.0]
+        );
         let found = values(&atlas.cut(&places, SIDE).0);
         let mut found = found.into_iter();
         for place in &places {
@@ -143,14 +144,18 @@ fn labels_are_those_of_the_px_below() {
                 let [sx, sy] = source(place, x, y);
                 let inside = sx >= 0.0 && sy >= 0.0 && sx < w && sy < h;
                 match &image.truth {
-                    Truth::Instances { ids: all, types: of_id } if inside => {
+                    Truth::Instances {
+                        ids: all,
+                        types: of_id,
+                    } if inside => {
                         let id = all[sy as usize * w as usize + sx as usize];
                         assert_eq!(ids[at], f64::from(id));
                         assert_eq!(types[at], f64::from(of_id[id as usize]));
                         on_nuclei += 1;
                     }
                     Truth::Dots(dots) if inside => {
-                        let apart = |d: &Dot| (sx - f64::from(d.x_px)).hypot(sy - f64::from(d.y_px));
+                        let apart =
+                            |d: &Dot| (sx - f64::from(d.x_px)).hypot(sy - f64::from(d.y_px));
                         let nearest = dots.iter().map(apart).fold(f64::INFINITY, f64::min);
                         let nearest = nearest / place.step;
                         if nearest < 36.0 {
@@ -185,7 +190,8 @@ fn labels_are_those_of_the_px_below() {
 fn a_small_image_is_mirrored_as_often_as_it_takes() {
     let mut sets = sets();
     sets.truncate(1);
-    sets[0].images[1].rgb = RgbImage::from_fn(5, 3, |x, y| Rgb([(x * 40) as u8, (y * 70) as u8, 9]));
+    sets[0].images[1].rgb =
+        RgbImage::from_fn(5, 3, |x, y| Rgb([(x * 40) as u8, (y * 70) as u8, 9]));
     sets[0].images[1].truth = Truth::Unknown;
     let atlas = Atlas::new(&sets, Device::Cpu).unwrap();
     let place = Place {

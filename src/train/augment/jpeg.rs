@@ -36,7 +36,9 @@ pub fn compress(x: &Tensor, qualities: &[u8]) -> Tensor {
     let whole = |n: i64| (n + BLOCK - 1) / BLOCK * BLOCK;
     // As an encoder does, the last px are repeated up to whole blocks.
     let padded = x.replication_pad2d([0, whole(width) - width, 0, whole(height) - height]);
-    let grey = Tensor::from_slice(&[128f32, 0.0, 0.0]).view([1, 3, 1, 1]).to_device(device);
+    let grey = Tensor::from_slice(&[128f32, 0.0, 0.0])
+        .view([1, 3, 1, 1])
+        .to_device(device);
     let ycc = mix(&padded, &TO_YCC).round() - &grey;
     let cosines = cosines(device);
     let steps = steps(qualities, device);
@@ -47,7 +49,9 @@ pub fn compress(x: &Tensor, qualities: &[u8]) -> Tensor {
     };
     let blocks = blocks(&ycc);
     let coefficients = cosines.matmul(&blocks).matmul(&cosines.tr());
-    let kept = (coefficients / &steps).round() * &steps;
+    let units = coefficients / &steps;
+    // Halves away from zero, as libjpeg rounds them: means of blocks often lie there.
+    let kept = units.sign() * (units.abs() + 0.5).floor() * &steps;
     let found = cosines.tr().matmul(&kept).matmul(&cosines);
     let found = found.transpose(2, 3).reshape(&sizes) + grey;
     let rgb = mix_about_grey(&found);
@@ -56,7 +60,9 @@ pub fn compress(x: &Tensor, qualities: &[u8]) -> Tensor {
 
 /// Each px of `x` times a 3 x 3 matrix.
 fn mix(x: &Tensor, matrix: &[f32; 9]) -> Tensor {
-    let matrix = Tensor::from_slice(matrix).view([3, 3]).to_device(x.device());
+    let matrix = Tensor::from_slice(matrix)
+        .view([3, 3])
+        .to_device(x.device());
     matrix.matmul(&x.flatten(2, 3)).view_as(x)
 }
 
@@ -76,14 +82,20 @@ fn cosines(device: Device) -> Tensor {
         (scale * ((2.0 * place + 1.0) * frequency * PI / 16.0).cos()) as f32
     };
     let all: [f32; 64] = std::array::from_fn(cosine);
-    Tensor::from_slice(&all).view([BLOCK, BLOCK]).to_device(device)
+    Tensor::from_slice(&all)
+        .view([BLOCK, BLOCK])
+        .to_device(device)
 }
 
 /// Quantisation steps of the three channels of each crop, `[N * 3, 1, 1, 8, 8]`.
 fn steps(qualities: &[u8], device: Device) -> Tensor {
     let of_crop = |quality: &u8| {
         let quality = i32::from(*quality);
-        let percent = if quality < 50 { 5000 / quality } else { 200 - 2 * quality };
+        let percent = if quality < 50 {
+            5000 / quality
+        } else {
+            200 - 2 * quality
+        };
         let scaled = move |step: u8| ((i32::from(step) * percent + 50) / 100).clamp(1, 255) as f32;
         let chrominance = |i: usize| {
             let row = CHROMINANCE.get(i / 8);

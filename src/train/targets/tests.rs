@@ -36,7 +36,10 @@ fn hv_of(crop: &[i64], at: usize) -> ([f64; 2], usize) {
         let mean = own.iter().map(|&i| place(i)).sum::<f64>() / own.len() as f64;
         let offset = |i: usize| place(i) - mean.round();
         let d = offset(at);
-        let same_side = own.iter().map(|&i| offset(i)).filter(|o| (*o > 0.0) == (d > 0.0));
+        let same_side = own
+            .iter()
+            .map(|&i| offset(i))
+            .filter(|o| (*o > 0.0) == (d > 0.0));
         d / same_side.map(f64::abs).fold(1.0, f64::max)
     });
     (ideal, own.len())
@@ -44,9 +47,13 @@ fn hv_of(crop: &[i64], at: usize) -> ([f64; 2], usize) {
 
 fn lies_between(crop: &[i64], at: usize) -> bool {
     let mut near = std::collections::BTreeSet::new();
-    let steps = [(0i64, 0i64)].into_iter().chain([1, 3].into_iter().flat_map(|d| {
-        [-d, 0, d].into_iter().flat_map(move |dy| [-d, 0, d].map(|dx| (dx, dy)))
-    }));
+    let steps = [(0i64, 0i64)]
+        .into_iter()
+        .chain([1, 3].into_iter().flat_map(|d| {
+            [-d, 0, d]
+                .into_iter()
+                .flat_map(move |dy| [-d, 0, d].map(|dx| (dx, dy)))
+        }));
     for (dx, dy) in steps {
         let (x, y) = ((at % SIDE) as i64 + dx, (at / SIDE) as i64 + dy);
         if (0..SIDE as i64).contains(&x) && (0..SIDE as i64).contains(&y) {
@@ -76,8 +83,15 @@ fn instances_have_the_targets_of_their_definition() {
     let types = [0, 3, 0, 1, 2, 1, 4, 0, 2, 3, 1, 2];
     let crops = [0, 1, 2].map(|_| draw_crop(&mut rng, types.len() as i64));
     let t = compute_targets(&of_instances(&crops, &types));
-    let [np, np_weight, hv, hv_weight, tp, tp_weight] =
-        [&t.np, &t.np_weight, &t.hv, &t.hv_weight, &t.tp, &t.tp_weight].map(values);
+    let [np, np_weight, hv, hv_weight, tp, tp_weight] = [
+        &t.np,
+        &t.np_weight,
+        &t.hv,
+        &t.hv_weight,
+        &t.tp,
+        &t.tp_weight,
+    ]
+    .map(values);
     let mut small = 0;
     for (n, crop) in crops.iter().enumerate() {
         for (i, &id) in crop.iter().enumerate() {
@@ -90,7 +104,10 @@ fn instances_have_the_targets_of_their_definition() {
             assert_eq!([np[at], np_weight[at]], [f64::from(id > 0), weight]);
             let known = types[id.max(0) as usize];
             let type_weight = f64::from(known > 0);
-            assert_eq!([tp[at], tp_weight[at]], [(known - 1).max(0) as f64, type_weight]);
+            assert_eq!(
+                [tp[at], tp_weight[at]],
+                [(known - 1).max(0) as f64, type_weight]
+            );
             if id <= 0 {
                 assert_eq!(hv_weight[at], 0.0);
                 continue;
@@ -103,7 +120,10 @@ fn instances_have_the_targets_of_their_definition() {
             }
             let at_h = n * 2 * SIDE * SIDE + i;
             let (found_h, found_v) = (hv[at_h], hv[at_h + SIDE * SIDE]);
-            assert!((found_h - h).abs() < 1e-6 && (found_v - v).abs() < 1e-6, "{h} {v}");
+            assert!(
+                (found_h - h).abs() < 1e-6 && (found_v - v).abs() < 1e-6,
+                "{h} {v}"
+            );
             assert_eq!(hv_weight[at], weight);
         }
     }
@@ -113,7 +133,7 @@ fn instances_have_the_targets_of_their_definition() {
 /// A row of px at growing distance from a typed and an untyped dot, beside a crop of instances.
 #[test]
 fn dots_are_nuclei_near_and_background_far_away() {
-    let distances = [0.0, 5.0, 5.1, 36.0, 36.5, f32::INFINITY, 3.0, 1.0];
+    let distances = [0.0, 5.0, 5.1, 36.0, 36.5, f32::INFINITY, 3.0, f32::INFINITY];
     let ids = [1i64, 1, 1, 1, 1, 0, 2, -1];
     let types = [2i64, 2, 2, 2, 2, 0, 0, 0];
     let row = |t: Tensor| t.view([1, 1, 8]);
@@ -133,9 +153,15 @@ fn dots_are_nuclei_near_and_background_far_away() {
         assert!((found - wanted).abs() < 1e-6, "{found} for {wanted}");
     }
     assert_eq!(first(&t.tp), [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
-    assert_eq!(first(&t.tp_weight), [2.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    assert_eq!(
+        first(&t.tp_weight),
+        [2.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    );
     assert_eq!(values(&t.hv_weight)[..8], [0.0; 8]);
     // The same ids as instances are nuclei, whatever the distances.
     assert_eq!(values(&t.np)[8..], [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 0.0]);
-    assert_eq!(values(&t.tp_weight)[8..], [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
+    assert_eq!(
+        values(&t.tp_weight)[8..],
+        [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    );
 }

@@ -116,22 +116,13 @@ const correct = (() => {
   }
 
   function finish(drawn, scale) {
-    const [x0, y0, x1, y1] = extent([drawn]);
+    const [x0, y0, x1, y1] = draw.extent([drawn]);
     if (drawn.length < 6 || Math.min(x1 - x0, y1 - y0) * scale < LEAST_SIDE_PX) return;
     marks.push({id: null, was: null, type: rightType(), outline: [drawn.map(v => Number(v.toFixed(2)))]});
     changed();
   }
 
   // --- saving
-
-  function extent(rings) {
-    const all = [Infinity, Infinity, -Infinity, -Infinity];
-    for (const ring of rings) for (let i = 0; i < ring.length; i += 2) {
-      all[0] = Math.min(all[0], ring[i]); all[1] = Math.min(all[1], ring[i + 1]);
-      all[2] = Math.max(all[2], ring[i]); all[3] = Math.max(all[3], ring[i + 1]);
-    }
-    return all;
-  }
 
   async function save() {
     if (document.body.dataset.detail !== "outlines") {
@@ -140,7 +131,7 @@ const correct = (() => {
     }
     const view = page.box(0), box = [view.x0, view.y0, view.x1, view.y1].map(Number);
     const here = marks.filter(m => {
-      const [x0, y0, x1, y1] = extent(m.outline);
+      const [x0, y0, x1, y1] = draw.extent(m.outline);
       return x0 < box[2] && x1 > box[0] && y0 < box[3] && y1 > box[1];
     });
     const pairs = ring => Array.from({length: ring.length / 2}, (_, i) => ring.slice(2 * i, 2 * i + 2));

@@ -90,15 +90,9 @@ const draw = (() => {
   // A nucleus that was corrected, in its right colour; without one it is none, and struck through.
   function mark(context, rings, colour, place) {
     const path = new Path2D();
-    let [x0, y0, x1, y1] = [Infinity, Infinity, -Infinity, -Infinity];
-    for (const flat of rings) {
-      ring(path, flat, place);
-      for (let i = 0; i < flat.length; i += 2) {
-        x0 = Math.min(x0, flat[i]); x1 = Math.max(x1, flat[i]);
-        y0 = Math.min(y0, flat[i + 1]); y1 = Math.max(y1, flat[i + 1]);
-      }
-    }
+    for (const flat of rings) ring(path, flat, place);
     if (!colour) {
+      const [x0, y0, x1, y1] = extent(rings);
       const at = (x, y) => [place.x + x * place.scale, place.y + y * place.scale];
       path.moveTo(...at(x0, y0)); path.lineTo(...at(x1, y1));
       path.moveTo(...at(x0, y1)); path.lineTo(...at(x1, y0));
@@ -111,5 +105,15 @@ const draw = (() => {
     }
   }
 
-  return {nuclei, chosen, mark};
+  // Left, top, right and bottom of rings, level-0 px.
+  function extent(rings) {
+    const all = [Infinity, Infinity, -Infinity, -Infinity];
+    for (const ring of rings) for (let i = 0; i < ring.length; i += 2) {
+      all[0] = Math.min(all[0], ring[i]); all[1] = Math.min(all[1], ring[i + 1]);
+      all[2] = Math.max(all[2], ring[i]); all[3] = Math.max(all[3], ring[i + 1]);
+    }
+    return all;
+  }
+
+  return {nuclei, chosen, mark, extent};
 })();
