@@ -7,6 +7,7 @@ use std::f64::consts::{FRAC_PI_2, TAU};
 
 use fastrand::Rng;
 
+use super::TrainError;
 use crate::labels::{LabelledImage, LoadedSet, Truth};
 
 /// Share of the crops of typed sets that are centred on a nucleus of a uniformly drawn type.
@@ -58,7 +59,13 @@ struct PoolSet {
 
 impl Pool {
     /// The images of `sets` that are not held out. `types`: number of types, without background.
-    pub fn new(sets: &[LoadedSet], types: usize) -> Self {
+    /// A set without such images, or with no share, is never drawn from.
+    ///
+    /// # Errors
+    /// No image to draw from.
+    pub fn new(sets: &[LoadedSet], types: usize) -> Result<Self, TrainError> {
+        let names: Vec<&str> = sets.iter().map(|set| set.name.as_str()).collect();
+        let names = names.join(", ");
         let mut sizes = Vec::new();
         let sets = sets.iter().map(|set| {
             let first = sizes.len();
@@ -81,8 +88,13 @@ impl Pool {
                 centres_by_type,
             }
         });
-        let sets = sets.collect();
-        Self { sets, sizes }
+        let drawn: Vec<_> = sets.filter(|s| s.images > 0 && s.share > 0.0).collect();
+        if drawn.is_empty() {
+            return Err(TrainError::Config(format!(
+                "nothing to learn from in {names}: every image is held out, or its set has no share; hold out fewer images"
+            )));
+        }
+        Ok(Self { sets: drawn, sizes })
     }
 
     /// Draws the place of one crop of `side` px. With probability `resampled` it is scaled and

@@ -107,8 +107,8 @@ pub fn run(
     checkpoint::claim(&job.out, &job.config)?;
     let mut sets = job.config.load_data(&job.data_root)?;
     log_sets(&sets);
+    let pool = Pool::new(&sets, job.config.types.len())?;
     let atlas = Atlas::new(&sets, job.device)?;
-    let pool = Pool::new(&sets, job.config.types.len());
     // The atlas has the others.
     sets.iter_mut()
         .for_each(|set| set.images.retain(|i| i.held_out));
@@ -195,7 +195,7 @@ impl Training<'_> {
 
     fn run_steps(
         &mut self,
-        batches: Receiver<Batch>,
+        batches: Receiver<Result<Batch, TrainError>>,
         stop: &AtomicBool,
         report: &mut dyn FnMut(&Progress),
     ) -> Result<Ended, TrainError> {
@@ -267,14 +267,17 @@ impl Training<'_> {
     }
 
     /// Takes one step. Returns the loss and its terms (total, np, hv, tp); `None` after the last.
-    fn take_step(&mut self, batches: &Receiver<Batch>) -> Result<Option<[f64; 4]>, TrainError> {
+    fn take_step(
+        &mut self,
+        batches: &Receiver<Result<Batch, TrainError>>,
+    ) -> Result<Option<[f64; 4]>, TrainError> {
         let parts = self.job.config.accumulate;
         let mut terms = Vec::with_capacity(parts);
         for _ in 0..parts {
             let Ok(batch) = batches.recv() else {
                 return Ok(None);
             };
-            let batch = self.add_teacher(batch)?;
+            let batch = self.add_teacher(batch?)?;
             terms.push(self.add_gradients(&batch)?);
         }
         let config = &self.job.config;
@@ -348,13 +351,9 @@ impl Training<'_> {
         Ok(loss.parts)
     }
 
-    /// The raw maps. libtorch panics when memory is short; that becomes an error with its cure.
     fn forward(&self, rgb: &Tensor) -> Result<RawMaps, TrainError> {
-        let guarded = AssertUnwindSafe(|| self.learner.forward(rgb, self.optimizer.step));
-        catch_unwind(guarded).map_err(|panic| {
-            let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-            convert_error(tch::TchError::Torch(text), self.job.config.batch)
-        })
+        let step = self.optimizer.step;
+        guarded(self.job.config.batch, || self.learner.forward(rgb, step))
     }
 
     /// The averaged weights with batch norms folded.
@@ -397,6 +396,14 @@ impl Training<'_> {
         )?;
         package::write_model(&self.job.out, &self.job.config, &self.averaged())
     }
+}
+
+/// What `work` gives. libtorch panics when memory is short; that becomes an error with its cure.
+fn guarded<T>(batch: usize, work: impl FnOnce() -> T) -> Result<T, TrainError> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+        convert_error(tch::TchError::Torch(text), batch)
+    })
 }
 
 /// An error of libtorch; "out of memory" becomes an error with its cure.

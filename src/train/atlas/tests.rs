@@ -47,7 +47,7 @@ fn sets() -> Vec<LoadedSet> {
 const SIDE: usize = 32;
 
 fn draw_places(sets: &[LoadedSet], resampled: f64) -> Vec<Place> {
-    let pool = Pool::new(sets, 2);
+    let pool = Pool::new(sets, 2).unwrap();
     let mut rng = Rng::with_seed(6);
     let draw = |_| pool.draw_place(&mut rng, SIDE, Some(resampled));
     (0..40).map(draw).collect()

@@ -282,3 +282,24 @@ fn a_checkpoint_of_another_configuration_is_refused() {
     let text = error.to_string();
     assert!(text.contains("lr = 0.0015, now lr = 0.5"), "{text}");
 }
+
+#[test]
+fn sets_without_an_image_to_learn_from_are_left_out_or_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    let never = AtomicBool::new(false);
+    let mut config = fixture(root);
+    config.data[0].hold_out = vec!["a".into(), "b".into()];
+    let error = run(&job(root, &config, "all", 1), &never, &mut |_| {}).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("nuinsseg") && text.contains("hold out fewer"),
+        "{text}"
+    );
+    // Beside a set with images it is left out.
+    let mut other = config.data[0].clone();
+    (other.name, other.hold_out) = ("other".into(), vec!["a".into()]);
+    config.data.push(other);
+    let ended = run(&job(root, &config, "one", 1), &never, &mut |_| {}).unwrap();
+    assert_eq!(ended, Ended::AllSteps);
+}
