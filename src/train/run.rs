@@ -126,11 +126,12 @@ pub fn run(
             tch::set_num_threads(1);
             let parts = config.accumulate as u64;
             for index in first * parts..steps * parts {
+                let drawn = guarded(config.batch, || {
+                    batch::draw_batch(&atlas, &pool, config, index)
+                });
+                let failed = drawn.is_err();
                 // The receiver is gone: the training has ended.
-                if send
-                    .send(batch::draw_batch(&atlas, &pool, config, index))
-                    .is_err()
-                {
+                if send.send(drawn).is_err() || failed {
                     return;
                 }
             }
