@@ -23,7 +23,7 @@ pub fn types_file(
     let (a, b) = (&outlines.spec, &types.spec);
     if a.mpp != b.mpp {
         return Err(TrainError::Config(format!(
-            "{} is for {} µm/px, {} for {}: join models of one scale",
+            "{} is for {} µm/px, {} for {} µm/px: join models of one scale",
             a.name, a.mpp, b.name, b.mpp
         )));
     }
