@@ -8,6 +8,7 @@ use crate::eval::held_out;
 use crate::eval::numbering::{Numbering, TypeMatch, match_types};
 use crate::eval::report::{self, Figure, Scores};
 use crate::eval::scores::{SetScores, compare_sets, score_groups, score_image};
+use crate::eval::taught::{self, MEASURES, TaughtRanges};
 use crate::labels::{Annotation, LabelledImage, LoadedSet, folders};
 use crate::model::Device;
 use crate::model::library::Library;
@@ -62,6 +63,10 @@ pub struct EvalArgs {
     /// Write the scores into the model folder's model.toml
     #[arg(long, conflicts_with = "pred")]
     record: bool,
+    /// With --record: also write what the images look like on which types were taught, so that reports
+    /// can warn of slides that look different; predicts the training images that have types
+    #[arg(long, requires = "record")]
+    taught: bool,
     /// JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -172,7 +177,11 @@ fn score_models(args: &EvalArgs, root: &Path) -> Result<(), Failure> {
         model.tta = args.tta;
         let scores = held_out::score_sets(&model, &sets).map_err(Failure::slides)?;
         if args.record {
-            record_scores(name, &scores)?;
+            let taught = match args.taught {
+                true => taught::measure_sets(&model, &sets).map_err(Failure::slides)?,
+                false => BTreeMap::new(),
+            };
+            record_scores(name, &scores, &taught)?;
         }
         all.push((model, scores));
     }
@@ -269,9 +278,16 @@ fn draw_worst(
     Ok(figures)
 }
 
+/// The table of a set's scores that says on what its types were taught.
+const TAUGHT: &str = "taught";
+
 /// Writes scores to three digits, with their intervals, under `[scores.<set>]` of the model's
-/// model.toml.
-fn record_scores(model: &str, scores: &Scores) -> Result<(), Failure> {
+/// model.toml. Sets that were not evaluated keep theirs.
+fn record_scores(
+    model: &str,
+    scores: &Scores,
+    taught: &BTreeMap<String, TaughtRanges>,
+) -> Result<(), Failure> {
     let path = PathBuf::from(model).join("model.toml");
     let text = std::fs::read_to_string(&path).map_err(|e| {
         Failure::usage(format!(
@@ -281,12 +297,53 @@ fn record_scores(model: &str, scores: &Scores) -> Result<(), Failure> {
     })?;
     let mut spec = ModelSpec::parse(&text, &path).map_err(Failure::usage)?;
     let names: Vec<String> = spec.types.iter().map(|t| t.name.clone()).collect();
-    spec.scores = scores
-        .iter()
-        .map(|(name, s)| (name.clone(), score_entry(s, &names).into()))
-        .collect();
+    spec.scores = merge_scores(spec.scores, scores, &names);
+    for (set, ranges) in taught {
+        merge_taught(&mut spec.scores, set, ranges);
+    }
     let text = toml::to_string(&spec).map_err(Failure::slides)?;
     atomic::write_bytes(&path, text.as_bytes()).map_err(Failure::slides)
+}
+
+/// The scores of model.toml with those of the sets in `scores` in place of older ones.
+fn merge_scores(mut old: toml::Table, scores: &Scores, names: &[String]) -> toml::Table {
+    for (name, set) in scores {
+        let mut entry = score_entry(set, names);
+        let before = old.get(name).and_then(|set| set.as_table());
+        // Measured by other means: eval knows nothing of it.
+        if let Some(taught) = before.and_then(|set| set.get(TAUGHT)) {
+            entry.insert(TAUGHT.into(), taught.clone());
+        }
+        old.insert(name.clone(), entry.into());
+    }
+    old
+}
+
+/// Writes the ranges under `[scores.<set>.taught]`. What somebody wrote there by hand stays: the tissue, and what the
+/// types cannot tell.
+fn merge_taught(scores: &mut toml::Table, set: &str, found: &TaughtRanges) {
+    let entry = scores
+        .entry(set)
+        .or_insert_with(|| toml::Table::new().into());
+    let Some(entry) = entry.as_table_mut() else {
+        return;
+    };
+    let taught = entry
+        .entry(TAUGHT)
+        .or_insert_with(|| toml::Table::new().into());
+    let Some(taught) = taught.as_table_mut() else {
+        return;
+    };
+    taught.entry("tissue").or_insert_with(|| set.into());
+    for (name, range) in MEASURES.iter().zip(found.ranges) {
+        let ends = range.map(|v| toml::Value::from(round_to_three_digits(v)));
+        taught.insert((*name).to_string(), ends.to_vec().into());
+    }
+}
+
+/// Three significant digits.
+fn round_to_three_digits(value: f64) -> f64 {
+    format!("{value:.2e}").parse().unwrap_or(value)
 }
 
 /// `pq = [0.512, 0.480, 0.541]`: value, then its interval; groups by PQ or F1d.
@@ -306,4 +363,45 @@ fn score_entry(set: &SetScores, names: &[String]) -> toml::Table {
         entry.insert("groups".into(), groups.into());
     }
     entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recorded_scores_leave_other_sets_and_what_was_taught_as_they_are() {
+        let text = "[lung]\npq = [0.4, 0.3, 0.5]\n[colon]\nimages = 9\nold = 1\n\
+                    [colon.taught]\ntissue = \"colon\"\n";
+        let old: toml::Table = toml::from_str(text).unwrap();
+        let names = ["background".to_string()];
+        let scores = Scores::from([("colon".to_string(), SetScores::of(vec![], &names))]);
+        let new = merge_scores(old.clone(), &scores, &names);
+        assert_eq!(new["lung"], old["lung"]);
+        assert_eq!(new["colon"]["taught"], old["colon"]["taught"]);
+        assert_eq!(new["colon"]["images"].as_integer(), Some(0));
+        assert!(new["colon"].get("old").is_none(), "an older score stays");
+    }
+
+    #[test]
+    fn ranges_are_written_beside_what_was_written_by_hand() {
+        let text =
+            "[colon]\npq = 1\n[colon.taught]\ntissue = \"large bowel\"\narea_um2 = [1.0, 2.0]\n";
+        let mut scores: toml::Table = toml::from_str(text).unwrap();
+        let found = TaughtRanges {
+            ranges: [[11.64, 28.66], [0.37549, 1.0 / 3.0], [0.089_249, 1.726]],
+            images: 20,
+        };
+        merge_taught(&mut scores, "colon", &found);
+        merge_taught(&mut scores, "breast", &found);
+        let wanted = "tissue = \"large bowel\"\narea_um2 = [11.6, 28.7]\n\
+                      hematoxylin_od_mean = [0.375, 0.333]\neosin_od_mean = [0.0892, 1.73]\n";
+        let wanted: toml::Table = toml::from_str(wanted).unwrap();
+        assert_eq!(scores["colon"]["taught"].as_table(), Some(&wanted));
+        assert_eq!(scores["colon"]["pq"].as_integer(), Some(1));
+        assert_eq!(
+            scores["breast"]["taught"]["tissue"].as_str(),
+            Some("breast")
+        );
+    }
 }

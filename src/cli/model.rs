@@ -1,14 +1,14 @@
-//! `model list`, `model info`, `model verify`, `model convert`, `model average`, `model tune`.
+//! `model list`, `info`, `verify`, `convert`, `average`, `join` and `tune`.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use crate::model::convert;
 use crate::model::library::{Library, Listed, ModelInfo};
-use crate::model::{DeviceChoice, ModelSpec};
-use crate::train::{average, package};
+use crate::model::{DeviceChoice, ModelSpec, TypesFile};
+use crate::train::{average, join, package};
 use clap::{Args, Subcommand};
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 use super::model_tune::{self, TuneArgs};
 use super::{EXIT_SOME, Failure, print};
@@ -65,6 +65,23 @@ enum ModelCommand {
         name: Option<String>,
         /// Weight of the second, 0 to 1
         #[arg(long, default_value_t = 0.5, value_name = "SHARE", value_parser = share)]
+        share: f64,
+        /// Model folder to write
+        #[arg(short, long, value_name = "FOLDER")]
+        output: PathBuf,
+    },
+    /// Outlines of one model with types of another: both networks run, at one scale and with the same types
+    Join {
+        /// Its outlines count alone
+        #[arg(value_name = "NAME|FOLDER")]
+        outlines: String,
+        #[arg(value_name = "NAME|FOLDER")]
+        types: String,
+        /// Name of the model [default: that of its folder]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Weight of the second's type probabilities, above 0 to 1
+        #[arg(long, default_value_t = 0.5, value_name = "SHARE", value_parser = positive_share)]
         share: f64,
         /// Model folder to write
         #[arg(short, long, value_name = "FOLDER")]
@@ -131,12 +148,29 @@ pub fn main(args: &ModelArgs) -> Result<(), Failure> {
             let second = library.open(second).map_err(Failure::usage)?;
             let tensors =
                 average::average_models(&first, &second, *share).map_err(Failure::usage)?;
+            let types = second.types_file().cloned();
             let spec = spec_of_mean(first.spec, second.spec, name.as_deref(), output)?;
-            package::write_mean(output, spec, &tensors).map_err(Failure::slides)?;
-            print(&format!(
-                "{}: next, `model tune` and `eval`\n",
-                output.display()
-            ))
+            write_combined(output, spec, &tensors, types.as_ref())
+        }
+        ModelCommand::Join {
+            outlines,
+            types,
+            name,
+            share,
+            output,
+        } => {
+            let outlines = library.open(outlines).map_err(Failure::usage)?;
+            let types = library.open(types).map_err(Failure::usage)?;
+            let file = join::types_file(&outlines, &types, *share).map_err(Failure::usage)?;
+            let tensors: Vec<_> = outlines
+                .tensors()
+                .into_iter()
+                .flatten()
+                .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+                .collect();
+            let name = name_of_combined(name.as_deref(), output)?;
+            let spec = spec_of_both(types.spec, outlines.spec, name);
+            write_combined(output, spec, &tensors, Some(&file))
         }
         ModelCommand::Tune(args) => model_tune::main(args),
     }
@@ -149,25 +183,57 @@ fn spec_of_mean(
     name: Option<&str>,
     output: &Path,
 ) -> Result<ModelSpec, Failure> {
-    let whole = std::path::absolute(output).map_err(Failure::usage)?;
-    let folder = whole.file_name().map(|name| name.to_string_lossy());
-    let name = name.or(folder.as_deref()).unwrap_or("mean").to_owned();
+    let name = name_of_combined(name, output)?;
     if name == first.name || name == second.name {
         return Err(Failure::usage(format!(
             "the mean would be called {name}, as one of the two: choose another folder, or --name"
         )));
     }
+    Ok(spec_of_both(first, second, name))
+}
+
+/// What a model made of others is called: as asked, or as its folder.
+fn name_of_combined(asked: Option<&str>, output: &Path) -> Result<String, Failure> {
+    let whole = std::path::absolute(output).map_err(Failure::usage)?;
+    let folder = whole.file_name().map(|name| name.to_string_lossy());
+    Ok(asked.or(folder.as_deref()).unwrap_or("combined").to_owned())
+}
+
+/// The second's model.toml as `name`; where the two have learnt from other data, it names both.
+fn spec_of_both(first: ModelSpec, second: ModelSpec, name: String) -> ModelSpec {
     let both = |a: String, b: String| match a == b || a.is_empty() {
         true => b,
         false => format!("{a}; {b}"),
     };
-    Ok(ModelSpec {
+    ModelSpec {
         name,
         training_data: both(first.training_data, second.training_data),
         licence: both(first.licence, second.licence),
         citation: both(first.citation, second.citation),
         ..second
-    })
+    }
+}
+
+/// Writes a model made of others, and says what to do next.
+fn write_combined(
+    output: &Path,
+    spec: ModelSpec,
+    tensors: &[(String, Tensor)],
+    types: Option<&TypesFile>,
+) -> Result<(), Failure> {
+    package::write_combined(output, spec, tensors, types).map_err(Failure::slides)?;
+    print(&format!(
+        "{}: next, `model tune` and `eval`\n",
+        output.display()
+    ))
+}
+
+fn positive_share(text: &str) -> Result<f64, String> {
+    let share = share(text)?;
+    match share > 0.0 {
+        true => Ok(share),
+        false => Err("must be above 0".into()),
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -220,6 +286,17 @@ fn page(info: &ModelInfo) -> String {
     );
     let types: Vec<&str> = spec.types.iter().map(|kind| kind.name.as_str()).collect();
     line("types", &types.join(", "));
+    if let Some(second) = &spec.types_from {
+        let share = 100.0 * second.share;
+        let name = second.architecture.name();
+        line(
+            "types from",
+            &format!(
+                "{}, a {name}, for {share} % (temperature {})",
+                second.model, second.temperature
+            ),
+        );
+    }
     line(
         "parameters",
         &format!("{} in {} tensors", info.values, info.tensors),

@@ -9,7 +9,7 @@ use crate::labels::{DataSet, formats};
 use crate::model::DeviceChoice;
 use crate::model::device::keep_freed_memory;
 use crate::model::library::Library;
-use crate::model::{Architecture, ModelSpec};
+use crate::model::{Architecture, ModelFolder, ModelSpec, TypesFile};
 use crate::train::checkpoint;
 use crate::train::config::TrainConfig;
 use crate::train::learner::LEARNING;
@@ -258,6 +258,7 @@ fn build_job(args: &TrainArgs) -> Result<TrainJob, Failure> {
         (Some(name), _) => {
             let folder = Library::from_env().open(name).map_err(Failure::usage)?;
             adopt_model(&mut config, &folder.spec, args.config.is_none())?;
+            config.types_from = carried_types(&folder, &config);
             name_origin(&mut config, &folder.spec, args);
             let tensors = folder.tensors().into_iter().flatten();
             Start::Model(
@@ -355,6 +356,22 @@ fn adopt_model(config: &mut TrainConfig, spec: &ModelSpec, types_too: bool) -> R
         config.model.name = format!("{}-tuned", spec.name);
     }
     Ok(())
+}
+
+/// The second network of the model that training starts from, if the new model has the same types: it stays as it is,
+/// while the first learns outlines and types as ever.
+fn carried_types(start: &ModelFolder, config: &TrainConfig) -> Option<TypesFile> {
+    let file = start.types_file()?;
+    let before = start.spec.types.iter().skip(1).map(|t| &t.name);
+    if before.eq(config.types.iter().map(|t| &t.name)) {
+        return Some(file.clone());
+    }
+    tracing::warn!(
+        "{} has its types also from {}, which does not know the types of this training: the new model does without it",
+        start.spec.name,
+        file.said.model
+    );
+    None
 }
 
 /// What is known of the licence of a model that was taught on the user's own data.

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::scores::{ImageScores, SetScores, score_image};
 use crate::labels::{Annotation, LabelledImage, LoadedSet};
 use crate::model::Model;
+use crate::nuclei::{Nucleus, segment_foreground};
 use crate::pipeline::image::{self, ImagePrediction};
 use crate::pipeline::{PipelineError, grid_of};
 use crate::plan::PatchGrid;
@@ -64,11 +65,20 @@ fn score_model(model: &Model, image: &LabelledImage) -> Result<ImageScores, Pipe
 /// The nuclei that the model finds in one image at the model's scale.
 pub fn predict(model: &Model, image: &LabelledImage) -> Result<Annotation, PipelineError> {
     let (predicted, grid, mpp) = run_model(model, image, false)?;
-    let nuclei =
-        crate::nuclei::segment_foreground(&predicted.foreground, &model.spec.postproc, mpp);
+    let nuclei = segment_foreground(&predicted.foreground, &model.spec.postproc, mpp);
     let ids = image::instance_map(&nuclei, &grid);
     let width = image.rgb.width() as usize;
     Ok(Annotation::of_nuclei(&nuclei, ids, width))
+}
+
+/// [`predict`] as nuclei with all their sums, and µm/px (x, y).
+pub(super) fn find_nuclei(
+    model: &Model,
+    image: &LabelledImage,
+) -> Result<(Vec<Nucleus>, [f64; 2]), PipelineError> {
+    let (predicted, _, mpp) = run_model(model, image, false)?;
+    let params = &model.spec.postproc;
+    Ok((segment_foreground(&predicted.foreground, params, mpp), mpp))
 }
 
 /// The network's output for one image at the model's scale (with the whole map if `keep_map`), the

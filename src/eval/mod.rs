@@ -13,6 +13,7 @@ pub mod numbering;
 pub mod report;
 pub mod scores;
 pub mod segmentation;
+pub mod taught;
 #[cfg(test)]
 mod tests;
 

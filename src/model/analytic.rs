@@ -73,6 +73,7 @@ pub fn spec() -> ModelSpec {
         },
         weights: None,
         sha256: None,
+        types_from: None,
         licence: "none needed: a rule without weights".into(),
         citation: "Ruifrok and Johnston 2001 (stain densities)".into(),
         training_data: "none".into(),

@@ -129,6 +129,7 @@ fn infer_spec(tensors: &Tensors, stem: &str, licence: Option<&str>) -> Result<Mo
         postproc: PostprocParams::default(),
         weights: Some("model.safetensors".into()),
         sha256: None,
+        types_from: None,
         licence: licence
             .or(published.map(|p| p.2))
             .unwrap_or_default()

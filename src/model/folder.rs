@@ -14,6 +14,7 @@ use super::device::Device;
 use super::error::ModelError;
 use super::fake_device::FakeDevice;
 use super::hovernet::{self, HoverNet, Mode};
+use super::joined::Joined;
 use super::layer;
 use super::network::Network;
 use super::patch_model::{Engine, Model};
@@ -22,6 +23,7 @@ use super::spec::{Architecture, ModelSpec, SPEC_FILE, read_model_file};
 use super::torch_worker::{SharedNetwork, TorchWorker};
 use super::torchscript::TorchScript;
 use super::tta::Tta;
+use super::types_from::TypesFile;
 use super::weights::{self, Tensors};
 use crate::digest::sha256_hex;
 
@@ -30,9 +32,17 @@ pub struct ModelFolder {
     pub spec: ModelSpec,
     /// The folder, or what stands for it (`<embedded>`, `<built in>`): for messages.
     pub path: PathBuf,
-    /// SHA-256 of the weights, or of the rule's name for `analytic`.
+    /// SHA-256 of the weights, or of the rule's name for `analytic`; with a second network for the
+    /// types one hash of both.
     pub weights_sha256: String,
     weights: Weights,
+    second: Option<SecondNetwork>,
+}
+
+/// The network of `[types_from]`.
+struct SecondNetwork {
+    file: TypesFile,
+    tensors: Tensors,
 }
 
 enum Weights {
@@ -52,13 +62,20 @@ impl ModelFolder {
             Some(name) => read_model_file(&path.join(name))?,
             None => vec![],
         };
-        Self::check(spec, path, bytes)
+        let second = match &spec.types_from {
+            Some(said) => Some(TypesFile {
+                bytes: read_model_file(&path.join(&said.weights))?,
+                said: said.clone(),
+            }),
+            None => None,
+        };
+        Self::check(spec, path, bytes)?.with_second(second)
     }
 
-    /// [`ModelFolder::open`] for a model in memory; `path` is for messages only.
+    /// [`ModelFolder::open`] for a model of one file in memory; `path` is for messages only.
     pub fn from_bytes(spec: &str, weights: &[u8], path: &Path) -> Result<Self, ModelError> {
         let spec = ModelSpec::parse(spec, &path.join(SPEC_FILE))?;
-        Self::check(spec, path, weights.to_vec())
+        Self::check(spec, path, weights.to_vec())?.with_second(None)
     }
 
     /// A hover_net checkpoint (`.tar`, `.pth`) as it is. The hash is that of the file.
@@ -74,6 +91,7 @@ impl ModelFolder {
             path: path.to_path_buf(),
             weights_sha256: sha256_hex(&read_model_file(path)?),
             weights: Weights::Tensors(tensors),
+            second: None,
         })
     }
 
@@ -88,6 +106,7 @@ impl ModelFolder {
             path: PathBuf::from("<built in>"),
             weights_sha256: sha256_hex(rule.as_bytes()),
             weights: Weights::Rule(options),
+            second: None,
         }
     }
 
@@ -100,25 +119,48 @@ impl ModelFolder {
                 ..Self::analytic(Options::PLAIN)
             });
         }
-        let actual = sha256_hex(&bytes);
-        let stated = spec.sha256.clone().unwrap_or_default().to_ascii_lowercase();
-        if actual != stated {
-            return Err(ModelError::Hash {
-                path: file,
-                stated,
-                actual,
-            });
-        }
+        let stated = spec.sha256.as_deref().unwrap_or_default();
+        let actual = checked_sha256(&bytes, stated, &file)?;
         let weights = match spec.architecture {
             Architecture::Torchscript => Weights::Script(bytes),
-            _ => Weights::Tensors(checked_tensors(&spec, &bytes, &file)?),
+            _ => Weights::Tensors(checked_tensors(&spec, spec.architecture, &bytes, &file)?),
         };
         Ok(Self {
             spec,
             path: path.to_path_buf(),
             weights_sha256: actual,
             weights,
+            second: None,
         })
+    }
+
+    /// The model with the network of its `[types_from]`, whose hash, names and shapes are checked.
+    fn with_second(mut self, second: Option<TypesFile>) -> Result<Self, ModelError> {
+        let Some(file) = second else {
+            return match &self.spec.types_from {
+                None => Ok(self),
+                Some(said) => Err(ModelError::read(
+                    &self.path.join(&said.weights),
+                    "the file of [types_from] is not there: a model in memory has one file",
+                )),
+            };
+        };
+        let path = self.path.join(&file.said.weights);
+        checked_sha256(&file.bytes, &file.said.sha256, &path)?;
+        let tensors = checked_tensors(&self.spec, file.said.architecture, &file.bytes, &path)?;
+        self.weights_sha256 = file.said.joined_sha256(&self.weights_sha256);
+        self.second = Some(SecondNetwork { file, tensors });
+        Ok(self)
+    }
+
+    /// The second network's file, to hand it to another folder; `None` for a model of one network.
+    pub fn types_file(&self) -> Option<&TypesFile> {
+        self.second.as_ref().map(|second| &second.file)
+    }
+
+    /// The parameters of the second network, by name.
+    pub fn second_tensors(&self) -> Option<&Tensors> {
+        self.second.as_ref().map(|second| &second.tensors)
     }
 
     /// Names and shapes of the parameters; empty for models that hold none by name.
@@ -222,7 +264,10 @@ impl ModelFolder {
                 &self.path,
                 device.into(),
             )?)),
-            Weights::Tensors(tensors) => build(&self.spec, tensors, device.into(), precision),
+            Weights::Tensors(tensors) => match &self.second {
+                None => build(&self.spec, tensors, device.into(), precision),
+                Some(second) => join(&self.spec, tensors, second, device.into(), precision),
+            },
             Weights::Rule(_) => Err(ModelError::NotBuilt {
                 architecture: self.spec.architecture.name(),
             }),
@@ -248,10 +293,30 @@ impl ModelFolder {
     }
 }
 
-/// The tensors of a weights file under the architecture's own names, every name and shape right.
-fn checked_tensors(spec: &ModelSpec, bytes: &[u8], file: &Path) -> Result<Tensors, ModelError> {
+/// The SHA-256 of a file's bytes, if it is the one that model.toml states.
+fn checked_sha256(bytes: &[u8], stated: &str, file: &Path) -> Result<String, ModelError> {
+    let actual = sha256_hex(bytes);
+    let stated = stated.to_ascii_lowercase();
+    match actual == stated {
+        true => Ok(actual),
+        false => Err(ModelError::Hash {
+            path: file.to_path_buf(),
+            stated,
+            actual,
+        }),
+    }
+}
+
+/// The tensors of a weights file of `architecture` under its own names, every name and shape right for the types of
+/// `spec`.
+fn checked_tensors(
+    spec: &ModelSpec,
+    architecture: Architecture,
+    bytes: &[u8],
+    file: &Path,
+) -> Result<Tensors, ModelError> {
     let tensors = weights::read_safetensors(bytes, file)?;
-    let (tensors, wanted) = match spec.architecture {
+    let (tensors, wanted) = match architecture {
         Architecture::HovernetFast | Architecture::HovernetOriginal => {
             let tensors = hovernet::own_names(tensors);
             let wanted = hovernet_parameters(spec, &tensors);
@@ -263,7 +328,7 @@ fn checked_tensors(spec: &ModelSpec, bytes: &[u8], file: &Path) -> Result<Tensor
             (tensors.into_iter().collect(), layer::parameters(&layers))
         }
     };
-    weights::check_parameters(&tensors, &wanted, spec.architecture.name(), file)?;
+    weights::check_parameters(&tensors, &wanted, architecture.name(), file)?;
     Ok(tensors)
 }
 
@@ -288,15 +353,44 @@ fn build(
             Ok(SharedNetwork::new(network))
         }
         architecture => {
-            let design = design_of(architecture)?;
-            let on_device = tensors
-                .iter()
-                .map(|(name, tensor)| (name.clone(), tensor.to_device(device)))
-                .collect();
-            let network = Folded::from_tensors(design, types_of(spec), on_device, precision)?;
+            let network = fold(architecture, types_of(spec), tensors, device, precision)?;
             Ok(SharedNetwork::new(network))
         }
     }
+}
+
+/// A network of our own of checked tensors and its second one for the types.
+fn join(
+    spec: &ModelSpec,
+    tensors: &Tensors,
+    second: &SecondNetwork,
+    device: tch::Device,
+    precision: Precision,
+) -> Result<SharedNetwork, ModelError> {
+    let own =
+        |architecture, tensors| fold(architecture, types_of(spec), tensors, device, precision);
+    let said = &second.file.said;
+    Ok(SharedNetwork::new(Joined {
+        first: own(spec.architecture, tensors)?,
+        second: own(said.architecture, &second.tensors)?,
+        share: said.share,
+        temperature: said.temperature,
+    }))
+}
+
+/// A network of our own of checked tensors, on `device`.
+fn fold(
+    architecture: Architecture,
+    types: i64,
+    tensors: &Tensors,
+    device: tch::Device,
+    precision: Precision,
+) -> Result<Folded, ModelError> {
+    let on_device = tensors
+        .iter()
+        .map(|(name, tensor)| (name.clone(), tensor.to_device(device)))
+        .collect();
+    Folded::from_tensors(design_of(architecture)?, types, on_device, precision)
 }
 
 fn design_of(architecture: Architecture) -> Result<Design, ModelError> {

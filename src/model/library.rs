@@ -48,7 +48,7 @@ pub struct ModelInfo {
     pub place: PathBuf,
     pub spec: ModelSpec,
     pub weights_sha256: String,
-    /// Number of parameter tensors and of values in them.
+    /// Number of parameter tensors and of values in them, those of a second network included.
     pub tensors: usize,
     pub values: u64,
 }
@@ -249,14 +249,16 @@ fn models_in(folder: &Path) -> Vec<Listed> {
 }
 
 fn info_of(folder: &ModelFolder) -> ModelInfo {
-    let parameters = folder.parameters();
+    let mut shapes: Vec<Vec<i64>> = folder.parameters().into_iter().map(|p| p.1).collect();
+    let second = folder.second_tensors().into_iter().flatten();
+    shapes.extend(second.map(|(_, tensor)| tensor.size()));
     let values = |shape: &Vec<i64>| shape.iter().product::<i64>() as u64;
     ModelInfo {
         place: folder.path.clone(),
         spec: folder.spec.clone(),
         weights_sha256: folder.weights_sha256.clone(),
-        tensors: parameters.len(),
-        values: parameters.iter().map(|(_, shape)| values(shape)).sum(),
+        tensors: shapes.len(),
+        values: shapes.iter().map(values).sum(),
     }
 }
 

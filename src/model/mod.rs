@@ -20,6 +20,8 @@ pub mod fake_device;
 pub mod folder;
 pub mod hovernet;
 #[cfg(feature = "torch")]
+mod joined;
+#[cfg(feature = "torch")]
 pub mod layer;
 #[cfg(feature = "torch")]
 pub mod library;
@@ -38,6 +40,7 @@ mod torch_worker;
 #[cfg(feature = "torch")]
 pub mod torchscript;
 pub mod tta;
+pub mod types_from;
 #[cfg(feature = "torch")]
 pub mod weights;
 #[cfg(feature = "torch")]
@@ -56,3 +59,4 @@ pub use pool::{BatchLimit, Feed, Pool};
 pub use precision::Precision;
 pub use spec::{Architecture, ModelSpec, TypeInfo};
 pub use tta::Tta;
+pub use types_from::{TypesFile, TypesFrom};

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::analytic;
 use super::error::ModelError;
 use super::hovernet::Mode;
+use super::types_from::TypesFrom;
 use crate::nuclei::PostprocParams;
 
 /// Name of the description in a model folder.
@@ -82,6 +83,9 @@ pub struct ModelSpec {
     /// SHA-256 of the weights file, hex.
     #[serde(default)]
     pub sha256: Option<String>,
+    /// A second network that types nuclei together with this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub types_from: Option<TypesFrom>,
     /// Licence of the weights.
     #[serde(default)]
     pub licence: String,
@@ -175,6 +179,11 @@ impl ModelSpec {
             .or_else(|| self.patch_complaint())
             .or_else(|| self.types_complaint())
             .or_else(|| self.weights_complaint())
+            .or_else(|| {
+                let weights = self.weights.as_deref();
+                let second = self.types_from.as_ref()?;
+                second.complaint(self.architecture, self.types.len(), weights)
+            })
             .or_else(|| postproc_complaint(&self.postproc))
     }
 

@@ -61,14 +61,22 @@ pub fn default_memory_bytes() -> u64 {
 /// Bytes of activations a worker needs at its peak for an input of `patch_in_px`, measured by peak memory (see
 /// docs/performance.md).
 fn activation_bytes(spec: &ModelSpec, patch_in_px: i32) -> u64 {
-    let per_px = match spec.architecture {
+    let first = activation_bytes_per_px(spec.architecture);
+    // A second network runs when only the maps of the first are left: np, h, v and types, in f32.
+    let second = spec.types_from.as_ref().map_or(0, |second| {
+        activation_bytes_per_px(second.architecture) + 4 * (3 + spec.types.len() as u64)
+    });
+    first.max(second) * (patch_in_px as u64).pow(2)
+}
+
+const fn activation_bytes_per_px(architecture: Architecture) -> u64 {
+    match architecture {
         Architecture::HovernetLite => 400,
         Architecture::HovernetWide => 1700,
         Architecture::HovernetFast | Architecture::HovernetOriginal => 8000,
         Architecture::Torchscript => 4000,
         Architecture::Analytic => 120,
-    };
-    per_px * (patch_in_px as u64).pow(2)
+    }
 }
 
 /// Bytes that so many nuclei leave for the end of a run.

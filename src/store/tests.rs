@@ -57,6 +57,7 @@ pub(crate) fn meta(planned_tiles: Vec<[i32; 2]>, tiles_xy: [i32; 2]) -> StoreMet
             postproc: PostprocParams::default(),
             weights: Some("model.safetensors".into()),
             sha256: Some("ab".into()),
+            types_from: None,
             licence: "MIT".into(),
             citation: String::new(),
             training_data: String::new(),

@@ -8,12 +8,13 @@
 use tch::Tensor;
 
 use super::TrainError;
-use crate::model::{ModelFolder, ModelSpec};
+use super::join::type_names;
+use crate::model::ModelFolder;
 
 /// `(1 - share) * first + share * second` of every tensor, in f32.
 ///
 /// # Errors
-/// Architectures, scales, types or tensors that differ.
+/// Architectures, scales, types, tensors or second networks that differ.
 pub fn average_models(
     first: &ModelFolder,
     second: &ModelFolder,
@@ -27,10 +28,12 @@ pub fn average_models(
     if a.mpp != b.mpp {
         return Err(differs("mpp"));
     }
-    let names =
-        |spec: &ModelSpec| -> Vec<String> { spec.types.iter().map(|t| t.name.clone()).collect() };
-    if names(a) != names(b) {
+    if type_names(a) != type_names(b) {
         return Err(differs("types"));
+    }
+    // The second network goes along as it is, so it must be one and the same.
+    if a.types_from != b.types_from {
+        return Err(differs("second network for the types, [types_from]"));
     }
     let (Some(a), Some(b)) = (first.tensors(), second.tensors()) else {
         return Err(TrainError::Config("a model has no weights".into()));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::TrainError;
 use crate::labels::{DataSet, Format, LabelError, LoadedSet, data_set};
 use crate::model::design::Design;
-use crate::model::{Architecture, TypeInfo};
+use crate::model::{Architecture, TypeInfo, TypesFile};
 use crate::nuclei::PostprocParams;
 
 /// The content of a training TOML.
@@ -69,6 +69,10 @@ pub struct TrainConfig {
     /// The types without the background; id = index + 1.
     pub types: Vec<TypeInfo>,
     pub postproc: PostprocParams,
+    /// The second network of the model that training starts from: it does not learn, and goes along
+    /// into the new model. No part of the file.
+    #[serde(skip)]
+    pub types_from: Option<TypesFile>,
     pub data: Vec<DataSet>,
 }
 

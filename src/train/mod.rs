@@ -15,6 +15,7 @@ pub mod config;
 mod crops;
 mod hovernet;
 mod initial;
+pub mod join;
 pub mod learner;
 mod losses;
 mod optimizer;

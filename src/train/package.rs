@@ -14,31 +14,17 @@ use super::config::TrainConfig;
 use super::tune::Tuned;
 use crate::digest::sha256_hex;
 use crate::model::design::Design;
-use crate::model::{Architecture, ModelSpec, TypeInfo};
+use crate::model::{Architecture, ModelSpec, TypeInfo, TypesFile, TypesFrom};
 use crate::store::atomic;
 
 /// File name of the weights.
 const WEIGHTS: &str = "model.safetensors";
-
-/// model.toml and the bytes of the weights, as a model folder at `out` would hold them.
-pub fn pack(
-    config: &TrainConfig,
-    tensors: &[(String, Tensor)],
-    out: &Path,
-) -> Result<(String, Vec<u8>), TrainError> {
-    let folder = tempfile::tempdir().map_err(|e| TrainError::file(out, e))?;
-    write_model(folder.path(), config, tensors)?;
-    let read = |name: &str| {
-        let path = folder.path().join(name);
-        std::fs::read(&path).map_err(|e| TrainError::file(path, e))
-    };
-    let text = String::from_utf8_lossy(&read("model.toml")?).into_owned();
-    Ok((text, read(WEIGHTS)?))
-}
+/// File name of a second network's weights.
+pub(super) const TYPES_WEIGHTS: &str = "types.safetensors";
 
 /// Copies the model of the folder `from`, if it has one, over the model of `out`.
 pub fn copy_model(from: &Path, out: &Path) -> Result<(), TrainError> {
-    for name in [WEIGHTS, "model.toml"] {
+    for name in [WEIGHTS, TYPES_WEIGHTS, "model.toml"] {
         let source = from.join(name);
         if source.exists() {
             let bytes = std::fs::read(&source).map_err(|e| TrainError::file(&source, e))?;
@@ -55,19 +41,38 @@ pub fn write_model(
     config: &TrainConfig,
     tensors: &[(String, Tensor)],
 ) -> Result<(), TrainError> {
+    let mut spec = spec_of(config);
+    spec.types_from = write_types(out, config.types_from.as_ref())?;
     let kind = storage_kind(config.model.architecture);
-    write_folder(out, spec_of(config), tensors, kind)
+    write_folder(out, spec, tensors, kind)
 }
 
-/// Writes the mean of two models as the model folder `out`, without the scores of either.
-pub fn write_mean(
+/// Writes a model made of others as the model folder `out`, without their scores; `types`: its
+/// second network.
+pub fn write_combined(
     out: &Path,
     mut spec: ModelSpec,
     tensors: &[(String, Tensor)],
+    types: Option<&TypesFile>,
 ) -> Result<(), TrainError> {
     spec.scores = toml::Table::new();
+    spec.types_from = write_types(out, types)?;
     let kind = storage_kind(spec.architecture);
     write_folder(out, spec, tensors, kind)
+}
+
+/// Writes the weights of a second network into the folder `out`; returns what model.toml says of it.
+fn write_types(out: &Path, types: Option<&TypesFile>) -> Result<Option<TypesFrom>, TrainError> {
+    let Some(types) = types else {
+        return Ok(None);
+    };
+    std::fs::create_dir_all(out).map_err(|e| TrainError::file(out, e))?;
+    let path = out.join(TYPES_WEIGHTS);
+    atomic::write_bytes(&path, &types.bytes).map_err(|e| TrainError::file(&path, e))?;
+    Ok(Some(TypesFrom {
+        weights: TYPES_WEIGHTS.into(),
+        ..types.said.clone()
+    }))
 }
 
 /// The number type of stored weights: f16 for our own networks, whose scores stay the same; f32 as
@@ -97,7 +102,10 @@ pub fn write_folder(
 }
 
 /// Writes a weights file; returns its SHA-256.
-fn write_weights(path: &Path, tensors: &[(String, Tensor)]) -> Result<String, TrainError> {
+pub(super) fn write_weights(
+    path: &Path,
+    tensors: &[(String, Tensor)],
+) -> Result<String, TrainError> {
     write_tensors(tensors, path)?;
     let bytes = std::fs::read(path).map_err(|e| TrainError::file(path, e))?;
     Ok(sha256_hex(&bytes))
@@ -119,7 +127,10 @@ pub fn apply_tuning(out: &Path, tuned: &Tuned) -> Result<(), TrainError> {
     spec.postproc = tuned.postproc.clone();
     // The scores were measured with other constants.
     spec.scores = toml::Table::new();
-    if let (Some(t), Some(_)) = (tuned.temperature, Design::of(spec.architecture)) {
+    if let (Some(t), Some(second)) = (tuned.temperature, &mut spec.types_from) {
+        // The mean of two networks has a temperature of its own.
+        second.temperature *= t;
+    } else if let (Some(t), Some(_)) = (tuned.temperature, Design::of(spec.architecture)) {
         let weights = out.join(spec.weights.as_deref().unwrap_or(WEIGHTS));
         let tensors: Vec<(String, Tensor)> = Tensor::read_safetensors(&weights)
             .map_err(|e| TrainError::file(&weights, e))?
@@ -160,6 +171,7 @@ fn spec_of(config: &TrainConfig) -> ModelSpec {
         postproc: config.postproc.clone(),
         weights: None,
         sha256: None,
+        types_from: None,
         licence: card.licence,
         citation: card.citation,
         training_data: card.training_data,

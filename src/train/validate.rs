@@ -53,9 +53,10 @@ pub fn load_model(
     folded: &[(String, Tensor)],
     out: &Path,
 ) -> Result<Model, TrainError> {
-    let (spec, bytes) = package::pack(config, folded, out)?;
+    let scratch = tempfile::tempdir().map_err(|e| TrainError::file(out, e))?;
+    package::write_model(scratch.path(), config, folded)?;
     let failed = |e: crate::model::ModelError| TrainError::Config(e.to_string());
-    ModelFolder::from_bytes(&spec, &bytes, out)
+    ModelFolder::open(scratch.path())
         .and_then(|folder| folder.load(Device::Cpu))
         .map_err(failed)
 }

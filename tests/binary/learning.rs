@@ -263,4 +263,19 @@ fn training_scores_its_start_and_says_what_it_learned_from() {
             .stdout
             .contains("third")
     );
+    // Outlines of one, types of both; a training that starts there keeps the second network.
+    dir.ok("model join default tuned --share 0.25 -o joined");
+    let info = dir.ok("model info joined/").stdout;
+    assert!(info.contains("for 25 % (temperature 1)"), "{info}");
+    dir.ok("model verify joined/");
+    dir.fails(
+        "model join joined/ default -o again",
+        2,
+        &["second network"],
+    );
+    dir.fails(
+        "model average joined/ default -o again",
+        2,
+        &["[types_from]"],
+    );
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::geometry::Rect;
+use crate::model::TypesFrom;
 use crate::model::analytic::fine_spec;
 use crate::plan::{PatchGrid, PatchIndex, Tile};
 
@@ -121,4 +122,26 @@ fn every_budget_is_kept_and_more_memory_never_means_less() {
         }
         assert!(before.is_some());
     }
+}
+
+#[test]
+fn a_second_network_needs_room_only_where_it_is_the_larger_one() {
+    let spec = |first: Architecture, second: Option<Architecture>| ModelSpec {
+        architecture: first,
+        types_from: second.map(|architecture| TypesFrom {
+            model: "second".into(),
+            architecture,
+            weights: "types.safetensors".into(),
+            sha256: "0".repeat(64),
+            share: 0.5,
+            temperature: 1.0,
+        }),
+        ..fine_spec()
+    };
+    let (lite, wide) = (Architecture::HovernetLite, Architecture::HovernetWide);
+    let alone = activation_bytes(&spec(wide, None), 640);
+    assert_eq!(activation_bytes(&spec(wide, Some(lite)), 640), alone);
+    // The maps of the first network wait beside it: np, h, v and three types, 4 bytes each.
+    let behind_lite = activation_bytes(&spec(lite, Some(wide)), 640);
+    assert_eq!(behind_lite, alone + 24 * 640 * 640);
 }
