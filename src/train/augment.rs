@@ -141,8 +141,8 @@ fn draw_uniform(rng: &mut Rng, lo: f32, hi: f32) -> f32 {
 /// Varies each crop of `rgb` (float `[N, 3, side, side]`, 0 to 255) by its variation; whole numbers.
 pub fn vary_colours(rgb: Tensor, variations: &[Variation]) -> Tensor {
     let rgb = vary_some(rgb, variations, |v| v.low_power, imitate_low_power);
-    let rgb = vary_some(rgb, variations, |v| v.blur_px, |x, sigmas| blur(x, sigmas));
-    let rgb = vary_some(rgb, variations, |v| v.sharpen, |x, drawn| sharpen(x, drawn));
+    let rgb = vary_some(rgb, variations, |v| v.blur_px, blur);
+    let rgb = vary_some(rgb, variations, |v| v.sharpen, sharpen);
     let rgb = vary_some(rgb, variations, |v| v.stain, vary_stain);
     let rgb = vary_some(rgb, variations, |v| v.light, vary_light);
     let rgb = vary_some(rgb, variations, |v| v.noise, add_noise);

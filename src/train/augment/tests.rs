@@ -159,11 +159,11 @@ fn stain_and_light_follow_their_formulas() {
         gain: [0.9, 0.95, 0.85],
     };
     let stained = vary_colours(
-        tensor(&[picture.clone()]),
+        tensor(std::slice::from_ref(&picture)),
         &[only(|v| v.stain = Some(stain))],
     );
     let lit = vary_colours(
-        tensor(&[picture.clone()]),
+        tensor(std::slice::from_ref(&picture)),
         &[only(|v| v.light = Some(light))],
     );
     for (x, y, px) in picture.enumerate_pixels() {
@@ -181,9 +181,10 @@ fn stain_and_light_follow_their_formulas() {
             det(changed) / det(rows)
         };
         let new = |s: usize| amount(s) * f64::from(stain.gain[s]) + f64::from(stain.shift[s]);
+        let amounts = [0, 1, 2].map(new);
         for c in 0..3 {
             let place = [0, c as i64, i64::from(y), i64::from(x)];
-            let density: f64 = (0..3).map(|s| new(s) * rows[s][c]).sum();
+            let density: f64 = amounts.iter().zip(rows).map(|(a, row)| a * row[c]).sum();
             let wanted = (255.0 * (-density).exp()).clamp(0.0, 255.0);
             assert!((stained.double_value(&place) - wanted).abs() <= 0.6);
             let wanted = (f64::from(px.0[c]) / 255.0).powf(1.2) * f64::from(light.gain[c]) * 255.0;
