@@ -9,9 +9,14 @@ use super::foreground::{Foreground, HV_SCALE, Run};
 use super::params::{EnergyRule, PostprocParams};
 use super::plane::{Grid, LANES, Scratch, reset, spans};
 use super::sobel::SobelKernel;
+use crate::geometry::Rect;
 
 /// Energy of a ridge, and of every pixel outside the blob.
 pub(super) const RIDGE: u8 = 255;
+
+/// Rows of a blob whose h and v are laid out at a time. They stay in a cache, however tall the blob
+/// is.
+const BAND_ROWS: i32 = 64;
 
 /// Fills `scratch.energy` for the blob; `scratch.kernel` must have the side `params.sobel_px`.
 ///
@@ -24,26 +29,59 @@ pub(super) fn ridge_energy(
     grid: &Grid,
     scratch: &mut Scratch,
 ) {
-    reset(&mut scratch.h, grid.len, 0.0);
-    reset(&mut scratch.v, grid.len, 0.0);
     reset(&mut scratch.energy, grid.len, RIDGE);
-    for (run, at) in blob.runs_with_offsets() {
-        let to = grid.start(run);
-        let (pixels, place) = (at..at + run.len(), to..to + run.len());
-        dequantise(&mut scratch.h[place.clone()], &blob.h[pixels.clone()]);
-        dequantise(&mut scratch.v[place], &blob.v[pixels]);
-    }
     let scale = EnergyScale::new(params);
     let kernel = std::mem::take(&mut scratch.kernel);
-    // Runs nearer to each other than the kernel is wide would filter the same columns twice.
-    for span in spans(blob, 2 * kernel.radius() as i32) {
-        match params.energy {
-            EnergyRule::Eigen => eigen_span(span, grid, &kernel, scale, scratch),
-            EnergyRule::Axes => axes_span(span, grid, &kernel, scale, scratch),
+    let radius = kernel.radius() as i32;
+    let bounds = grid.bounds;
+    // The first run that the band's kernels reach, and the index of its first pixel.
+    let (mut first, mut first_at) = (0, 0);
+    for top in (bounds.y..bounds.bottom()).step_by(BAND_ROWS as usize) {
+        let rows = BAND_ROWS.min(bounds.bottom() - top);
+        let band = Grid::new(
+            Rect::new(bounds.x, top, bounds.w, rows),
+            grid.margin,
+            grid.mpp,
+        );
+        while blob.runs[first].y < top - radius {
+            first_at += blob.runs[first].len();
+            first += 1;
+        }
+        lay_out_band(blob, (first, first_at), &band, radius, scratch);
+        let from = blob.runs.partition_point(|run| run.y < top);
+        let to = blob.runs.partition_point(|run| run.y < top + rows);
+        // Runs nearer to each other than the kernel is wide would filter the same columns twice.
+        for span in spans(&blob.runs[from..to], 2 * radius) {
+            match params.energy {
+                EnergyRule::Eigen => eigen_span(span, grid, &band, &kernel, scale, scratch),
+                EnergyRule::Axes => axes_span(span, grid, &band, &kernel, scale, scratch),
+            }
         }
     }
     scratch.kernel = kernel;
     close_gaps(blob, grid, &mut scratch.energy);
+}
+
+/// Fills `scratch.h` and `scratch.v` with the rows of `band` and `radius` more above and below.
+/// `first`: a run in the topmost of these rows or further down, and the index of its first pixel.
+fn lay_out_band(
+    blob: &Foreground,
+    first: (usize, usize),
+    band: &Grid,
+    radius: i32,
+    scratch: &mut Scratch,
+) {
+    reset(&mut scratch.h, band.len, 0.0);
+    reset(&mut scratch.v, band.len, 0.0);
+    let (first, mut at) = first;
+    let end = band.bounds.bottom() + radius;
+    for run in blob.runs[first..].iter().take_while(|run| run.y < end) {
+        let to = band.start(*run);
+        let (pixels, place) = (at..at + run.len(), to..to + run.len());
+        dequantise(&mut scratch.h[place.clone()], &blob.h[pixels.clone()]);
+        dequantise(&mut scratch.v[place], &blob.v[pixels]);
+        at += run.len();
+    }
 }
 
 fn dequantise(to: &mut [f32], from: &[i16]) {
@@ -91,27 +129,29 @@ impl EnergyScale {
 
 type Lanes = [f32; LANES];
 
-/// Computes the energy of one span from the least eigenvalue.
+/// Computes the energy of one span, a plane of `grid`, from the least eigenvalue of h and v, planes
+/// of `band`.
 fn eigen_span(
     span: Run,
     grid: &Grid,
+    band: &Grid,
     kernel: &SobelKernel,
     scale: EnergyScale,
     scratch: &mut Scratch,
 ) {
     let radius = kernel.radius();
     let [h_smooth, h_derive, v_smooth, v_derive] = &mut scratch.rows;
-    let (h, v, stride) = (&scratch.h, &scratch.v, grid.stride);
-    filter_columns(span, grid, radius, h_smooth, |at| {
+    let (h, v, stride) = (&scratch.h, &scratch.v, band.stride);
+    filter_columns(span, band, radius, h_smooth, |at| {
         smooth(h, at, stride, &kernel.smooth)
     });
-    filter_columns(span, grid, radius, h_derive, |at| {
+    filter_columns(span, band, radius, h_derive, |at| {
         derive(h, at, stride, &kernel.derive)
     });
-    filter_columns(span, grid, radius, v_smooth, |at| {
+    filter_columns(span, band, radius, v_smooth, |at| {
         smooth(v, at, stride, &kernel.smooth)
     });
-    filter_columns(span, grid, radius, v_derive, |at| {
+    filter_columns(span, band, radius, v_derive, |at| {
         derive(v, at, stride, &kernel.derive)
     });
     let energy = &mut scratch.energy[grid.start(span)..][..span.len()];
@@ -132,21 +172,23 @@ fn eigen_span(
     }
 }
 
-/// Computes the energy of one span from the smaller of dh/dx and dv/dy.
+/// Computes the energy of one span, a plane of `grid`, from the smaller of dh/dx and dv/dy of h and
+/// v, planes of `band`.
 fn axes_span(
     span: Run,
     grid: &Grid,
+    band: &Grid,
     kernel: &SobelKernel,
     scale: EnergyScale,
     scratch: &mut Scratch,
 ) {
     let radius = kernel.radius();
     let [h_smooth, _, _, v_derive] = &mut scratch.rows;
-    let (h, v, stride) = (&scratch.h, &scratch.v, grid.stride);
-    filter_columns(span, grid, radius, h_smooth, |at| {
+    let (h, v, stride) = (&scratch.h, &scratch.v, band.stride);
+    filter_columns(span, band, radius, h_smooth, |at| {
         smooth(h, at, stride, &kernel.smooth)
     });
-    filter_columns(span, grid, radius, v_derive, |at| {
+    filter_columns(span, band, radius, v_derive, |at| {
         derive(v, at, stride, &kernel.derive)
     });
     let energy = &mut scratch.energy[grid.start(span)..][..span.len()];
@@ -168,7 +210,7 @@ fn axes_span(
 #[inline(always)]
 fn filter_columns(
     span: Run,
-    grid: &Grid,
+    band: &Grid,
     radius: usize,
     row: &mut Vec<f32>,
     pass: impl Fn(usize) -> Lanes,
@@ -177,7 +219,7 @@ fn filter_columns(
     // The pass along the row reads whole chunks, so it may read this much further; it uses none of
     // it.
     row.resize(columns + 2 * LANES, 0.0);
-    let first = grid.start(span) - radius;
+    let first = band.start(span) - radius;
     for (chunk, out) in row[..columns].chunks_exact_mut(LANES).enumerate() {
         out.copy_from_slice(&pass(first + chunk * LANES));
     }

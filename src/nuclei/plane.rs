@@ -5,9 +5,9 @@
 //! enough for every kernel, so that no neighbour needs a check. Nothing in a plane is used for the
 //! next blob.
 
-use super::foreground::{Foreground, Run};
+use super::foreground::Run;
 use super::sobel::SobelKernel;
-use super::watershed::LevelQueue;
+use super::watershed::LevelLists;
 use crate::geometry::Rect;
 
 /// Pixels that vector loops may read or write past the end of a row.
@@ -60,7 +60,7 @@ impl Grid {
 #[derive(Default)]
 pub(super) struct Scratch {
     pub kernel: SobelKernel,
-    /// h and v, 0 outside the blob.
+    /// h and v of a band of rows, 0 outside the blob.
     pub h: Vec<f32>,
     pub v: Vec<f32>,
     /// One row after the vertical passes: h smoothed, h derived, v smoothed, v derived.
@@ -71,6 +71,8 @@ pub(super) struct Scratch {
     pub marker: Vec<u8>,
     /// Markers after erosion.
     pub eroded: Vec<u8>,
+    /// Smoothed energy of the blob's pixels; anything elsewhere.
+    pub level: Vec<u16>,
     /// Label of each pixel; see [`super::watershed`].
     pub label: Vec<u32>,
     /// Runs of markers, and a buffer for filling holes.
@@ -79,7 +81,7 @@ pub(super) struct Scratch {
     pub roots: Vec<u32>,
     /// Pixels of each marker.
     pub counts: Vec<u32>,
-    pub queue: LevelQueue,
+    pub lists: LevelLists,
 }
 
 /// Larger planes are freed after use, so that one giant blob does not hold its memory for ever, px.
@@ -100,9 +102,9 @@ pub(super) fn reset<T: Copy>(plane: &mut Vec<T>, len: usize, value: T) {
     plane.resize(len, value);
 }
 
-/// The runs of `blob`; runs of one row that are less than `gap` px apart are joined.
-pub(super) fn spans(blob: &Foreground, gap: i32) -> impl Iterator<Item = Run> + '_ {
-    let mut runs = blob.runs.iter().copied().peekable();
+/// `runs`, in raster order; runs of one row that are less than `gap` px apart are joined.
+pub(super) fn spans(runs: &[Run], gap: i32) -> impl Iterator<Item = Run> + '_ {
+    let mut runs = runs.iter().copied().peekable();
     std::iter::from_fn(move || {
         let mut span = runs.next()?;
         while let Some(next) = runs.next_if(|next| next.y == span.y && next.x0 - span.x1 < gap) {

@@ -25,7 +25,7 @@ use crossbeam_channel::RecvTimeoutError;
 pub use prepare::{Prepared, Request, grid_of, prepare};
 
 use crate::model::{ModelError, Pool, device};
-use crate::nuclei::{Foreground, segment_extent};
+use crate::nuclei::segment_extent;
 use crate::output::plausible;
 use crate::plan::{Plan, Tile};
 use crate::result::SlideResult;
@@ -307,7 +307,7 @@ fn blocks_px(image: &ProcImage, plan: &Plan, tiles: &[usize]) -> u64 {
 pub fn load(store: &Store) -> Result<Loaded, PipelineError> {
     let meta = store.meta();
     let (postproc, mpp) = (meta.model.postproc.clone(), meta.frames.proc_mpp());
-    let mut loaded = stitch::load(store, Foreground::merge, |blob, extent| {
+    let mut loaded = stitch::load(store, |blob, extent| {
         segment_extent(blob, extent, &postproc, mpp)
     })?;
     loaded.slide.meta.warnings.extend(mixed(&loaded.numerics));

@@ -8,7 +8,9 @@ use crate::nuclei::foreground::HV_SCALE;
 use crate::nuclei::morphology::{Window, dilate, disc, erode, fill_holes};
 use crate::nuclei::plane::{Grid, Scratch};
 use crate::nuclei::sobel::SobelKernel;
-use crate::nuclei::watershed::{OUTSIDE, UNLABELLED, flood, smoothed};
+use crate::nuclei::watershed::{
+    OUTSIDE, UNLABELLED, flood_by_arrays, flood_by_lists, smooth_energy,
+};
 
 fn flood_fill(fg: &Foreground) -> Vec<Vec<(i32, i32)>> {
     let order = pixels(fg);
@@ -43,8 +45,12 @@ fn components_are_those_of_a_flood_fill() {
         let found: Vec<_> = blobs.iter().map(pixels).collect();
         assert_eq!(found, flood_fill(&fg), "seed {seed}");
         assert_eq!(Foreground::merge(&blobs), fg, "seed {seed}");
+        assert_eq!(into_components(fg), blobs, "seed {seed}");
+        let alone = blobs[0].clone();
+        assert_eq!(into_components(alone), blobs[..1], "seed {seed}");
     }
     assert!(components(&Foreground::default()).is_empty());
+    assert!(into_components(Foreground::default()).is_empty());
 }
 
 /// h or v at a pixel, 0 outside the blob.
@@ -96,8 +102,17 @@ fn plain_energy(blob: &Foreground, params: &PostprocParams) -> Vec<u8> {
 
 #[test]
 fn energy_is_that_of_plain_convolution() {
-    for (seed, side) in [(0, 3), (1, 5), (2, 9), (3, 11), (4, 21), (5, 9)] {
-        let fg = foreground(seed, 64, 48, (-5, 7));
+    // The last are taller than the rows that are laid out at a time.
+    for (seed, side, height) in [
+        (0, 3, 48),
+        (1, 5, 48),
+        (2, 9, 48),
+        (3, 11, 48),
+        (4, 21, 48),
+        (5, 9, 150),
+        (6, 21, 129),
+    ] {
+        let fg = foreground(seed, 64, height, (-5, 7));
         for energy in BOTH {
             let params = PostprocParams {
                 sobel_px: side,
@@ -207,6 +222,15 @@ fn holes_are_what_a_flood_from_outside_does_not_reach() {
     }
 }
 
+/// 16 times the mean under the kernel [1 2 1] x [1 2 1] / 16.
+fn smoothed(energy: &[u8], pixel: usize, stride: usize) -> usize {
+    let row = |at: usize| {
+        let row = &energy[at - 1..at + 2];
+        usize::from(row[0]) + 2 * usize::from(row[1]) + usize::from(row[2])
+    };
+    row(pixel - stride) + 2 * row(pixel) + row(pixel + stride)
+}
+
 #[test]
 fn flood_takes_pixels_by_level_then_age() {
     for seed in 0..60 {
@@ -258,13 +282,16 @@ fn flood_takes_pixels_by_level_then_age() {
                 }
             }
         }
-        flood(
-            &energy,
-            &mut label,
-            &grid,
-            &markers,
-            &mut Scratch::default().queue,
-        );
-        assert!(label == expected, "seed {seed}");
+        for flood in [flood_by_lists, flood_by_arrays] {
+            let mut scratch = Scratch {
+                energy: energy.clone(),
+                label: label.clone(),
+                runs: markers.clone(),
+                ..Scratch::default()
+            };
+            smooth_energy(&fg, &grid, &mut scratch);
+            flood(&grid, &mut scratch);
+            assert!(scratch.label == expected, "seed {seed}");
+        }
     }
 }
