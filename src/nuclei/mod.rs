@@ -5,6 +5,7 @@
 //! and ties are broken in raster order, so it cannot depend on tile, batch or thread. Never reads a
 //! slide, a file or a clock.
 
+mod bit_plane;
 pub mod blobs;
 mod confidence;
 mod contour;

@@ -5,6 +5,7 @@
 //! enough for every kernel, so that no neighbour needs a check. Nothing in a plane is used for the
 //! next blob.
 
+use super::bit_plane::BitPlane;
 use super::foreground::Run;
 use super::sobel::SobelKernel;
 use super::watershed::LevelLists;
@@ -67,10 +68,12 @@ pub(super) struct Scratch {
     pub rows: [Vec<f32>; 4],
     /// Ridge energy, `0..=255`; 255 outside the blob.
     pub energy: Vec<u8>,
-    /// 1 where a marker is.
-    pub marker: Vec<u8>,
+    /// Where a marker is, in the blob's box without margin.
+    pub marker: BitPlane,
     /// Markers after erosion.
-    pub eroded: Vec<u8>,
+    pub eroded: BitPlane,
+    /// Markers on their way to erosion or dilation.
+    pub wide: BitPlane,
     /// Smoothed energy of the blob's pixels; anything elsewhere.
     pub level: Vec<u16>,
     /// Label of each pixel; see [`super::watershed`].

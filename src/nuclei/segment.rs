@@ -109,11 +109,7 @@ pub(super) fn segment_or_cut(
     if blob.bounds().area() <= cut.over_px {
         return SCRATCH.with_borrow_mut(|scratch| segment_whole(blob, params, mpp, scratch));
     }
-    segment_cells(
-        cut_along_grid(blob, cut.grid_px).into_values(),
-        params,
-        mpp,
-    )
+    segment_cells(cut_along_grid(blob, cut.grid_px).into_values(), params, mpp)
 }
 
 /// The nuclei of cells of a blob that is cut: each component of each cell is segmented alone.

@@ -55,7 +55,9 @@ pub(super) fn smooth_energy(blob: &Foreground, grid: &Grid, scratch: &mut Scratc
     for &run in &blob.runs {
         let at = grid.start(run);
         let row = |at: usize| scratch.energy[at - 1..at + run.len() + 1].windows(3);
-        let rows = row(at - grid.stride).zip(row(at)).zip(row(at + grid.stride));
+        let rows = row(at - grid.stride)
+            .zip(row(at))
+            .zip(row(at + grid.stride));
         let levels = &mut scratch.level[at..at + run.len()];
         for (level, ((above, here), below)) in levels.iter_mut().zip(rows) {
             let column =

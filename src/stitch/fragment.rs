@@ -154,10 +154,7 @@ pub(super) fn assemble_blobs(fragments: Vec<Fragment>) -> Vec<Blob> {
         .into_iter()
         .map(|group| {
             // Every fragment is in exactly one group.
-            let parts: Vec<Fragment> = group
-                .iter()
-                .filter_map(|&i| fragments[i].take())
-                .collect();
+            let parts: Vec<Fragment> = group.iter().filter_map(|&i| fragments[i].take()).collect();
             Blob {
                 cut: parts.iter().any(|part| part.cut),
                 parts,

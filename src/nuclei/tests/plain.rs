@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
+use crate::nuclei::bit_plane::BitPlane;
 use crate::nuclei::energy::ridge_energy;
 use crate::nuclei::foreground::HV_SCALE;
 use crate::nuclei::morphology::{Window, dilate, disc, erode, fill_holes};
@@ -229,6 +230,59 @@ fn smoothed(energy: &[u8], pixel: usize, stride: usize) -> usize {
         usize::from(row[0]) + 2 * usize::from(row[1]) + usize::from(row[2])
     };
     row(pixel - stride) + 2 * row(pixel) + row(pixel + stride)
+}
+
+/// The same picture as bits, of rows of `width` pixels.
+fn bit_plane(image: &[u8], window: Window) -> BitPlane {
+    let mut bits = BitPlane::default();
+    bits.reset(window.width, window.height);
+    for y in 0..window.height {
+        let from = window.start + y * window.stride;
+        let unset: Vec<u8> = image[from..from + window.width]
+            .iter()
+            .map(|b| 1 - b)
+            .collect();
+        // In two parts, of which the second does not begin with a word.
+        let (left, right) = unset.split_at(window.width / 3);
+        bits.set_below(0, y, left, 1);
+        bits.set_below(left.len(), y, right, 1);
+    }
+    bits
+}
+
+#[test]
+fn bits_are_opened_and_filled_as_bytes_are() {
+    let sides = [1, 2, 30, 63, 64, 65, 130].into_iter().cycle();
+    let diameters = [2, 3, 4, 5, 7, 31].into_iter().cycle();
+    for ((seed, side), diameter) in (0..84).zip(sides).zip(diameters) {
+        let disc = disc(diameter);
+        let (mut image, window) = plane(seed, side, 16, if seed % 2 == 0 { 90 } else { 55 });
+        let (mut bits, mut wide) = (bit_plane(&image, window), BitPlane::default());
+        let (mut eroded, mut eroded_bits) = (vec![0; image.len()], BitPlane::default());
+        erode(&image, &mut eroded, window, &disc);
+        bits.erode(&disc, &mut eroded_bits, &mut wide);
+        assert!(eroded_bits == bit_plane(&eroded, window), "seed {seed}");
+        let mut opened_bits = BitPlane::default();
+        let mut opened = vec![0; image.len()];
+        dilate(&eroded, &mut opened, window, &disc);
+        eroded_bits.dilate(&disc, &mut opened_bits, &mut wide);
+        assert!(opened_bits == bit_plane(&opened, window), "seed {seed}");
+        fill_holes(&mut image, window, &mut vec![], &mut vec![]);
+        bits.fill_holes(&mut vec![], &mut vec![]);
+        assert!(bits == bit_plane(&image, window), "seed {seed}");
+        let mut runs = vec![];
+        let columns = side / 4..side - side / 5;
+        for y in 0..side {
+            bits.runs_within(columns.start, columns.end, y, |x0, x1| {
+                runs.extend((x0..x1).map(|x| (y, x)));
+            });
+        }
+        let pixels = (0..side).flat_map(|y| columns.clone().map(move |x| (y, x)));
+        let set: Vec<_> = pixels
+            .filter(|&(y, x)| image[at(&window, x, y)] == 1)
+            .collect();
+        assert_eq!(runs, set, "seed {seed}");
+    }
 }
 
 #[test]
