@@ -17,8 +17,11 @@ use serde_json::Value;
 use wsi_nuclei::internals::raw_map;
 use wsi_nuclei::{Nucleus, PostprocParams, PredictionMap, measure_nucleus, segment_map};
 
+mod maps;
 #[path = "../tests/binary/pyramid.rs"]
 mod pyramid;
+
+use maps::discs;
 
 const MPP: f64 = 0.25;
 /// Rates (Mpx/s of input) and latencies (ms) of the devices.
@@ -222,39 +225,6 @@ fn cost_rows(slide: &str, report: &Report) {
         report.cpu_s - network_s - start_s,
         0.8,
     );
-}
-
-/// A field of discs, some of which touch: 20 % of the pixels.
-fn discs(side: usize) -> PredictionMap {
-    const SPACING: usize = 32;
-    let n = side * side;
-    let mut map = PredictionMap {
-        width: side,
-        height: side,
-        np: vec![0.0; n],
-        h: vec![0.0; n],
-        v: vec![0.0; n],
-        types: 0,
-        tp: vec![],
-    };
-    for y in 0..side {
-        for x in 0..side {
-            let (column, row) = (x / SPACING, y / SPACING);
-            // Every fourth disc is wide enough to meet its neighbour.
-            let radius = if (column + 2 * row) % 4 == 0 {
-                17.0
-            } else {
-                6.0 + (column * 7 + row * 3) as f32 % 5.0
-            };
-            let centre = |at: usize| (at % SPACING) as f32 - SPACING as f32 / 2.0 + 0.5;
-            let (dx, dy) = (centre(x) / radius, centre(y) / radius);
-            if dx * dx + dy * dy <= 1.0 {
-                let at = y * side + x;
-                (map.np[at], map.h[at], map.v[at]) = (0.9, dx, dy);
-            }
-        }
-    }
-    map
 }
 
 fn nuclei_of(map: &PredictionMap) -> (Vec<Nucleus>, f64) {

@@ -20,12 +20,15 @@ pub enum Activation {
 /// How a layer turns its input into its output.
 #[derive(Debug, Clone)]
 pub struct Layer {
+    /// Name, to which its tensors' names add `.weight` and `.bias`.
     pub name: String,
     /// Weight shape `[out, in / groups, k, k]`.
     pub shape: [i64; 4],
+    /// Pixels from one output to the next.
     pub stride: i64,
     /// Whether each channel has a filter of its own.
     pub depthwise: bool,
+    /// What follows the convolution.
     pub activation: Activation,
     /// Part of the ImageNet encoder.
     pub encoder: bool,

@@ -8,7 +8,6 @@
 use super::foreground::{Foreground, HV_SCALE, Run};
 use super::params::{EnergyRule, PostprocParams};
 use super::plane::{Grid, LANES, Scratch, reset, spans};
-use super::sobel::SobelKernel;
 use crate::geometry::Rect;
 
 /// Energy of a ridge, and of every pixel outside the blob.
@@ -126,7 +125,7 @@ fn fill_band_with(
     scratch.kernel = kernel;
 }
 
-/// The weights of a [`SobelKernel`].
+/// The weights of a [`super::sobel::SobelKernel`].
 #[derive(Clone, Copy)]
 struct Taps<'a> {
     smooth: &'a [f32],

@@ -42,11 +42,12 @@ impl Grid {
         }
     }
 
-    /// Index of the pixel at (x, y), proc px.
+    /// Index of the pixel at (x, y), proc px, in the box or its margin.
     #[inline]
     pub fn at(&self, x: i32, y: i32) -> usize {
-        let column = (x - self.bounds.x) as usize + self.margin;
-        let row = (y - self.bounds.y) as usize + self.margin;
+        // In the margin the difference is negative.
+        let column = (x - self.bounds.x + self.margin as i32) as usize;
+        let row = (y - self.bounds.y + self.margin as i32) as usize;
         row * self.stride + column
     }
 

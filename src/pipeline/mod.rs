@@ -25,7 +25,7 @@ use crossbeam_channel::RecvTimeoutError;
 pub use prepare::{Prepared, Request, grid_of, prepare};
 
 use crate::model::{ModelError, Pool, device};
-use crate::nuclei::segment_extent;
+use crate::nuclei::{Foreground, segment_extent};
 use crate::output::plausible;
 use crate::plan::{Plan, Tile};
 use crate::result::SlideResult;
@@ -208,6 +208,7 @@ pub fn run(
     device::keep_freed_memory();
     let running = stages::start(work, todo);
     let tile_rings: Mutex<Vec<TileRings>> = Mutex::default();
+    let open_px = AtomicUsize::new(0);
     let committed = commit_all(
         &running,
         store,
@@ -219,6 +220,8 @@ pub fn run(
             let mut all = tile_rings.lock().unwrap_or_else(PoisonError::into_inner);
             all.extend(rings);
             drop(all);
+            let of_tile = t.fragments.iter().map(Foreground::len).sum();
+            open_px.fetch_add(of_tile, Ordering::Relaxed);
             events(Event::TileDone {
                 mm2: frames.mm2(t.done_px + t.unreadable_px),
                 nuclei: t.nuclei.len() as u64,
@@ -239,7 +242,7 @@ pub fn run(
     };
     committed?;
     running.join();
-    let second_look = match budget.keeps_blocks {
+    let second_look = match budget.keeps_blocks_beside(open_px.into_inner() as u64) {
         true => image,
         false => {
             let again = image.with_cache(rings::cache_bytes(pool.feed().is_some()));

@@ -216,20 +216,6 @@ fn undo_bytes(plane: &[u8]) -> Vec<u8> {
     plane.iter().map(add).collect()
 }
 
-/// Writes differences in zigzag, so that small ones of either sign have a high byte of 0: all low
-/// bytes, then all high bytes.
-fn words_plane(values: impl Iterator<Item = i16> + Clone, out: &mut Writer) {
-    let steps = || {
-        let mut before = 0i16;
-        values.clone().map(move |value| {
-            let step = value.wrapping_sub(std::mem::replace(&mut before, value));
-            ((step << 1) ^ (step >> 15)).to_le_bytes()
-        })
-    };
-    out.bytes.extend(steps().map(|[low, _]| low));
-    out.bytes.extend(steps().map(|[_, high]| high));
-}
-
 fn undo_words(low: &[u8], high: &[u8]) -> Vec<i16> {
     let mut value = 0i16;
     let add = |(&low, &high)| {
