@@ -4,7 +4,7 @@
 //! over a pyramid of `WSI_NUCLEI_BENCH_PX` (8192) px, once so pale that the analytic rule finds single nuclei, and once as
 //! it is, where the rule joins most of it into one blob. scikit-image and hover-net are compared with where
 //! `WSI_NUCLEI_PYTHON` (python3) has them. With `WSI_NUCLEI_BENCH_SLIDE=FILE` only the slide is written, for
-//! scripts/gpu_check.sh. Seconds of a shared machine are noisy: CPU seconds and ratios are what to look at.
+//! scripts/gpu_check.sh. With `WSI_NUCLEI_BENCH_MM2=100` the table is of slides of 1, 10 and 100 mm². Seconds of a shared machine are noisy: CPU seconds and ratios are what to look at.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
@@ -38,10 +38,15 @@ fn main() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
+    println!("| what | measured | against | ratio |\n| --- | --- | --- | --- |");
+    if let Some(most_mm2) = std::env::var_os("WSI_NUCLEI_BENCH_MM2") {
+        let most_mm2 = most_mm2.to_str().unwrap().parse().unwrap();
+        scaling_rows(folder.path(), most_mm2);
+        return;
+    }
     let [slide, blob] = ["bench.tiff", "blob.tiff"].map(|name| folder.path().join(name));
     write_slide(&slide, &paled(&field()));
     write_slide(&blob, &field());
-    println!("| what | measured | against | ratio |\n| --- | --- | --- | --- |");
     let mut last = None;
     for (mpx_per_s, latency_ms) in DEVICES {
         let report = run(folder.path(), &slide, mpx_per_s, latency_ms);
@@ -83,6 +88,11 @@ fn paled(field: &RgbImage) -> RgbImage {
 /// A pyramid that repeats `field`.
 fn write_slide(path: &Path, field: &RgbImage) {
     let side_px = std::env::var("WSI_NUCLEI_BENCH_PX").map_or(8192, |px| px.parse().unwrap());
+    write_slide_of(path, field, side_px);
+}
+
+/// A pyramid of `side_px` that repeats `field`.
+fn write_slide_of(path: &Path, field: &RgbImage, side_px: u32) {
     pyramid::Pyramid {
         side_px,
         mpp: MPP,
@@ -176,6 +186,31 @@ fn device_row(report: &Report, mpx_per_s: f64, latency_ms: u32) {
         format!("device {device_s:.2} s, {cores} cores {cores_s:.2} s"),
         format!("{:.2}", wall_s / least_s),
     );
+}
+
+/// What a mm² costs on slides of 1, 10, 100 mm² and so on, up to `most_mm2`: time must be linear and
+/// memory flat.
+fn scaling_rows(folder: &Path, most_mm2: f64) {
+    let field = paled(&field());
+    let mut mm2 = 1.0;
+    let mut first_ms = None;
+    while mm2 <= most_mm2 {
+        let side_px = (f64::sqrt(mm2) * 1000.0 / MPP / 512.0).round() as u32 * 512;
+        let slide = folder.join(format!("{mm2}.tiff"));
+        write_slide_of(&slide, &field, side_px);
+        let report = run(folder, &slide, 1000.0, 0);
+        let start_s = report.number("start", "busy_s");
+        let ms = 1e3 * (report.cpu_s - report.number("start", "cpu_s")) / report.mm2;
+        let peak = report.run["peak_memory_bytes"].as_f64().unwrap() / f64::from(1 << 20);
+        row(
+            &format!("{:.1} mm², after the start, CPU ms per mm²", report.mm2),
+            format!("{ms:.0}, peak {peak:.0} MiB, start {start_s:.2} s"),
+            format!("1 mm²: {:.0}; start wanted 1.5 s", first_ms.unwrap_or(ms)),
+            format!("{:.2}", ms / *first_ms.get_or_insert(ms)),
+        );
+        std::fs::remove_file(&slide).unwrap();
+        mm2 *= 10.0;
+    }
 }
 
 fn reading_row(report: &Report) {

@@ -103,7 +103,33 @@ impl Scratch {
 /// Makes a plane of `len` times `value`.
 pub(super) fn reset<T: Copy>(plane: &mut Vec<T>, len: usize, value: T) {
     plane.clear();
+    if plane.capacity() < len {
+        plane.reserve_exact(len);
+        ask_for_large_pages(plane);
+    }
     plane.resize(len, value);
+}
+
+/// Planes of more bytes are put into large pages, where the system has them: pixels of a watershed
+/// are taken all over a plane, and each would wait for the place of its page.
+const LARGE_PLANE_BYTES: usize = 8 << 20;
+
+/// Must be called before a plane is written to.
+fn ask_for_large_pages<T>(plane: &Vec<T>) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 4096;
+        let bytes = plane.capacity() * size_of::<T>();
+        if bytes >= LARGE_PLANE_BYTES {
+            let from = plane.as_ptr().addr().next_multiple_of(PAGE);
+            let end = plane.as_ptr().addr() + bytes;
+            // SAFETY: the pages lie within the plane's memory, and advice changes no byte of them. A
+            // system that refuses it only leaves small pages.
+            unsafe { libc::madvise(from as *mut _, end - from, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = plane;
 }
 
 /// `runs`, in raster order; runs of one row that are less than `gap` px apart are joined.

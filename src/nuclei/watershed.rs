@@ -50,7 +50,7 @@ pub(super) fn label_pixels(blob: &Foreground, grid: &Grid, scratch: &mut Scratch
 /// [1 2 1] x [1 2 1] / 16. The energy is 255 outside the blob.
 pub(super) fn smooth_energy(blob: &Foreground, grid: &Grid, scratch: &mut Scratch) {
     if scratch.level.len() < grid.len {
-        scratch.level.resize(grid.len, 0);
+        reset(&mut scratch.level, grid.len, 0);
     }
     for &run in &blob.runs {
         let at = grid.start(run);
