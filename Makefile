@@ -10,7 +10,7 @@ BINARY = $${CARGO_TARGET_DIR:-target}/release/wsi-nuclei
 # Recipes that call cargo first read where libtorch, OpenSlide and libclang are.
 ENV := . .deps/env;
 
-.PHONY: help setup build demo test check cluster-test soak fuzz bench budget outputs install wheel portable-wheel python-test chroot-test \
+.PHONY: help setup build demo test check cluster-test soak fuzz bench bench-kernels bench-long budget outputs install wheel portable-wheel python-test chroot-test \
     docs-test book deny release train-default parity clean
 
 help: ## this list
@@ -59,6 +59,14 @@ BENCH ?= pipeline
 bench: build ## what each stage costs, against fake devices; BENCH=million: a million nuclei through every writer
 	@scripts/fetch_demo_slide.sh
 	$(ENV) cargo bench --locked --bench $(BENCH)
+
+bench-long: build ## what a mm² costs on slides of 1, 10 and 100 mm², and a million nuclei through every writer
+	@scripts/fetch_demo_slide.sh
+	$(ENV) WSI_NUCLEI_BENCH_MM2=$(or $(MM2),100) cargo bench --locked --bench pipeline
+	$(ENV) cargo bench --locked --bench million
+
+bench-kernels: build ## the hottest kernels by themselves, against benches/kernels.baseline (KEEP=1: writes it anew)
+	@$(ENV) WSI_NUCLEI_KEEP_BASELINE=$(KEEP) cargo bench --locked --bench kernels
 
 BUDGET_PX ?= 100000
 budget: setup ## peak memory and scratch on a slide of BUDGET_PX x BUDGET_PX, against --memory and plan (a quarter of an hour)

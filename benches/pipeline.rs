@@ -4,7 +4,7 @@
 //! over a pyramid of `WSI_NUCLEI_BENCH_PX` (8192) px, once so pale that the analytic rule finds single nuclei, and once as
 //! it is, where the rule joins most of it into one blob. scikit-image and hover-net are compared with where
 //! `WSI_NUCLEI_PYTHON` (python3) has them. With `WSI_NUCLEI_BENCH_SLIDE=FILE` only the slide is written, for
-//! scripts/gpu_check.sh. Seconds of a shared machine are noisy: CPU seconds and ratios are what to look at.
+//! scripts/gpu_check.sh. With `WSI_NUCLEI_BENCH_MM2=100` the table is of slides of 1, 10 and 100 mm². Seconds of a shared machine are noisy: CPU seconds and ratios are what to look at.
 #![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
@@ -17,8 +17,11 @@ use serde_json::Value;
 use wsi_nuclei::internals::raw_map;
 use wsi_nuclei::{Nucleus, PostprocParams, PredictionMap, measure_nucleus, segment_map};
 
+mod maps;
 #[path = "../tests/binary/pyramid.rs"]
 mod pyramid;
+
+use maps::discs;
 
 const MPP: f64 = 0.25;
 /// Rates (Mpx/s of input) and latencies (ms) of the devices.
@@ -35,10 +38,15 @@ fn main() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
+    println!("| what | measured | against | ratio |\n| --- | --- | --- | --- |");
+    if let Some(most_mm2) = std::env::var_os("WSI_NUCLEI_BENCH_MM2") {
+        let most_mm2 = most_mm2.to_str().unwrap().parse().unwrap();
+        scaling_rows(folder.path(), most_mm2);
+        return;
+    }
     let [slide, blob] = ["bench.tiff", "blob.tiff"].map(|name| folder.path().join(name));
     write_slide(&slide, &paled(&field()));
     write_slide(&blob, &field());
-    println!("| what | measured | against | ratio |\n| --- | --- | --- | --- |");
     let mut last = None;
     for (mpx_per_s, latency_ms) in DEVICES {
         let report = run(folder.path(), &slide, mpx_per_s, latency_ms);
@@ -80,6 +88,11 @@ fn paled(field: &RgbImage) -> RgbImage {
 /// A pyramid that repeats `field`.
 fn write_slide(path: &Path, field: &RgbImage) {
     let side_px = std::env::var("WSI_NUCLEI_BENCH_PX").map_or(8192, |px| px.parse().unwrap());
+    write_slide_of(path, field, side_px);
+}
+
+/// A pyramid of `side_px` that repeats `field`.
+fn write_slide_of(path: &Path, field: &RgbImage, side_px: u32) {
     pyramid::Pyramid {
         side_px,
         mpp: MPP,
@@ -175,6 +188,31 @@ fn device_row(report: &Report, mpx_per_s: f64, latency_ms: u32) {
     );
 }
 
+/// What a mm² costs on slides of 1, 10, 100 mm² and so on, up to `most_mm2`: time must be linear and
+/// memory flat.
+fn scaling_rows(folder: &Path, most_mm2: f64) {
+    let field = paled(&field());
+    let mut mm2 = 1.0;
+    let mut first_ms = None;
+    while mm2 <= most_mm2 {
+        let side_px = (f64::sqrt(mm2) * 1000.0 / MPP / 512.0).round() as u32 * 512;
+        let slide = folder.join(format!("{mm2}.tiff"));
+        write_slide_of(&slide, &field, side_px);
+        let report = run(folder, &slide, 1000.0, 0);
+        let start_s = report.number("start", "busy_s");
+        let ms = 1e3 * (report.cpu_s - report.number("start", "cpu_s")) / report.mm2;
+        let peak = report.run["peak_memory_bytes"].as_f64().unwrap() / f64::from(1 << 20);
+        row(
+            &format!("{:.1} mm², after the start, CPU ms per mm²", report.mm2),
+            format!("{ms:.0}, peak {peak:.0} MiB, start {start_s:.2} s"),
+            format!("1 mm²: {:.0}; start wanted 1.5 s", first_ms.unwrap_or(ms)),
+            format!("{:.2}", ms / *first_ms.get_or_insert(ms)),
+        );
+        std::fs::remove_file(&slide).unwrap();
+        mm2 *= 10.0;
+    }
+}
+
 fn reading_row(report: &Report) {
     let px = |what: &str| report.run["read_px"][what].as_f64().unwrap();
     row(
@@ -222,39 +260,6 @@ fn cost_rows(slide: &str, report: &Report) {
         report.cpu_s - network_s - start_s,
         0.8,
     );
-}
-
-/// A field of discs, some of which touch: 20 % of the pixels.
-fn discs(side: usize) -> PredictionMap {
-    const SPACING: usize = 32;
-    let n = side * side;
-    let mut map = PredictionMap {
-        width: side,
-        height: side,
-        np: vec![0.0; n],
-        h: vec![0.0; n],
-        v: vec![0.0; n],
-        types: 0,
-        tp: vec![],
-    };
-    for y in 0..side {
-        for x in 0..side {
-            let (column, row) = (x / SPACING, y / SPACING);
-            // Every fourth disc is wide enough to meet its neighbour.
-            let radius = if (column + 2 * row) % 4 == 0 {
-                17.0
-            } else {
-                6.0 + (column * 7 + row * 3) as f32 % 5.0
-            };
-            let centre = |at: usize| (at % SPACING) as f32 - SPACING as f32 / 2.0 + 0.5;
-            let (dx, dy) = (centre(x) / radius, centre(y) / radius);
-            if dx * dx + dy * dy <= 1.0 {
-                let at = y * side + x;
-                (map.np[at], map.h[at], map.v[at]) = (0.9, dx, dy);
-            }
-        }
-    }
-    map
 }
 
 fn nuclei_of(map: &PredictionMap) -> (Vec<Nucleus>, f64) {

@@ -98,11 +98,17 @@ pub mod internals {
     pub use crate::labels::{Annotation, DataSet, Format as LabelFormat, folders, formats};
     pub use crate::machine::peak_memory_bytes;
     pub use crate::mat5::{Matrix, read as read_mat5};
+    #[cfg(feature = "torch")]
+    pub use crate::model::{
+        Architecture, Precision,
+        design::{Design, Folded},
+        layer::{Convolve, Layer, parameters},
+    };
     pub use crate::model::{ModelSpec, pickle, torch_file};
     #[cfg(feature = "torch")]
     pub use crate::model::{Network, convert, hovernet, weights};
     pub use crate::nuclei::reference;
-    pub use crate::nuclei::{Foreground, Run, StainSums};
+    pub use crate::nuclei::{Foreground, Run, StainSums, components};
     pub use crate::output::table::for_each_chunk;
     pub use crate::output::{
         Pictures, labels_ome_zarr, nuclei_json, raw_map, report_html, summary_json, write_all,

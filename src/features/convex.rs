@@ -40,7 +40,12 @@ fn extend(chain: &mut Vec<[i64; 2]>, point: [i64; 2], sign: i64) {
 
 /// The hull of the middles of the sides of all pixels, from the first and last pixel of each row.
 pub fn hull(extents: &[Option<[i32; 2]>]) -> Hull {
-    let mut hull = Hull::default();
+    // Each row adds one point at most at its own height and one below it.
+    let most = 2 * extents.len() + 1;
+    let mut hull = Hull {
+        left: Vec::with_capacity(most),
+        right: Vec::with_capacity(most),
+    };
     for (y, extent) in extents.iter().enumerate() {
         let Some([first, last]) = *extent else {
             continue;

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::stain::mean_and_std;
 use crate::geometry::Rect;
-use crate::nuclei::{Nucleus, StainSums};
+use crate::nuclei::{Nucleus, Run, StainSums};
 
 /// Width of a ring, µm.
 pub const RING_UM: f64 = 2.0;
@@ -22,6 +22,8 @@ const CELL_PX: [i32; 2] = [5 * ROW_PX, 8 * ROW_PX];
 /// Within a cell nuclei are measured row by row of this height, that of the blocks in which a slide is read: so the
 /// blocks around a cell's width and three rows are all that a thread needs at a time.
 const ROW_PX: i32 = 512;
+/// Pixels around a nucleus that are in memory at a time.
+const BAND_PX: i32 = 1 << 20;
 /// Width of the strips of columns in which neighbours are looked up.
 const STRIP_PX: i32 = 64;
 
@@ -56,6 +58,17 @@ impl Ring {
             0 => [f64::NAN; 2],
             n => mean_and_std(n, sum, sum_sq),
         }
+    }
+}
+
+impl Ring {
+    /// Adds another part of the same ring.
+    fn add(&mut self, part: &Ring) {
+        self.area_px += part.area_px;
+        self.hematoxylin += part.hematoxylin;
+        self.hematoxylin_sq += part.hematoxylin_sq;
+        self.eosin += part.eosin;
+        self.eosin_sq += part.eosin_sq;
     }
 }
 
@@ -141,11 +154,23 @@ where
     cell.iter()
         .filter_map(|&(place, nucleus)| {
             let field = reach.around(nucleus.bbox).intersect(&around.slide);
-            let inside = ring_mask(nucleus, near.meeting(field), field, reach);
-            let pixels = (around.pixels)(field, &inside)?;
-            Some((place, sum_up(&inside, &pixels)))
+            let mut ring = Ring::default();
+            // A nucleus may be as large as a cell of a blob that is cut.
+            for band in bands_of(field) {
+                let inside = ring_mask(nucleus, near.meeting(band), band, reach);
+                let pixels = (around.pixels)(band, &inside)?;
+                ring.add(&sum_up(&inside, &pixels));
+            }
+            Some((place, ring))
         })
         .collect()
+}
+
+/// The box in parts of whole rows, of about [`BAND_PX`] at most.
+fn bands_of(field: Rect) -> impl Iterator<Item = Rect> {
+    let rows = (BAND_PX / field.w.max(1)).max(1);
+    let tops = (field.y..field.bottom()).step_by(rows as usize);
+    tops.map(move |y| Rect::new(field.x, y, field.w, rows.min(field.bottom() - y)))
 }
 
 /// Whether each pixel of `field`, row by row, is in the ring of a nucleus.
@@ -165,9 +190,29 @@ fn ring_mask<'a>(
             inside[row + span.start..row + span.end].fill(value);
         }
     };
-    for run in nucleus.runs() {
-        for (dy, dx) in reach.spans() {
-            paint(run.y + dy, run.x0 - dx, run.x1 + dx, true);
+    let near_rows = field.y - reach.rows_px..field.bottom() + reach.rows_px;
+    let runs: Vec<Run> = nucleus.runs_in_rows(near_rows).collect();
+    let mut first = 0;
+    for y in field.y..field.bottom() {
+        while runs.get(first).is_some_and(|r| r.y < y - reach.rows_px) {
+            first += 1;
+        }
+        // Nearly all that the runs reach in a row is one stretch, which is painted once.
+        let mut stretch: Option<[i32; 2]> = None;
+        let near = runs[first..].iter();
+        for run in near.take_while(|run| run.y <= y + reach.rows_px) {
+            let dx = reach.to_the_side_px[(y - run.y + reach.rows_px) as usize];
+            let (left, right) = (run.x0 - dx, run.x1 + dx);
+            match &mut stretch {
+                Some([from, to]) if left <= *to && right >= *from => {
+                    (*from, *to) = (left.min(*from), right.max(*to));
+                }
+                Some(_) => paint(y, left, right, true),
+                None => stretch = Some([left, right]),
+            }
+        }
+        if let Some([left, right]) = stretch {
+            paint(y, left, right, true);
         }
     }
     let rows = field.y..field.bottom();

@@ -4,7 +4,7 @@
 //! them. Out: a [`Walk`] that takes one layer after the other. Never knows how a network joins
 //! them.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// The function that follows a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +20,15 @@ pub enum Activation {
 /// How a layer turns its input into its output.
 #[derive(Debug, Clone)]
 pub struct Layer {
+    /// Name, to which its tensors' names add `.weight` and `.bias`.
     pub name: String,
     /// Weight shape `[out, in / groups, k, k]`.
     pub shape: [i64; 4],
+    /// Pixels from one output to the next.
     pub stride: i64,
     /// Whether each channel has a filter of its own.
     pub depthwise: bool,
+    /// What follows the convolution.
     pub activation: Activation,
     /// Part of the ImageNet encoder.
     pub encoder: bool,
@@ -76,10 +79,22 @@ pub fn convolve(layer: &Layer, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Te
     let pad = padding(layer);
     let groups = if layer.depthwise { layer.shape[0] } else { 1 };
     let (stride, pads, dilation) = ([layer.stride; 2], [pad; 2], [1, 1]);
-    if layer.shape[2] == 1 && x.device() == Device::Cpu && tch::utils::has_mkldnn() {
+    if layer.shape[2] == 1 && x.device() == Device::Cpu && has_own_kernel(x.kind()) {
         return x.mkldnn_convolution(weight, Some(bias), pads, stride, dilation, groups);
     }
     x.conv2d(weight, Some(bias), stride, pads, dilation, groups)
+}
+
+/// Whether oneDNN's kernels take values of `kind` on this CPU. Called by name they panic where they do
+/// not; libtorch's own choice falls back on a slower kernel.
+fn has_own_kernel(kind: Kind) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let takes_16_bits = std::arch::is_x86_feature_detected!("avx512bw")
+        && std::arch::is_x86_feature_detected!("avx512vl")
+        && std::arch::is_x86_feature_detected!("avx512dq");
+    #[cfg(not(target_arch = "x86_64"))]
+    let takes_16_bits = true;
+    tch::utils::has_mkldnn() && (kind == Kind::Float || takes_16_bits)
 }
 
 /// The same values, stored pixel by pixel. Every layer keeps that order; a CPU is faster with it.

@@ -8,6 +8,50 @@ use super::foreground::{Foreground, Run};
 
 /// The 4-connected components of `fg`, ordered by first pixel in raster order.
 pub fn components(fg: &Foreground) -> Vec<Foreground> {
+    let (blob_of_run, pixels) = number_blobs(fg);
+    copy_components(fg, &blob_of_run, &pixels)
+}
+
+fn copy_components(fg: &Foreground, blob_of_run: &[u32], pixels: &[usize]) -> Vec<Foreground> {
+    let mut blobs: Vec<Foreground> = pixels
+        .iter()
+        .map(|&n| Foreground::with_capacity(fg.types, n))
+        .collect();
+    for ((run, at), &blob) in fg.runs_with_offsets().zip(blob_of_run) {
+        blobs[blob as usize].push_run(run, fg, at);
+    }
+    blobs
+}
+
+/// As [`components`]. A component that has most of the pixels stays in the memory of `fg`, and only
+/// the others are copied.
+pub fn into_components(mut fg: Foreground) -> Vec<Foreground> {
+    let (blob_of_run, pixels) = number_blobs(&fg);
+    if pixels.len() == 1 {
+        return vec![fg];
+    }
+    let Some(largest) = (0..pixels.len()).find(|&blob| 2 * pixels[blob] > fg.len()) else {
+        return copy_components(&fg, &blob_of_run, &pixels);
+    };
+    let room = |(blob, &n): (usize, &usize)| match blob == largest {
+        true => Foreground::default(),
+        false => Foreground::with_capacity(fg.types, n),
+    };
+    let mut blobs: Vec<Foreground> = pixels.iter().enumerate().map(room).collect();
+    for ((run, at), &blob) in fg.runs_with_offsets().zip(&blob_of_run) {
+        if blob as usize != largest {
+            blobs[blob as usize].push_run(run, &fg, at);
+        }
+    }
+    let mut blob_of_run = blob_of_run.iter();
+    fg.retain_runs(|_| blob_of_run.next().is_some_and(|&b| b as usize == largest));
+    blobs[largest] = fg;
+    blobs
+}
+
+/// For each run the number of its component, from 0 in the order of first pixels, and the pixels of
+/// each component.
+fn number_blobs(fg: &Foreground) -> (Vec<u32>, Vec<usize>) {
     let mut roots = Vec::new();
     join_runs(&fg.runs, &mut roots);
     let mut blob_of_run = vec![0u32; roots.len()];
@@ -22,14 +66,7 @@ pub fn components(fg: &Foreground) -> Vec<Foreground> {
         }
         pixels[blob_of_run[i] as usize] += run.len();
     }
-    let mut blobs: Vec<Foreground> = pixels
-        .iter()
-        .map(|&n| Foreground::with_capacity(fg.types, n))
-        .collect();
-    for ((run, at), &blob) in fg.runs_with_offsets().zip(&blob_of_run) {
-        blobs[blob as usize].push_run(run, fg, at);
-    }
-    blobs
+    (blob_of_run, pixels)
 }
 
 /// Puts into `roots`, for each run, the index of the first run of its 4-connected component.

@@ -195,20 +195,79 @@ impl Foreground {
         merged
     }
 
-    /// The part above proc row `y`, and the part from row `y` on.
-    pub fn split_at_row(mut self, y: i32) -> (Foreground, Foreground) {
-        let runs = self.runs.partition_point(|run| run.y < y);
-        let pixels: usize = self.runs[..runs].iter().map(Run::len).sum();
-        let below = Foreground {
-            runs: self.runs.split_off(runs),
-            np: self.np.split_off(pixels),
-            h: self.h.split_off(pixels),
-            v: self.v.split_off(pixels),
-            types: self.types,
-            tp: self.tp.split_off(self.types * pixels),
-            rgb: self.rgb.split_off(3 * pixels),
-        };
-        (self, below)
+    /// Drops the runs that `keep` does not want, without other memory for those that stay.
+    pub(super) fn retain_runs(&mut self, mut keep: impl FnMut(Run) -> bool) {
+        let (types, mut from, mut to) = (self.types, 0, 0);
+        self.runs.retain(|&run| {
+            let pixels = from..from + run.len();
+            from += run.len();
+            let stays = keep(run);
+            if stays {
+                let bytes = |each: usize| pixels.start * each..pixels.end * each;
+                self.np.copy_within(pixels.clone(), to);
+                self.h.copy_within(pixels.clone(), to);
+                self.v.copy_within(pixels.clone(), to);
+                self.tp.copy_within(bytes(types), to * types);
+                self.rgb.copy_within(bytes(3), to * 3);
+                to += run.len();
+            }
+            stays
+        });
+        self.np.truncate(to);
+        self.h.truncate(to);
+        self.v.truncate(to);
+        self.tp.truncate(to * types);
+        self.rgb.truncate(to * 3);
+    }
+
+    /// Pixels of `runs`, in raster order and maximal, with values of 0.
+    pub fn blank(runs: Vec<Run>, types: usize) -> Foreground {
+        let pixels: usize = runs.iter().map(Run::len).sum();
+        Foreground {
+            runs,
+            np: vec![0; pixels],
+            h: vec![0; pixels],
+            v: vec![0; pixels],
+            types,
+            tp: vec![0; types * pixels],
+            rgb: vec![0; 3 * pixels],
+        }
+    }
+
+    /// Takes the values of the pixels that `from`, with as many types, has as well.
+    pub fn copy_values(&mut self, from: &Foreground) {
+        let types = self.types;
+        let (mut place, mut place_at) = (0, 0);
+        for (run, at) in from.runs_with_offsets() {
+            // A run that ends before this one also ends before all later ones.
+            while let Some(own) = self.runs.get(place)
+                && (own.y, own.x1) <= (run.y, run.x0)
+            {
+                place_at += own.len();
+                place += 1;
+            }
+            // The last run that this one meets may meet the next one too.
+            let mut own_at = place_at;
+            for own in self.runs[place..].iter() {
+                let (x0, x1) = (run.x0.max(own.x0), run.x1.min(own.x1));
+                if own.y != run.y || x0 >= x1 {
+                    break;
+                }
+                let len = (x1 - x0) as usize;
+                let read = at + (x0 - run.x0) as usize;
+                let write = own_at + (x0 - own.x0) as usize;
+                let copy = |to: &mut [u8], from: &[u8], each: usize| {
+                    to[write * each..(write + len) * each]
+                        .copy_from_slice(&from[read * each..(read + len) * each]);
+                };
+                copy(&mut self.np, &from.np, 1);
+                copy(&mut self.tp, &from.tp, types);
+                copy(&mut self.rgb, &from.rgb, 3);
+                self.h[write..write + len].copy_from_slice(&from.h[read..read + len]);
+                self.v[write..write + len].copy_from_slice(&from.v[read..read + len]);
+                own_at += own.len();
+            }
+        }
     }
 
     /// Empty, with room for `pixels` pixels.
@@ -251,14 +310,19 @@ impl Foreground {
 
     /// The tight box, proc px; empty for no pixels.
     pub fn bounds(&self) -> Rect {
-        let (Some(first), Some(last)) = (self.runs.first(), self.runs.last()) else {
-            return Rect::new(0, 0, 0, 0);
-        };
-        let (mut x0, mut x1) = (first.x0, first.x1);
-        for run in &self.runs {
-            x0 = x0.min(run.x0);
-            x1 = x1.max(run.x1);
-        }
-        Rect::new(x0, first.y, x1 - x0, last.y - first.y + 1)
+        bounds_of(&self.runs)
     }
+}
+
+/// The tight box of runs in raster order, proc px; empty for no runs.
+pub fn bounds_of(runs: &[Run]) -> Rect {
+    let (Some(first), Some(last)) = (runs.first(), runs.last()) else {
+        return Rect::new(0, 0, 0, 0);
+    };
+    let (mut x0, mut x1) = (first.x0, first.x1);
+    for run in runs {
+        x0 = x0.min(run.x0);
+        x1 = x1.max(run.x1);
+    }
+    Rect::new(x0, first.y, x1 - x0, last.y - first.y + 1)
 }

@@ -4,9 +4,10 @@
 //! pixel. Only the blob's own markers are filled and opened, so a ring does not swallow another
 //! blob inside it. Never decides where nuclei end.
 
+use super::bit_plane::BitPlane;
 use super::blobs::join_runs;
 use super::foreground::{Foreground, Run};
-use super::morphology::{DiscRow, Window, dilate, disc, erode, fill_holes};
+use super::morphology::disc;
 use super::params::PostprocParams;
 use super::plane::{Grid, Scratch, reset};
 
@@ -23,60 +24,40 @@ pub(super) fn find_markers(
     scratch: &mut Scratch,
 ) -> u32 {
     let threshold = (energy_threshold * 255.0 + 0.5) as u8;
-    reset(&mut scratch.marker, grid.len, 0);
+    let corner = [grid.bounds.x, grid.bounds.y];
+    let marker = &mut scratch.marker;
+    marker.reset(grid.bounds.w as usize, grid.bounds.h as usize);
     for &run in &blob.runs {
-        let at = grid.start(run);
-        let energy = &scratch.energy[at..at + run.len()];
-        for (marker, &e) in scratch.marker[at..at + run.len()].iter_mut().zip(energy) {
-            *marker = u8::from(e < threshold);
-        }
+        let energy = &scratch.energy[grid.start(run)..][..run.len()];
+        let (x, y) = (run.x0 - corner[0], run.y - corner[1]);
+        marker.set_below(x as usize, y as usize, energy, threshold);
     }
-    let window = Window {
-        start: grid.start(blob.runs[0]) - (blob.runs[0].x0 - grid.bounds.x) as usize,
-        stride: grid.stride,
-        width: grid.bounds.w as usize,
-        height: grid.bounds.h as usize,
-    };
-    fill_holes(
-        &mut scratch.marker,
-        window,
-        &mut scratch.runs,
-        &mut scratch.roots,
-    );
+    marker.fill_holes(&mut scratch.runs, &mut scratch.roots);
     if params.open_px > 1 {
-        open_markers(scratch, window, grid, &disc(params.open_px));
+        let disc = disc(params.open_px);
+        let Scratch { eroded, wide, .. } = scratch;
+        scratch.marker.erode(&disc, eroded, wide);
+        eroded.dilate(&disc, &mut scratch.marker, wide);
     }
-    find_marker_runs(blob, grid, &scratch.marker, &mut scratch.runs);
+    find_marker_runs(blob, corner, &scratch.marker, &mut scratch.runs);
     join_runs(&scratch.runs, &mut scratch.roots);
     number_markers(scratch, params.min_area_px(grid.mpp))
 }
 
-fn open_markers(scratch: &mut Scratch, window: Window, grid: &Grid, disc: &[DiscRow]) {
-    reset(&mut scratch.eroded, grid.len, 0);
-    erode(&scratch.marker, &mut scratch.eroded, window, disc);
-    dilate(&scratch.eroded, &mut scratch.marker, window, disc);
-}
-
 /// Finds the runs of marker pixels in the blob. A filled hole that is not part of the blob is left
-/// out.
-fn find_marker_runs(blob: &Foreground, grid: &Grid, marker: &[u8], runs: &mut Vec<Run>) {
+/// out. `corner`: column and row of the marker plane's first pixel, proc px.
+fn find_marker_runs(blob: &Foreground, corner: [i32; 2], marker: &BitPlane, runs: &mut Vec<Run>) {
     runs.clear();
     for &run in &blob.runs {
-        let at = grid.start(run);
-        let row = &marker[at..at + run.len()];
-        let mut x = 0;
-        while let Some(skip) = row[x..].iter().position(|&m| m != 0) {
-            let from = x + skip;
-            x = row[from..]
-                .iter()
-                .position(|&m| m == 0)
-                .map_or(row.len(), |n| from + n);
+        let [x0, x1, y] =
+            [run.x0 - corner[0], run.x1 - corner[0], run.y - corner[1]].map(|at| at as usize);
+        marker.runs_within(x0, x1, y, |from, to| {
             runs.push(Run {
                 y: run.y,
-                x0: run.x0 + from as i32,
-                x1: run.x0 + x as i32,
+                x0: corner[0] + from as i32,
+                x1: corner[0] + to as i32,
             });
-        }
+        });
     }
 }
 

@@ -5,6 +5,7 @@
 //! and ties are broken in raster order, so it cannot depend on tile, batch or thread. Never reads a
 //! slide, a file or a clock.
 
+mod bit_plane;
 pub mod blobs;
 mod confidence;
 mod contour;
@@ -27,16 +28,19 @@ mod stain;
 mod types;
 mod watershed;
 
-pub use blobs::components;
+pub use blobs::{components, into_components};
 pub use confidence::{Confidence, TRAITS, Traits};
 pub use contour::{Polygon as OutlinePolygon, outline_on_edges, outline_through_centres};
 pub use division::{Branch, DIVISION_TRAITS, Division};
-pub use foreground::{Foreground, Run, push_runs};
+pub use foreground::{Foreground, Run, bounds_of, push_runs};
 pub use map::{segment_foreground, segment_map};
 pub use params::{EnergyRule, PostprocParams};
 pub use rules::PostprocRules;
+#[cfg(test)]
+pub use segment::cut_along_grid;
 pub use segment::{
-    CUT, CutRule, Extent, cut_along_grid, divisions, segment, segment_extent, segment_with_traits,
+    CUT, CutRule, Extent, cut_runs_along_grid, divisions, segment, segment_extent,
+    segment_with_traits,
 };
 pub use stain::OD_SCALE;
 

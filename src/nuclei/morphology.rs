@@ -14,6 +14,17 @@ pub(super) struct DiscRow {
     pub right: i32,
 }
 
+impl DiscRow {
+    /// The row of the disc turned by half a turn.
+    pub fn mirrored(&self) -> DiscRow {
+        DiscRow {
+            dy: -self.dy,
+            left: -self.right,
+            right: -self.left,
+        }
+    }
+}
+
 /// The ellipse of OpenCV's `getStructuringElement(MORPH_ELLIPSE, (d, d))`, row by row; its centre
 /// is pixel `d / 2`. A diameter of 5 gives rows of 1, 5, 5, 5, 1.
 pub(super) fn disc(diameter: u32) -> Vec<DiscRow> {
@@ -52,14 +63,7 @@ pub(super) fn erode(image: &[u8], out: &mut [u8], window: Window, disc: &[DiscRo
 /// 1 where the mirrored disc meets the image: `out[p] = OR of image[p - d]`. Mirroring undoes the
 /// shift of a disc of even diameter.
 pub(super) fn dilate(image: &[u8], out: &mut [u8], window: Window, disc: &[DiscRow]) {
-    let mirrored: Vec<DiscRow> = disc
-        .iter()
-        .map(|row| DiscRow {
-            dy: -row.dy,
-            left: -row.right,
-            right: -row.left,
-        })
-        .collect();
+    let mirrored: Vec<DiscRow> = disc.iter().map(DiscRow::mirrored).collect();
     combine(image, out, window, &mirrored, 0, |a, b| a | b);
 }
 

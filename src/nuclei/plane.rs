@@ -5,9 +5,10 @@
 //! enough for every kernel, so that no neighbour needs a check. Nothing in a plane is used for the
 //! next blob.
 
-use super::foreground::{Foreground, Run};
+use super::bit_plane::BitPlane;
+use super::foreground::Run;
 use super::sobel::SobelKernel;
-use super::watershed::LevelQueue;
+use super::watershed::LevelLists;
 use crate::geometry::Rect;
 
 /// Pixels that vector loops may read or write past the end of a row.
@@ -41,11 +42,12 @@ impl Grid {
         }
     }
 
-    /// Index of the pixel at (x, y), proc px.
+    /// Index of the pixel at (x, y), proc px, in the box or its margin.
     #[inline]
     pub fn at(&self, x: i32, y: i32) -> usize {
-        let column = (x - self.bounds.x) as usize + self.margin;
-        let row = (y - self.bounds.y) as usize + self.margin;
+        // In the margin the difference is negative.
+        let column = (x - self.bounds.x + self.margin as i32) as usize;
+        let row = (y - self.bounds.y + self.margin as i32) as usize;
         row * self.stride + column
     }
 
@@ -60,17 +62,21 @@ impl Grid {
 #[derive(Default)]
 pub(super) struct Scratch {
     pub kernel: SobelKernel,
-    /// h and v, 0 outside the blob.
+    /// h and v of a band of rows, 0 outside the blob.
     pub h: Vec<f32>,
     pub v: Vec<f32>,
     /// One row after the vertical passes: h smoothed, h derived, v smoothed, v derived.
     pub rows: [Vec<f32>; 4],
     /// Ridge energy, `0..=255`; 255 outside the blob.
     pub energy: Vec<u8>,
-    /// 1 where a marker is.
-    pub marker: Vec<u8>,
+    /// Where a marker is, in the blob's box without margin.
+    pub marker: BitPlane,
     /// Markers after erosion.
-    pub eroded: Vec<u8>,
+    pub eroded: BitPlane,
+    /// Markers on their way to erosion or dilation.
+    pub wide: BitPlane,
+    /// Smoothed energy of the blob's pixels; anything elsewhere.
+    pub level: Vec<u16>,
     /// Label of each pixel; see [`super::watershed`].
     pub label: Vec<u32>,
     /// Runs of markers, and a buffer for filling holes.
@@ -79,7 +85,7 @@ pub(super) struct Scratch {
     pub roots: Vec<u32>,
     /// Pixels of each marker.
     pub counts: Vec<u32>,
-    pub queue: LevelQueue,
+    pub lists: LevelLists,
 }
 
 /// Larger planes are freed after use, so that one giant blob does not hold its memory for ever, px.
@@ -97,12 +103,38 @@ impl Scratch {
 /// Makes a plane of `len` times `value`.
 pub(super) fn reset<T: Copy>(plane: &mut Vec<T>, len: usize, value: T) {
     plane.clear();
+    if plane.capacity() < len {
+        plane.reserve_exact(len);
+        ask_for_large_pages(plane);
+    }
     plane.resize(len, value);
 }
 
-/// The runs of `blob`; runs of one row that are less than `gap` px apart are joined.
-pub(super) fn spans(blob: &Foreground, gap: i32) -> impl Iterator<Item = Run> + '_ {
-    let mut runs = blob.runs.iter().copied().peekable();
+/// Planes of more bytes are put into large pages, where the system has them: pixels of a watershed
+/// are taken all over a plane, and each would wait for the place of its page.
+const LARGE_PLANE_BYTES: usize = 8 << 20;
+
+/// Must be called before a plane is written to.
+fn ask_for_large_pages<T>(plane: &Vec<T>) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 4096;
+        let bytes = plane.capacity() * size_of::<T>();
+        if bytes >= LARGE_PLANE_BYTES {
+            let from = plane.as_ptr().addr().next_multiple_of(PAGE);
+            let end = plane.as_ptr().addr() + bytes;
+            // SAFETY: the pages lie within the plane's memory, and advice changes no byte of them. A
+            // system that refuses it only leaves small pages.
+            unsafe { libc::madvise(from as *mut _, end - from, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = plane;
+}
+
+/// `runs`, in raster order; runs of one row that are less than `gap` px apart are joined.
+pub(super) fn spans(runs: &[Run], gap: i32) -> impl Iterator<Item = Run> + '_ {
+    let mut runs = runs.iter().copied().peekable();
     std::iter::from_fn(move || {
         let mut span = runs.next()?;
         while let Some(next) = runs.next_if(|next| next.y == span.y && next.x0 - span.x1 < gap) {

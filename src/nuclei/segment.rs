@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::Nucleus;
-use super::blobs::components;
+use super::blobs::into_components;
 use super::confidence::{Traits, measure_nuclei};
 use super::division::{Branch, choose_markers, find_branches};
 use super::energy::ridge_energy;
@@ -54,17 +54,21 @@ thread_local! {
 /// left out. A blob larger than [`CUT`] allows is cut along its grid; each component of each cell
 /// is segmented alone, with [`Nucleus::cut`] set.
 pub fn segment(blob: &Foreground, params: &PostprocParams, mpp: [f64; 2]) -> Vec<Nucleus> {
-    segment_extent(blob, Extent::Whole, params, mpp)
+    segment_or_cut(blob, params, mpp, CUT)
 }
 
-/// [`segment`] of a whole blob, or of one cell of a blob that is cut.
+/// [`segment`] of a whole blob, or of one cell of a blob that is cut. Takes the pixels, so that a
+/// large cell is in memory once.
 pub fn segment_extent(
-    blob: &Foreground,
+    blob: Foreground,
     extent: Extent,
     params: &PostprocParams,
     mpp: [f64; 2],
 ) -> Vec<Nucleus> {
-    segment_or_cut(blob, extent, params, mpp, CUT)
+    match extent {
+        Extent::Whole => segment(&blob, params, mpp),
+        Extent::CutCell => segment_cells([blob], params, mpp),
+    }
 }
 
 /// All nuclei of one blob, with the traits by which `params.confidence` would judge them. The blob
@@ -98,52 +102,68 @@ pub fn divisions(
 
 pub(super) fn segment_or_cut(
     blob: &Foreground,
-    extent: Extent,
     params: &PostprocParams,
     mpp: [f64; 2],
     cut: CutRule,
 ) -> Vec<Nucleus> {
-    SCRATCH.with_borrow_mut(|scratch| {
-        if extent == Extent::Whole && blob.bounds().area() <= cut.over_px {
-            return segment_whole(blob, params, mpp, scratch);
-        }
-        let segment_part = |part: Foreground| segment_whole(&part, params, mpp, scratch);
-        let mut nuclei: Vec<Nucleus> = match extent {
-            Extent::CutCell => components(blob)
-                .into_iter()
-                .flat_map(segment_part)
-                .collect(),
-            Extent::Whole => cut_along_grid(blob, cut.grid_px)
-                .values()
-                .flat_map(components)
-                .flat_map(segment_part)
-                .collect(),
-        };
-        for nucleus in &mut nuclei {
-            nucleus.cut = true;
-        }
-        nuclei.sort_by_key(Nucleus::first_pixel);
-        nuclei
-    })
+    if blob.bounds().area() <= cut.over_px {
+        return SCRATCH.with_borrow_mut(|scratch| segment_whole(blob, params, mpp, scratch));
+    }
+    segment_cells(cut_along_grid(blob, cut.grid_px).into_values(), params, mpp)
+}
+
+/// The nuclei of cells of a blob that is cut: each component of each cell is segmented alone.
+fn segment_cells(
+    cells: impl IntoIterator<Item = Foreground>,
+    params: &PostprocParams,
+    mpp: [f64; 2],
+) -> Vec<Nucleus> {
+    let mut nuclei: Vec<Nucleus> = SCRATCH.with_borrow_mut(|scratch| {
+        cells
+            .into_iter()
+            .flat_map(into_components)
+            .flat_map(|part| segment_whole(&part, params, mpp, scratch))
+            .collect()
+    });
+    for nucleus in &mut nuclei {
+        nucleus.cut = true;
+    }
+    nuclei.sort_by_key(Nucleus::first_pixel);
+    nuclei
 }
 
 /// The parts of a blob in the cells of the grid of [`CutRule`], by (row, column) of the cell.
 pub fn cut_along_grid(blob: &Foreground, grid_px: i32) -> BTreeMap<(i32, i32), Foreground> {
     let mut cells: BTreeMap<(i32, i32), Foreground> = BTreeMap::new();
     for (run, at) in blob.runs_with_offsets() {
-        let row = run.y.div_euclid(grid_px);
-        let mut x0 = run.x0;
-        while x0 < run.x1 {
-            let column = x0.div_euclid(grid_px);
-            let x1 = run.x1.min((column + 1) * grid_px);
+        for (place, part) in cut_run(run, grid_px) {
             cells
-                .entry((row, column))
+                .entry(place)
                 .or_insert_with(|| Foreground::with_capacity(blob.types, 0))
-                .push_run(Run { y: run.y, x0, x1 }, blob, at + (x0 - run.x0) as usize);
-            x0 = x1;
+                .push_run(part, blob, at + (part.x0 - run.x0) as usize);
         }
     }
     cells
+}
+
+/// [`cut_along_grid`] of runs alone.
+pub fn cut_runs_along_grid(runs: &[Run], grid_px: i32) -> BTreeMap<(i32, i32), Vec<Run>> {
+    let mut cells: BTreeMap<(i32, i32), Vec<Run>> = BTreeMap::new();
+    for (place, part) in runs.iter().flat_map(|&run| cut_run(run, grid_px)) {
+        cells.entry(place).or_default().push(part);
+    }
+    cells
+}
+
+/// The parts of a run in the cells of the grid, with (row, column) of the cell.
+fn cut_run(run: Run, grid_px: i32) -> impl Iterator<Item = ((i32, i32), Run)> {
+    let row = run.y.div_euclid(grid_px);
+    let columns = run.x0.div_euclid(grid_px)..=(run.x1 - 1).div_euclid(grid_px);
+    columns.map(move |column| {
+        let x0 = run.x0.max(column * grid_px);
+        let x1 = run.x1.min((column + 1) * grid_px);
+        ((row, column), Run { y: run.y, x0, x1 })
+    })
 }
 
 /// The nuclei of a blob that is not cut, less those that `params.confidence` drops.

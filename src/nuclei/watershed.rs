@@ -19,6 +19,13 @@ const LEVELS: usize = 16 * 255 + 1;
 /// No pixel: the end of a list.
 const NONE: u32 = u32::MAX;
 
+/// Planes of more pixels do not fit a core's cache: each pixel that is taken waits for memory,
+/// unless it is fetched ahead of its turn.
+const CACHED_PX: usize = 1 << 17;
+
+/// So many pixels before its turn the surroundings of a pixel are fetched.
+const FETCH_AHEAD: usize = 16;
+
 /// Labels the pixels of a blob by the watershed of its energy, from the markers that `scratch`
 /// holds (`runs`, labels in `roots`), into `scratch.label`.
 pub(super) fn label_pixels(blob: &Foreground, grid: &Grid, scratch: &mut Scratch) {
@@ -31,28 +38,51 @@ pub(super) fn label_pixels(blob: &Foreground, grid: &Grid, scratch: &mut Scratch
         let at = grid.start(run);
         scratch.label[at..at + run.len()].fill(label);
     }
-    flood(
-        &scratch.energy,
-        &mut scratch.label,
-        grid,
-        &scratch.runs,
-        &mut scratch.queue,
-    );
+    smooth_energy(blob, grid, scratch);
+    if grid.len <= CACHED_PX {
+        flood_by_lists(grid, scratch);
+    } else {
+        flood_by_arrays(grid, scratch);
+    }
+}
+
+/// Fills `scratch.level` of the blob's pixels with 16 times the mean of the energy under the kernel
+/// [1 2 1] x [1 2 1] / 16. The energy is 255 outside the blob.
+pub(super) fn smooth_energy(blob: &Foreground, grid: &Grid, scratch: &mut Scratch) {
+    if scratch.level.len() < grid.len {
+        reset(&mut scratch.level, grid.len, 0);
+    }
+    for &run in &blob.runs {
+        let at = grid.start(run);
+        let row = |at: usize| scratch.energy[at - 1..at + run.len() + 1].windows(3);
+        let rows = row(at - grid.stride)
+            .zip(row(at))
+            .zip(row(at + grid.stride));
+        let levels = &mut scratch.level[at..at + run.len()];
+        for (level, ((above, here), below)) in levels.iter_mut().zip(rows) {
+            let column =
+                |x: usize| u16::from(above[x]) + 2 * u16::from(here[x]) + u16::from(below[x]);
+            *level = column(0) + 2 * column(1) + column(2);
+        }
+    }
 }
 
 /// First-in-first-out queues, one per level, as linked lists through one array.
 #[derive(Default)]
-pub(super) struct LevelQueue {
+pub(super) struct LevelLists {
     first: Vec<u32>,
     last: Vec<u32>,
     next: Vec<u32>,
+    /// One bit per level: whether its list has a pixel.
+    filled: Vec<u64>,
 }
 
-impl LevelQueue {
+impl LevelLists {
     fn start(&mut self, len: usize) {
         // No list needs clearing: all are empty when a flood ends.
         self.first.resize(LEVELS, NONE);
         self.last.resize(LEVELS, NONE);
+        self.filled.resize(LEVELS.div_ceil(64), 0);
         if self.next.len() < len {
             self.next.resize(len, NONE);
         }
@@ -63,6 +93,7 @@ impl LevelQueue {
         self.next[pixel as usize] = NONE;
         if self.first[level] == NONE {
             self.first[level] = pixel;
+            self.filled[level / 64] |= 1 << (level % 64);
         } else {
             self.next[self.last[level] as usize] = pixel;
         }
@@ -73,48 +104,100 @@ impl LevelQueue {
     fn pop(&mut self, level: usize) -> Option<u32> {
         let pixel = self.first[level];
         if pixel == NONE {
+            self.filled[level / 64] &= !(1 << (level % 64));
             return None;
         }
         self.first[level] = self.next[pixel as usize];
         Some(pixel)
     }
+
+    /// The lowest level whose list has a pixel; none below `level` has.
+    fn lowest_from(&self, level: usize) -> Option<usize> {
+        let word = (level / 64..self.filled.len()).find(|&word| self.filled[word] != 0)?;
+        Some(64 * word + self.filled[word].trailing_zeros() as usize)
+    }
 }
 
-/// Floods one blob over the 3x3 binomial (Gaussian) mean of `energy`, which is 255 outside the
-/// blob.
-///
-/// `markers` are the runs whose pixels have labels already, in raster order, which is their age.
-pub(super) fn flood(
-    energy: &[u8],
-    label: &mut [u32],
-    grid: &Grid,
-    markers: &[Run],
-    queue: &mut LevelQueue,
-) {
-    let stride = grid.stride;
-    queue.start(grid.len);
-    for run in markers {
-        for pixel in grid.start(*run)..grid.start(*run) + run.len() {
-            // A pixel without unlabelled neighbours has nothing to pass its label on to.
-            if neighbours(pixel, stride)
-                .iter()
-                .any(|&n| label[n] == UNLABELLED)
-            {
-                queue.push(smoothed(energy, pixel, stride), pixel as u32);
-            }
-        }
+/// Floods a plane that fits a cache. `scratch.runs` are the runs whose pixels have labels already,
+/// in raster order, which is their age.
+pub(super) fn flood_by_lists(grid: &Grid, scratch: &mut Scratch) {
+    let Scratch {
+        level: levels,
+        label,
+        lists,
+        runs,
+        ..
+    } = scratch;
+    lists.start(grid.len);
+    for pixel in border_pixels(runs, label, grid) {
+        lists.push(levels[pixel].into(), pixel as u32);
     }
-    for level in 0..LEVELS {
-        while let Some(pixel) = queue.pop(level) {
+    let mut from = 0;
+    while let Some(level) = lists.lowest_from(from) {
+        while let Some(pixel) = lists.pop(level) {
             let pixel = pixel as usize;
-            for n in neighbours(pixel, stride) {
+            for n in neighbours(pixel, grid.stride) {
                 if label[n] == UNLABELLED {
                     label[n] = label[pixel];
-                    queue.push(smoothed(energy, n, stride).max(level), n as u32);
+                    lists.push(usize::from(levels[n]).max(level), n as u32);
+                }
+            }
+        }
+        from = level;
+    }
+}
+
+/// As [`flood_by_lists`], with one array per level: the pixels whose turn comes next are known, so
+/// that their surroundings are fetched from memory meanwhile.
+pub(super) fn flood_by_arrays(grid: &Grid, scratch: &mut Scratch) {
+    let (levels, label) = (&scratch.level, &mut scratch.label);
+    let mut queues: Vec<Vec<u32>> = vec![Vec::new(); LEVELS];
+    for pixel in border_pixels(&scratch.runs, label, grid) {
+        queues[usize::from(levels[pixel])].push(pixel as u32);
+    }
+    for level in 0..LEVELS {
+        // Its pixels are done when the loop ends, so their memory goes back then.
+        let mut queue = std::mem::take(&mut queues[level]);
+        let mut turn = 0;
+        while let Some(&pixel) = queue.get(turn) {
+            if let Some(&ahead) = queue.get(turn + FETCH_AHEAD) {
+                let ahead = ahead as usize;
+                for n in [ahead - grid.stride, ahead, ahead + grid.stride] {
+                    fetch(label, n);
+                    fetch(levels, n);
+                }
+            }
+            turn += 1;
+            let pixel = pixel as usize;
+            for n in neighbours(pixel, grid.stride) {
+                if label[n] == UNLABELLED {
+                    label[n] = label[pixel];
+                    match usize::from(levels[n]) {
+                        higher if higher > level => queues[higher].push(n as u32),
+                        _ => queue.push(n as u32),
+                    }
                 }
             }
         }
     }
+}
+
+/// The pixels of labelled `runs` that have a neighbour without label. The others have nothing to
+/// pass their label on to.
+fn border_pixels<'a>(
+    runs: &'a [Run],
+    label: &'a [u32],
+    grid: &'a Grid,
+) -> impl Iterator<Item = usize> + 'a {
+    let pixels = runs.iter().flat_map(|run| {
+        let from = grid.start(*run);
+        from..from + run.len()
+    });
+    let is_border = |pixel: &usize| {
+        let around = neighbours(*pixel, grid.stride);
+        around.iter().any(|&n| label[n] == UNLABELLED)
+    };
+    pixels.filter(is_border)
 }
 
 #[inline(always)]
@@ -122,14 +205,17 @@ fn neighbours(pixel: usize, stride: usize) -> [usize; 4] {
     [pixel - stride, pixel - 1, pixel + 1, pixel + stride]
 }
 
-/// 16 times the mean under the kernel [1 2 1] x [1 2 1] / 16.
+/// Asks for the memory of one value of a plane, and does not wait for it.
 #[inline(always)]
-pub(super) fn smoothed(energy: &[u8], pixel: usize, stride: usize) -> usize {
-    let row = |at: usize| {
-        let row = &energy[at - 1..at + 2];
-        usize::from(row[0]) + 2 * usize::from(row[1]) + usize::from(row[2])
-    };
-    row(pixel - stride) + 2 * row(pixel) + row(pixel + stride)
+fn fetch<T>(plane: &[T], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(value) = plane.get(at) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: prefetching changes no value, and the address is one of the plane's.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (plane, at);
 }
 
 /// Floods a padded map in place, in the order of scikit-image 0.26, ties included.

@@ -5,6 +5,7 @@
 
 use super::PipelineError;
 use crate::model::{Architecture, Feed, ModelSpec};
+use crate::nuclei::CUT;
 use crate::output::pictures::OVERLAY_SIDE_PX;
 use crate::plan::Plan;
 
@@ -27,6 +28,12 @@ const OVERLAY_BYTES_PER_PX: u64 = 5;
 /// One proc block, RGB.
 const BLOCK_BYTES: u64 = 3 * 512 * 512;
 
+/// Bytes per pixel of a blob over several tiles while it is segmented: its maps, its planes, the tile
+/// that is read for it, and other blobs that wait.
+const JOINING_BYTES_PER_PX: u64 = 24;
+/// Most pixels of such a blob that are in memory: those of one cell of the cut.
+const JOINED_PX: u64 = CUT.over_px;
+
 /// How much of everything may exist at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Budget {
@@ -45,6 +52,16 @@ pub struct Budget {
     pub keeps_blocks: bool,
     /// Room for pixels near the borders of tiles, which spare the second look most of its reading.
     pub ring_bytes: u64,
+}
+
+impl Budget {
+    /// Whether blocks stay in memory while tiles are joined that have `open_px` pixels in blobs at
+    /// their borders.
+    pub fn keeps_blocks_beside(&self, open_px: u64) -> bool {
+        let joining = open_px.min(JOINED_PX) * JOINING_BYTES_PER_PX;
+        let all = BASE_BYTES + self.cache_bytes + self.ring_bytes + joining;
+        self.keeps_blocks && all <= self.memory_bytes / 10 * 9
+    }
 }
 
 /// Side of a tile where nobody asked for another, px.

@@ -208,6 +208,7 @@ pub fn run(
     device::keep_freed_memory();
     let running = stages::start(work, todo);
     let tile_rings: Mutex<Vec<TileRings>> = Mutex::default();
+    let open_px = AtomicUsize::new(0);
     let committed = commit_all(
         &running,
         store,
@@ -219,6 +220,8 @@ pub fn run(
             let mut all = tile_rings.lock().unwrap_or_else(PoisonError::into_inner);
             all.extend(rings);
             drop(all);
+            let of_tile = t.fragments.iter().map(Foreground::len).sum();
+            open_px.fetch_add(of_tile, Ordering::Relaxed);
             events(Event::TileDone {
                 mm2: frames.mm2(t.done_px + t.unreadable_px),
                 nuclei: t.nuclei.len() as u64,
@@ -239,7 +242,7 @@ pub fn run(
     };
     committed?;
     running.join();
-    let second_look = match budget.keeps_blocks {
+    let second_look = match budget.keeps_blocks_beside(open_px.into_inner() as u64) {
         true => image,
         false => {
             let again = image.with_cache(rings::cache_bytes(pool.feed().is_some()));
@@ -307,7 +310,7 @@ fn blocks_px(image: &ProcImage, plan: &Plan, tiles: &[usize]) -> u64 {
 pub fn load(store: &Store) -> Result<Loaded, PipelineError> {
     let meta = store.meta();
     let (postproc, mpp) = (meta.model.postproc.clone(), meta.frames.proc_mpp());
-    let mut loaded = stitch::load(store, Foreground::merge, |blob, extent| {
+    let mut loaded = stitch::load(store, |blob, extent| {
         segment_extent(blob, extent, &postproc, mpp)
     })?;
     loaded.slide.meta.warnings.extend(mixed(&loaded.numerics));

@@ -22,7 +22,7 @@ use super::rings::{self, TileRings};
 use super::telemetry::{Stage, StageReport};
 use crate::geometry::Rect;
 use crate::model::{BatchLimit, PatchModel, Pool};
-use crate::nuclei::{Foreground, Nucleus, PostprocParams, blobs, segment};
+use crate::nuclei::{Foreground, Nucleus, PostprocParams, into_components, segment};
 use crate::plan::{PatchIndex, Plan, Tile};
 use crate::prediction::QuantisedMap;
 use crate::slide::blocks::ProcImage;
@@ -420,10 +420,9 @@ fn finish(work: &Work, stage: &Stage, tile: &Tile, mut assembly: Assembly) -> Ti
     let merged = Foreground::merge(&assembly.parts);
     drop(assembly.parts);
     let slide = work.image.frames().proc_rect();
-    let (fragments, closed): (Vec<_>, Vec<_>) = blobs::components(&merged)
+    let (fragments, closed): (Vec<_>, Vec<_>) = into_components(merged)
         .into_iter()
         .partition(|blob| is_open(blob.bounds(), tile.rect, slide));
-    drop(merged);
     let mpp = work.image.frames().proc_mpp();
     let nuclei: Vec<Nucleus> = closed
         .par_iter()

@@ -1,6 +1,6 @@
 //! Which fragments are parts of one blob.
 //!
-//! In: fragments of any tiles. Out: groups of their indices. An R-tree over their boxes finds
+//! In: the runs of fragments of any tiles. Out: groups of their indices. An R-tree over their boxes finds
 //! candidates, their runs decide whether they touch, union-find forms the groups: exact for any
 //! number, size and order of fragments.
 
@@ -10,7 +10,7 @@ use rstar::{AABB, RTree};
 
 use crate::geometry::Rect;
 use crate::nuclei::blobs::{flatten_sets, join_sets};
-use crate::nuclei::{Foreground, Run};
+use crate::nuclei::{Run, bounds_of};
 
 /// An R-tree over boxes; each entry holds the index of its box.
 pub(super) type BoxTree = RTree<GeomWithData<Rectangle<[i32; 2]>, usize>>;
@@ -30,8 +30,8 @@ pub(super) fn build_tree(boxes: impl Iterator<Item = (usize, Rect)>) -> BoxTree 
 ///
 /// Each index is in one group. Groups are sorted inside and by their first index. A fragment
 /// without pixels is a group of its own.
-pub fn group_fragments(fragments: &[Foreground]) -> Vec<Vec<usize>> {
-    let boxes: Vec<Rect> = fragments.iter().map(Foreground::bounds).collect();
+pub(super) fn group_fragments(fragments: &[&[Run]]) -> Vec<Vec<usize>> {
+    let boxes: Vec<Rect> = fragments.iter().map(|runs| bounds_of(runs)).collect();
     let filled = (0..boxes.len()).filter(|&i| !boxes[i].is_empty());
     let tree = build_tree(filled.map(|i| (i, boxes[i])));
     let touching: Vec<Vec<usize>> = boxes
@@ -45,7 +45,7 @@ pub fn group_fragments(fragments: &[Foreground]) -> Vec<Vec<usize>> {
             let wider = Rect::new(bbox.x - 1, bbox.y - 1, bbox.w + 2, bbox.h + 2);
             tree.locate_in_envelope_intersecting(&envelope(wider))
                 .map(|other| other.data)
-                .filter(|&j| j > i && touch(&fragments[i].runs, &fragments[j].runs))
+                .filter(|&j| j > i && touch(fragments[i], fragments[j]))
                 .collect()
         })
         .collect();

@@ -2,8 +2,11 @@
 
 use proptest::prelude::*;
 
+use super::stitcher::HELD_PX;
 use super::*;
-use crate::nuclei::{Run, components};
+use crate::geometry::Rect;
+use crate::nuclei::{CutRule, Run, components, cut_along_grid};
+use crate::store::TileResult;
 use crate::store::tests::{mask, meta, thumb};
 
 /// A picture of nuclei and its place on the slide.
@@ -176,19 +179,10 @@ fn pixels(blob: &Foreground) -> impl Iterator<Item = (i32, i32)> + '_ {
         .flat_map(|run| (run.x0..run.x1).map(move |x| (run.y, x)))
 }
 
-/// Checks the values of the parts, which follow from the place, then builds the whole anew.
-fn merge(parts: &[Foreground]) -> Foreground {
-    for part in parts {
-        assert_eq!(*part, foreground(pixels(part)));
-    }
-    let all: std::collections::BTreeSet<(i32, i32)> = parts.iter().flat_map(pixels).collect();
-    assert_eq!(all.len(), parts.iter().map(Foreground::len).sum::<usize>());
-    foreground(all.into_iter())
-}
-
 /// A pure function of one blob that may give several nuclei: one per six rows, counted from the
-/// first.
+/// first. Checks the values of the blob, which follow from the place.
 fn segment(blob: &Foreground, _: Extent) -> Vec<Nucleus> {
+    assert_eq!(*blob, foreground(pixels(blob)));
     let top = blob.runs[0].y;
     let bands = blob
         .runs
@@ -221,23 +215,39 @@ fn segment_cut(blob: &Foreground, extent: Extent) -> Vec<Nucleus> {
         .collect()
 }
 
-/// Adds a row of tiles as [`load`] does. Returns the proc row below it.
-fn add_row<M, S>(to: &mut Stitcher<M, S>, row: &[TileResult]) -> i32
-where
-    M: Fn(&[Foreground]) -> Foreground + Sync,
-    S: Fn(&Foreground, Extent) -> Vec<Nucleus> + Sync,
-{
-    let bottom = row[0].rect.bottom();
-    row.iter().for_each(|tile| to.add(tile.clone()));
-    to.close_above(bottom);
-    bottom
+/// Joins rows of tiles as [`load`] does, with at most `held_px` pixels in memory; `segment` cuts as
+/// `cut` says. Calls `look` after each row, with the row below it and the fragments that are open.
+fn stitched_by_rows(
+    tiles: &[TileResult],
+    cut: CutRule,
+    held_px: usize,
+    segment: impl Fn(&Foreground, Extent) -> Vec<Nucleus> + Sync,
+    look: impl Fn(i32, &[fragment::Fragment]),
+) -> Stitched {
+    let read_again = |place: [i32; 2]| {
+        let tile = tiles.iter().find(|t| [t.col, t.row] == place).unwrap();
+        Ok(tile.fragments.clone())
+    };
+    let mut stitcher = Stitcher::new(cut, held_px, read_again, |blob: Foreground, extent| {
+        segment(&blob, extent)
+    });
+    for row in tiles.chunk_by(|a, b| a.row == b.row) {
+        let bottom = row[0].rect.bottom();
+        row.iter().for_each(|tile| stitcher.add(tile.clone()));
+        stitcher.close_above(bottom).unwrap();
+        look(bottom, &stitcher.open);
+    }
+    stitcher.finish().unwrap()
 }
 
 /// Joins tiles in any order.
 fn stitched(tiles: Vec<TileResult>) -> Stitched {
-    let mut stitcher = Stitcher::new(CUT, merge, segment);
+    let read_again = |_| panic!("all pixels are held");
+    let mut stitcher = Stitcher::new(CUT, HELD_PX, read_again, |blob: Foreground, extent| {
+        segment(&blob, extent)
+    });
     tiles.into_iter().for_each(|tile| stitcher.add(tile));
-    stitcher.finish()
+    stitcher.finish().unwrap()
 }
 
 proptest! {
@@ -247,18 +257,17 @@ proptest! {
         seed: u64,
         w in 1i32..60, h in 1i32..60,
         tile_w in 1i32..40, tile_h in 1i32..40,
-        turn: prop::sample::Index, reverse: bool,
+        turn: prop::sample::Index, reverse: bool, held_px in 0usize..1000,
     ) {
         let picture = Picture::random(seed, w, h);
         let mut tiles = picture.tiles([tile_w, tile_h]);
         let in_order = stitched(tiles.clone());
         prop_assert_eq!(&in_order.nuclei, &picture.uncut());
         prop_assert_eq!(in_order.done_px, picture.rect.area());
-        let mut by_rows = Stitcher::new(CUT, merge, segment);
-        for row in tiles.chunk_by(|a, b| a.row == b.row) {
-            add_row(&mut by_rows, row);
-        }
-        prop_assert_eq!(&by_rows.finish(), &in_order);
+        let by_rows = stitched_by_rows(&tiles, CUT, held_px, segment, |_, open| {
+            assert!(open.iter().map(fragment::Fragment::held_px).sum::<usize>() <= held_px);
+        });
+        prop_assert_eq!(&by_rows, &in_order);
         let turn = turn.index(tiles.len());
         tiles.rotate_left(turn);
         if reverse {
@@ -275,14 +284,13 @@ proptest! {
         seed: u64,
         w in 1i32..70, h in 1i32..70,
         tile_w in 1i32..40, tile_h in 1i32..40,
+        held_px in prop_oneof![0usize..1000, Just(HELD_PX)],
     ) {
         let picture = Picture::random(seed, w, h);
         let whole = picture.nuclei(|blob| segment_cut(blob, Extent::Whole));
-        let mut by_rows = Stitcher::new(SMALL_CUT, merge, segment_cut);
-        for row in picture.cut_tiles([tile_w, tile_h]).chunk_by(|a, b| a.row == b.row) {
-            add_row(&mut by_rows, row);
-        }
-        prop_assert_eq!(by_rows.finish().nuclei, whole);
+        let tiles = picture.cut_tiles([tile_w, tile_h]);
+        let by_rows = stitched_by_rows(&tiles, SMALL_CUT, held_px, segment_cut, |_, _| {});
+        prop_assert_eq!(by_rows.nuclei, whole);
     }
 }
 
@@ -296,16 +304,32 @@ fn of_a_blob_that_is_cut_only_the_last_rows_are_held() {
     let rows: Vec<String> = (0..200).map(row).collect();
     let picture = Picture::drawn(&rows.iter().map(String::as_str).collect::<Vec<_>>());
     let whole = picture.nuclei(|blob| segment_cut(blob, Extent::Whole));
-    let mut by_rows = Stitcher::new(SMALL_CUT, merge, segment_cut);
-    for row in picture.cut_tiles([13, 11]).chunk_by(|a, b| a.row == b.row) {
-        let bottom = add_row(&mut by_rows, row);
-        let tops = by_rows.open.iter().map(|f| f.part.bounds().y);
-        assert!(
-            tops.min()
-                .is_none_or(|top| top >= bottom - SMALL_CUT.grid_px)
-        );
-    }
-    assert_eq!(by_rows.finish().nuclei, whole);
+    let tiles = picture.cut_tiles([13, 11]);
+    let by_rows = stitched_by_rows(&tiles, SMALL_CUT, 100, segment_cut, |bottom, open| {
+        let mut tops = open.iter().map(|part| part.runs[0].y);
+        assert!(tops.all(|top| top >= bottom - SMALL_CUT.grid_px));
+        assert!(open.iter().map(fragment::Fragment::held_px).sum::<usize>() <= 100);
+    });
+    assert_eq!(by_rows.nuclei, whole);
+}
+
+#[test]
+fn a_tile_that_is_lost_before_it_is_read_again_is_an_error() {
+    let picture = Picture::drawn(&["####", "####"]);
+    let lost = |place| Err(unreadable_again(place, "it is gone"));
+    let mut stitcher = Stitcher::new(CUT, 0, lost, |blob: Foreground, extent| {
+        segment(&blob, extent)
+    });
+    let tiles = picture.tiles([2, 2]);
+    tiles.iter().for_each(|tile| stitcher.add(tile.clone()));
+    let error = stitcher.finish().unwrap_err();
+    assert!(error.to_string().contains("tiles/c/0/0"), "{error}");
+    let fewer = |_| Ok(vec![]);
+    let mut stitcher = Stitcher::new(CUT, 0, fewer, |blob: Foreground, extent| {
+        segment(&blob, extent)
+    });
+    tiles.into_iter().for_each(|tile| stitcher.add(tile));
+    assert!(stitcher.finish().is_err());
 }
 
 #[test]
@@ -396,14 +420,14 @@ fn a_store_gives_back_the_slide_whatever_the_order_of_writing() {
     for tile in &tiles[1..] {
         store.write_tile(tile, "cpu").unwrap();
     }
-    let partial = load(&store, merge, segment).unwrap();
+    let partial = load(&store, |blob, extent| segment(&blob, extent)).unwrap();
     assert_eq!(
         (partial.slide.coverage.missing_tiles, partial.damaged.len()),
         (1, 0)
     );
 
     store.write_tile(&tiles[0], "gpu").unwrap();
-    let whole = load(&store, merge, segment).unwrap();
+    let whole = load(&store, |blob, extent| segment(&blob, extent)).unwrap();
     assert_eq!(whole.slide.coverage.missing_tiles, 0);
     assert_eq!(whole.slide.nuclei, picture.uncut());
     assert_eq!(check_disjoint(&whole.slide.nuclei), Ok(()));
@@ -413,7 +437,7 @@ fn a_store_gives_back_the_slide_whatever_the_order_of_writing() {
     let file = path.join(format!("tiles/c/{}/{}", tiles[3].row, tiles[3].col));
     let len = std::fs::metadata(&file).unwrap().len();
     std::fs::write(&file, vec![0; len as usize]).unwrap();
-    let damaged = load(&store, merge, segment).unwrap();
+    let damaged = load(&store, |blob, extent| segment(&blob, extent)).unwrap();
     assert_eq!(damaged.slide.coverage.missing_tiles, 1);
     assert_eq!(damaged.damaged[0].0, [tiles[3].col, tiles[3].row]);
 }

@@ -123,3 +123,31 @@ fn a_ring_that_cannot_be_read_is_left_out_and_a_stop_ends_the_work() {
     assert!(none.hematoxylin_od().iter().all(|v| v.is_nan()));
     assert_eq!(rings(&all, &[0], &around, &AtomicBool::new(true)), None);
 }
+
+#[test]
+fn a_ring_measured_in_bands_is_that_of_the_whole_box() {
+    let ragged = |y: i32| Run {
+        y,
+        x0: y % 7,
+        x1: 900 - y % 11,
+    };
+    let nucleus = Nucleus::from_runs(&(0..1500).map(ragged).collect::<Vec<_>>());
+    let pixels = |field: Rect, _: &[bool]| {
+        let colour = |x: u32, y: u32| [x as i32 + field.x, y as i32 + field.y, 7].map(|c| c as u8);
+        let (w, h) = (field.w as u32, field.h as u32);
+        Some(RgbImage::from_fn(w, h, |x, y| Rgb(colour(x, y))))
+    };
+    let around = Around {
+        slide: Rect::new(-10, -10, 1000, 1600),
+        mpp: [0.25; 2],
+        pixels,
+    };
+    let reach = Reach::new(around.mpp);
+    let field = reach.around(nucleus.bbox).intersect(&around.slide);
+    assert!(bands_of(field).count() > 1);
+    let inside = ring_mask(&nucleus, std::iter::once(&nucleus), field, &reach);
+    let whole = sum_up(&inside, &pixels(field, &inside).unwrap());
+    assert!(whole.area_px > 10_000);
+    let found = rings(&[nucleus], &[0], &around, &AtomicBool::new(false));
+    assert_eq!(found, Some(vec![(0, whole)]));
+}

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
+use crate::nuclei::bit_plane::BitPlane;
 use crate::nuclei::energy::ridge_energy;
 use crate::nuclei::foreground::HV_SCALE;
 use crate::nuclei::morphology::{Window, dilate, disc, erode, fill_holes};
 use crate::nuclei::plane::{Grid, Scratch};
 use crate::nuclei::sobel::SobelKernel;
-use crate::nuclei::watershed::{OUTSIDE, UNLABELLED, flood, smoothed};
+use crate::nuclei::watershed::{
+    OUTSIDE, UNLABELLED, flood_by_arrays, flood_by_lists, smooth_energy,
+};
 
 fn flood_fill(fg: &Foreground) -> Vec<Vec<(i32, i32)>> {
     let order = pixels(fg);
@@ -43,8 +46,12 @@ fn components_are_those_of_a_flood_fill() {
         let found: Vec<_> = blobs.iter().map(pixels).collect();
         assert_eq!(found, flood_fill(&fg), "seed {seed}");
         assert_eq!(Foreground::merge(&blobs), fg, "seed {seed}");
+        assert_eq!(into_components(fg), blobs, "seed {seed}");
+        let alone = blobs[0].clone();
+        assert_eq!(into_components(alone), blobs[..1], "seed {seed}");
     }
     assert!(components(&Foreground::default()).is_empty());
+    assert!(into_components(Foreground::default()).is_empty());
 }
 
 /// h or v at a pixel, 0 outside the blob.
@@ -96,8 +103,17 @@ fn plain_energy(blob: &Foreground, params: &PostprocParams) -> Vec<u8> {
 
 #[test]
 fn energy_is_that_of_plain_convolution() {
-    for (seed, side) in [(0, 3), (1, 5), (2, 9), (3, 11), (4, 21), (5, 9)] {
-        let fg = foreground(seed, 64, 48, (-5, 7));
+    // The last are taller than the rows that are laid out at a time.
+    for (seed, side, height) in [
+        (0, 3, 48),
+        (1, 5, 48),
+        (2, 9, 48),
+        (3, 11, 48),
+        (4, 21, 48),
+        (5, 9, 150),
+        (6, 21, 129),
+    ] {
+        let fg = foreground(seed, 64, height, (-5, 7));
         for energy in BOTH {
             let params = PostprocParams {
                 sobel_px: side,
@@ -207,6 +223,68 @@ fn holes_are_what_a_flood_from_outside_does_not_reach() {
     }
 }
 
+/// 16 times the mean under the kernel [1 2 1] x [1 2 1] / 16.
+fn smoothed(energy: &[u8], pixel: usize, stride: usize) -> usize {
+    let row = |at: usize| {
+        let row = &energy[at - 1..at + 2];
+        usize::from(row[0]) + 2 * usize::from(row[1]) + usize::from(row[2])
+    };
+    row(pixel - stride) + 2 * row(pixel) + row(pixel + stride)
+}
+
+/// The same picture as bits, of rows of `width` pixels.
+fn bit_plane(image: &[u8], window: Window) -> BitPlane {
+    let mut bits = BitPlane::default();
+    bits.reset(window.width, window.height);
+    for y in 0..window.height {
+        let from = window.start + y * window.stride;
+        let unset: Vec<u8> = image[from..from + window.width]
+            .iter()
+            .map(|b| 1 - b)
+            .collect();
+        // In two parts, of which the second does not begin with a word.
+        let (left, right) = unset.split_at(window.width / 3);
+        bits.set_below(0, y, left, 1);
+        bits.set_below(left.len(), y, right, 1);
+    }
+    bits
+}
+
+#[test]
+fn bits_are_opened_and_filled_as_bytes_are() {
+    let sides = [1, 2, 30, 63, 64, 65, 130].into_iter().cycle();
+    let diameters = [2, 3, 4, 5, 7, 31].into_iter().cycle();
+    for ((seed, side), diameter) in (0..84).zip(sides).zip(diameters) {
+        let disc = disc(diameter);
+        let (mut image, window) = plane(seed, side, 16, if seed % 2 == 0 { 90 } else { 55 });
+        let (mut bits, mut wide) = (bit_plane(&image, window), BitPlane::default());
+        let (mut eroded, mut eroded_bits) = (vec![0; image.len()], BitPlane::default());
+        erode(&image, &mut eroded, window, &disc);
+        bits.erode(&disc, &mut eroded_bits, &mut wide);
+        assert!(eroded_bits == bit_plane(&eroded, window), "seed {seed}");
+        let mut opened_bits = BitPlane::default();
+        let mut opened = vec![0; image.len()];
+        dilate(&eroded, &mut opened, window, &disc);
+        eroded_bits.dilate(&disc, &mut opened_bits, &mut wide);
+        assert!(opened_bits == bit_plane(&opened, window), "seed {seed}");
+        fill_holes(&mut image, window, &mut vec![], &mut vec![]);
+        bits.fill_holes(&mut vec![], &mut vec![]);
+        assert!(bits == bit_plane(&image, window), "seed {seed}");
+        let mut runs = vec![];
+        let columns = side / 4..side - side / 5;
+        for y in 0..side {
+            bits.runs_within(columns.start, columns.end, y, |x0, x1| {
+                runs.extend((x0..x1).map(|x| (y, x)));
+            });
+        }
+        let pixels = (0..side).flat_map(|y| columns.clone().map(move |x| (y, x)));
+        let set: Vec<_> = pixels
+            .filter(|&(y, x)| image[at(&window, x, y)] == 1)
+            .collect();
+        assert_eq!(runs, set, "seed {seed}");
+    }
+}
+
 #[test]
 fn flood_takes_pixels_by_level_then_age() {
     for seed in 0..60 {
@@ -258,13 +336,16 @@ fn flood_takes_pixels_by_level_then_age() {
                 }
             }
         }
-        flood(
-            &energy,
-            &mut label,
-            &grid,
-            &markers,
-            &mut Scratch::default().queue,
-        );
-        assert!(label == expected, "seed {seed}");
+        for flood in [flood_by_lists, flood_by_arrays] {
+            let mut scratch = Scratch {
+                energy: energy.clone(),
+                label: label.clone(),
+                runs: markers.clone(),
+                ..Scratch::default()
+            };
+            smooth_energy(&fg, &grid, &mut scratch);
+            flood(&grid, &mut scratch);
+            assert!(scratch.label == expected, "seed {seed}");
+        }
     }
 }

@@ -211,7 +211,7 @@ fn giant_blobs_are_cut_along_the_fixed_grid() {
         .unwrap();
     assert!(blob.bounds().w > 64 && blob.bounds().h > 64);
     let params = constants(EnergyRule::Eigen);
-    let nuclei = segment_or_cut(&blob, Extent::Whole, &params, MPP, cut(2000));
+    let nuclei = segment_or_cut(&blob, &params, MPP, cut(2000));
     let taken = assert_sound(&nuclei, &blob, 8);
     // Only scraps below the least area may be lost at the grid.
     assert!(taken.len() * 100 >= blob.len() * 97);
@@ -223,7 +223,7 @@ fn giant_blobs_are_cut_along_the_fixed_grid() {
     }
     let limit = blob.bounds().area();
     assert_eq!(
-        segment_or_cut(&blob, Extent::Whole, &params, MPP, cut(limit)),
+        segment_or_cut(&blob, &params, MPP, cut(limit)),
         segment(&blob, &params, MPP)
     );
 }

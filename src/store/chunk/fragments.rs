@@ -27,16 +27,15 @@ pub(super) fn encode(
     }
     let pixels: usize = fragments.iter().map(Foreground::len).sum();
     out.bytes.reserve(pixels * bytes_per_pixel(types));
-    bytes_plane(fragments.iter().flat_map(|f| f.np.iter().copied()), out);
-    words_plane(fragments.iter().flat_map(|f| f.h.iter().copied()), out);
-    words_plane(fragments.iter().flat_map(|f| f.v.iter().copied()), out);
+    bytes_plane(fragments.iter().map(|f| &f.np[..]), out);
+    words_plane(fragments.iter().map(|f| &f.h[..]), out);
+    words_plane(fragments.iter().map(|f| &f.v[..]), out);
     for class in 0..types {
-        let plane = |f| channel(f, types, class);
-        bytes_plane(fragments.iter().map(|f| &f.tp[..]).flat_map(plane), out);
+        let planes = fragments.iter().map(|f| channel(&f.tp, types, class));
+        bytes_plane(planes, out);
     }
     for colour in 0..3 {
-        let plane = |f| channel(f, 3, colour);
-        bytes_plane(fragments.iter().map(|f| &f.rgb[..]).flat_map(plane), out);
+        bytes_plane(fragments.iter().map(|f| channel(&f.rgb, 3, colour)), out);
     }
     Ok(())
 }
@@ -62,30 +61,48 @@ pub(super) fn decode(
             "has fragments of another size than their maps",
         ));
     }
-    let np = undo_bytes(input.raw(pixels)?);
-    let h = undo_words(input.raw(pixels)?, input.raw(pixels)?);
-    let v = undo_words(input.raw(pixels)?, input.raw(pixels)?);
-    let tp = interleave(input, pixels, types)?;
-    let rgb = interleave(input, pixels, 3)?;
-
-    let mut fragments = Vec::with_capacity(all_runs.len());
-    let mut from = 0;
-    for runs in all_runs {
-        let to = from + runs.iter().map(Run::len).sum::<usize>();
-        let fragment = Foreground {
+    // One plane after the other, so that no more than one is in memory twice.
+    let lens: Vec<usize> = all_runs
+        .iter()
+        .map(|runs| runs.iter().map(Run::len).sum())
+        .collect();
+    let np = split(undo_bytes(input.raw(pixels)?), &lens, 1);
+    let h = split(undo_words(input.raw(pixels)?, input.raw(pixels)?), &lens, 1);
+    let v = split(undo_words(input.raw(pixels)?, input.raw(pixels)?), &lens, 1);
+    let tp = split(interleave(input, pixels, types)?, &lens, types);
+    let rgb = split(interleave(input, pixels, 3)?, &lens, 3);
+    let planes = np.into_iter().zip(h).zip(v).zip(tp).zip(rgb);
+    let fragments: Vec<Foreground> = all_runs
+        .into_iter()
+        .zip(planes)
+        .map(|(runs, ((((np, h), v), tp), rgb))| Foreground {
             runs,
-            np: np[from..to].to_vec(),
-            h: h[from..to].to_vec(),
-            v: v[from..to].to_vec(),
+            np,
+            h,
+            v,
             types,
-            tp: tp[from * types..to * types].to_vec(),
-            rgb: rgb[from * 3..to * 3].to_vec(),
-        };
-        check(&fragment, tile, types)?;
-        fragments.push(fragment);
-        from = to;
+            tp,
+            rgb,
+        })
+        .collect();
+    for fragment in &fragments {
+        check(fragment, tile, types)?;
     }
     Ok(fragments)
+}
+
+/// The values of each fragment, `each` per pixel; `lens`: the fragments' pixels, which are all.
+fn split<T: Copy>(plane: Vec<T>, lens: &[usize], each: usize) -> Vec<Vec<T>> {
+    if lens.len() == 1 {
+        return vec![plane];
+    }
+    let mut rest = &plane[..];
+    let take = |len: &usize| {
+        let (own, others) = rest.split_at(len * each);
+        rest = others;
+        own.to_vec()
+    };
+    lens.iter().map(take).collect()
 }
 
 /// Bytes per pixel of np, h, v, rgb and the class probabilities.
@@ -145,14 +162,49 @@ fn check(fragment: &Foreground, tile: Rect, types: usize) -> Result<(), ChunkErr
 }
 
 /// Channel `at` of pixels with `channels` values each.
-fn channel(values: &[u8], channels: usize, at: usize) -> impl Iterator<Item = u8> + '_ {
-    values.iter().skip(at).step_by(channels).copied()
+fn channel(values: &[u8], channels: usize, at: usize) -> Vec<u8> {
+    let pixels = values.chunks_exact(channels);
+    pixels.map(|pixel| pixel[at]).collect()
 }
 
-fn bytes_plane(values: impl Iterator<Item = u8>, out: &mut Writer) {
+/// Writes the differences between neighbouring values of all `parts`.
+fn bytes_plane(parts: impl Iterator<Item = impl AsRef<[u8]>>, out: &mut Writer) {
     let mut before = 0u8;
-    out.bytes
-        .extend(values.map(|value| value.wrapping_sub(std::mem::replace(&mut before, value))));
+    for part in parts {
+        let Some((first, last)) = ends(part.as_ref()) else {
+            continue;
+        };
+        out.bytes.push(first.wrapping_sub(before));
+        let steps = part.as_ref().windows(2);
+        out.bytes.extend(steps.map(|w| w[1].wrapping_sub(w[0])));
+        before = last;
+    }
+}
+
+/// The first and the last of some values.
+fn ends<T: Copy>(values: &[T]) -> Option<(T, T)> {
+    Some((*values.first()?, *values.last()?))
+}
+
+/// Writes differences in zigzag, so that small ones of either sign have a high byte of 0: all low
+/// bytes, then all high bytes.
+fn words_plane<'a>(parts: impl Iterator<Item = &'a [i16]> + Clone, out: &mut Writer) {
+    let zigzag = |value: i16, before: i16| {
+        let step = value.wrapping_sub(before);
+        ((step << 1) ^ (step >> 15)).to_le_bytes()
+    };
+    for byte in [0, 1] {
+        let mut before = 0i16;
+        for part in parts.clone() {
+            let Some((first, last)) = ends(part) else {
+                continue;
+            };
+            out.bytes.push(zigzag(first, before)[byte]);
+            let steps = part.windows(2);
+            out.bytes.extend(steps.map(|w| zigzag(w[1], w[0])[byte]));
+            before = last;
+        }
+    }
 }
 
 fn undo_bytes(plane: &[u8]) -> Vec<u8> {
@@ -162,20 +214,6 @@ fn undo_bytes(plane: &[u8]) -> Vec<u8> {
         value
     };
     plane.iter().map(add).collect()
-}
-
-/// Writes differences in zigzag, so that small ones of either sign have a high byte of 0: all low
-/// bytes, then all high bytes.
-fn words_plane(values: impl Iterator<Item = i16> + Clone, out: &mut Writer) {
-    let steps = || {
-        let mut before = 0i16;
-        values.clone().map(move |value| {
-            let step = value.wrapping_sub(std::mem::replace(&mut before, value));
-            ((step << 1) ^ (step >> 15)).to_le_bytes()
-        })
-    };
-    out.bytes.extend(steps().map(|[low, _]| low));
-    out.bytes.extend(steps().map(|[_, high]| high));
 }
 
 fn undo_words(low: &[u8], high: &[u8]) -> Vec<i16> {
@@ -192,9 +230,11 @@ fn undo_words(low: &[u8], high: &[u8]) -> Vec<i16> {
 fn interleave(input: &mut Reader, pixels: usize, channels: usize) -> Result<Vec<u8>, ChunkError> {
     let mut values = vec![0; pixels * channels];
     for at in 0..channels {
-        let plane = undo_bytes(input.raw(pixels)?);
-        for (value, plain) in values.iter_mut().skip(at).step_by(channels).zip(plane) {
-            *value = plain;
+        let steps = input.raw(pixels)?;
+        let mut value = 0u8;
+        for (pixel, &step) in values.chunks_exact_mut(channels).zip(steps) {
+            value = value.wrapping_add(step);
+            pixel[at] = value;
         }
     }
     Ok(values)
