@@ -12,7 +12,7 @@ use super::augment::{Variation, vary_colours};
 use super::config::TrainConfig;
 use super::crops::{Place, Pool};
 use super::losses::Batch;
-use super::targets::{Targets, compute_targets};
+use super::targets::compute_targets;
 
 /// Draws batch number `index`.
 pub fn draw_batch(atlas: &Atlas, pool: &Pool, config: &TrainConfig, index: u64) -> Batch {
@@ -46,23 +46,10 @@ fn make_batch(atlas: &Atlas, config: &TrainConfig, crops: &[(Place, Variation)])
     let (places, variations): (Vec<_>, Vec<_>) = crops.iter().cloned().unzip();
     let (plain, labels) = atlas.cut(&places, config.crop_px);
     let bytes = |t: &Tensor| t.to_kind(Kind::Uint8);
-    let Targets {
-        np,
-        np_weight,
-        hv,
-        hv_weight,
-        tp,
-        tp_weight,
-    } = compute_targets(&labels);
     Batch {
         plain: (config.taught > 0.0).then(|| bytes(&plain)),
         rgb: bytes(&vary_colours(plain, &variations)),
+        targets: compute_targets(&labels),
         teacher: None,
-        np,
-        np_weight,
-        hv,
-        hv_weight,
-        tp,
-        tp_weight,
     }
 }

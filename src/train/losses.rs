@@ -8,25 +8,20 @@
 
 use tch::{Kind, Reduction, Tensor};
 
+use super::targets::Targets;
 use super::teacher::TeacherTargets;
 use crate::model::network::RawMaps;
 
-/// A batch of crops, their targets and the weight of each pixel: float `[N, 1, H, W]` if not said.
+/// A batch of crops and their targets.
 pub struct Batch {
     /// u8 `[N, 3, H, W]`.
     pub rgb: Tensor,
     /// The same before colours were varied, for the teacher.
     pub plain: Option<Tensor>,
-    /// Targets that the teacher adds to the labels.
+    /// By the labels.
+    pub targets: Targets,
+    /// Targets that the teacher adds to them.
     pub teacher: Option<TeacherTargets>,
-    pub np: Tensor,
-    pub np_weight: Tensor,
-    /// `[N, 2, H, W]`.
-    pub hv: Tensor,
-    pub hv_weight: Tensor,
-    /// Type - 1, int64 `[N, H, W]`.
-    pub tp: Tensor,
-    pub tp_weight: Tensor,
 }
 
 impl Batch {
@@ -40,13 +35,15 @@ impl Batch {
         Self {
             rgb: all(|p| &p.rgb),
             plain: plain.map(|plain| Tensor::cat(&plain, 0)),
+            targets: Targets {
+                np: all(|p| &p.targets.np),
+                np_weight: all(|p| &p.targets.np_weight),
+                hv: all(|p| &p.targets.hv),
+                hv_weight: all(|p| &p.targets.hv_weight),
+                tp: all(|p| &p.targets.tp),
+                tp_weight: all(|p| &p.targets.tp_weight),
+            },
             teacher: None,
-            np: all(|p| &p.np),
-            np_weight: all(|p| &p.np_weight),
-            hv: all(|p| &p.hv),
-            hv_weight: all(|p| &p.hv_weight),
-            tp: all(|p| &p.tp),
-            tp_weight: all(|p| &p.tp_weight),
         }
     }
 }
@@ -88,11 +85,11 @@ pub fn hovernet_loss(raw: &RawMaps, batch: &Batch) -> Loss {
         axis(&axis(t, dim, size[2]), dim + 1, size[3])
     };
     let [truth, np_weight, hv, hv_weight, tp_weight] = [
-        &batch.np,
-        &batch.np_weight,
-        &batch.hv,
-        &batch.hv_weight,
-        &batch.tp_weight,
+        &batch.targets.np,
+        &batch.targets.np_weight,
+        &batch.targets.hv,
+        &batch.targets.hv_weight,
+        &batch.targets.tp_weight,
     ]
     .map(|t| at(t, 2));
     let known = np_weight.gt(0.0).to_kind(Kind::Float);
@@ -106,7 +103,7 @@ pub fn hovernet_loss(raw: &RawMaps, batch: &Batch) -> Loss {
     let tp = raw.tp.as_ref().map(|tp| {
         let typed = tp_weight.gt(0.0).to_kind(Kind::Float);
         let background = (1.0 - &truth) * &known;
-        let class = (at(&batch.tp, 1) + 1) * typed.squeeze_dim(1).to_kind(Kind::Int64);
+        let class = (at(&batch.targets.tp, 1) + 1) * typed.squeeze_dim(1).to_kind(Kind::Int64);
         classes_loss(tp, &class, &(typed + background))
     });
     Loss::of(np, hv, tp)
@@ -134,14 +131,14 @@ fn np_loss(logits: &Tensor, batch: &Batch) -> Tensor {
         Reduction::None,
     );
     let bce = (bce * &weight).sum(Kind::Float) / weight.sum(Kind::Float).clamp_min(1.0);
-    let known = batch.np_weight.gt(0.0).to_kind(Kind::Float);
-    bce + dice(&logits.sigmoid(), &batch.np, &known, &[0, 1, 2, 3])
+    let known = batch.targets.np_weight.gt(0.0).to_kind(Kind::Float);
+    bce + dice(&logits.sigmoid(), &batch.targets.np, &known, &[0, 1, 2, 3])
 }
 
 /// Targets of np and their weights: the labels, or with a teacher the mean of both where labels
 /// exist and the teacher's prediction elsewhere.
 fn np_targets(batch: &Batch) -> (Tensor, Tensor) {
-    let (truth, weight) = (&batch.np, &batch.np_weight);
+    let (truth, weight) = (&batch.targets.np, &batch.targets.np_weight);
     match &batch.teacher {
         None => (truth.shallow_clone(), weight.shallow_clone()),
         Some(teacher) => {
@@ -178,19 +175,23 @@ fn with_gaps_filled(weight: &Tensor, batch: &Batch, teacher: &TeacherTargets) ->
     if !teacher.fills_gaps {
         return weight.shallow_clone();
     }
-    let possible = batch.np_weight.eq(0.0).logical_or(&batch.np.gt(0.5));
+    let possible = batch
+        .targets
+        .np_weight
+        .eq(0.0)
+        .logical_or(&batch.targets.np.gt(0.5));
     let seen = teacher.answer.np.gt(0.5).logical_and(&possible);
     let gaps = weight.eq(0.0).logical_and(&seen);
     weight + gaps.to_kind(Kind::Float) * (teacher.share * UNLABELLED_WEIGHT)
 }
 
 fn hv_loss(hv: &Tensor, batch: &Batch) -> Tensor {
-    let labelled = hv_error(hv, &batch.hv, &batch.hv_weight);
+    let labelled = hv_error(hv, &batch.targets.hv, &batch.targets.hv_weight);
     match &batch.teacher {
         None => labelled,
         // Not the error of the mean: between two ridges the mean has no ridge.
         Some(teacher) => {
-            let weight = with_gaps_filled(&batch.hv_weight, batch, teacher);
+            let weight = with_gaps_filled(&batch.targets.hv_weight, batch, teacher);
             let taught = hv_error(hv, &teacher.answer.hv, &weight);
             mix(&labelled, &taught, teacher.share)
         }
@@ -240,30 +241,33 @@ fn slope_kernel(channel: i64, device: tch::Device) -> Tensor {
 fn tp_loss(logits: &Tensor, batch: &Batch) -> Tensor {
     let log_p = logits.log_softmax(1, Kind::Float);
     let types = logits.size()[1];
-    let one_hot = batch.tp.one_hot(types).permute([0, 3, 1, 2]);
+    let one_hot = batch.targets.tp.one_hot(types).permute([0, 3, 1, 2]);
     let one_hot = one_hot.to_kind(Kind::Float);
     let taught = batch
         .teacher
         .as_ref()
         .and_then(|t| Some((t, t.answer.tp.as_ref()?)));
     let (truth, weight) = match taught {
-        None => (one_hot.shallow_clone(), batch.tp_weight.shallow_clone()),
+        None => (
+            one_hot.shallow_clone(),
+            batch.targets.tp_weight.shallow_clone(),
+        ),
         Some((teacher, tp)) => {
             let both = mix(&one_hot, tp, teacher.share);
             (
-                tp.where_self(&batch.tp_weight.eq(0.0), &both),
-                with_gaps_filled(&batch.tp_weight, batch, teacher),
+                tp.where_self(&batch.targets.tp_weight.eq(0.0), &both),
+                with_gaps_filled(&batch.targets.tp_weight, batch, teacher),
             )
         }
     };
     let weight_sum = weight.sum(Kind::Float).clamp_min(1.0);
     let ce = -(truth * &log_p * weight).sum(Kind::Float) / weight_sum;
     // Only types that occur in the batch count: an absent type has no overlap.
-    let present = (&one_hot * &batch.tp_weight)
+    let present = (&one_hot * &batch.targets.tp_weight)
         .sum_dim_intlist(&[0i64, 2, 3][..], false, Kind::Float)
         .gt(0.0)
         .to_kind(Kind::Float);
-    let per_type = dice(&log_p.exp(), &one_hot, &batch.tp_weight, &[0, 2, 3]) * &present;
+    let per_type = dice(&log_p.exp(), &one_hot, &batch.targets.tp_weight, &[0, 2, 3]) * &present;
     let dice = per_type.sum(Kind::Float) / present.sum(Kind::Float).clamp_min(1.0);
     ce + dice * 0.6
 }
@@ -288,13 +292,15 @@ mod tests {
         Batch {
             rgb: row(&[0.0; 4]),
             plain: None,
+            targets: Targets {
+                np: row(&LABELS),
+                np_weight: row(&WEIGHTS),
+                hv: Tensor::cat(&[row(&LABELS), row(&LABELS)], 1),
+                hv_weight: row(&WEIGHTS),
+                tp,
+                tp_weight: row(&WEIGHTS),
+            },
             teacher,
-            np: row(&LABELS),
-            np_weight: row(&WEIGHTS),
-            hv: Tensor::cat(&[row(&LABELS), row(&LABELS)], 1),
-            hv_weight: row(&WEIGHTS),
-            tp,
-            tp_weight: row(&WEIGHTS),
         }
     }
 
@@ -342,10 +348,8 @@ mod tests {
         let labelled = hv_loss(&hv, &batch(None)).double_value(&[]);
         assert!((loss(0.0) - labelled).abs() < 1e-6);
         // A share of 1: as if the teacher's targets were the labels.
-        let swapped = Batch {
-            hv: teacher(1.0).answer.hv,
-            ..batch(None)
-        };
+        let mut swapped = batch(None);
+        swapped.targets.hv = teacher(1.0).answer.hv;
         let taught = hv_loss(&hv, &swapped).double_value(&[]);
         assert!((loss(1.0) - taught).abs() < 1e-6 && (taught - labelled).abs() > 0.01);
         assert!((loss(0.25) - (0.75 * labelled + 0.25 * taught)).abs() < 1e-6);
@@ -357,11 +361,9 @@ mod tests {
         let logits = Tensor::cat(&[row(&LOGITS), row(&[0.0; 4])], 1);
         let classes = [0i64, 1, 0, 0];
         let of = |weights: [f32; 4]| {
-            let batch = Batch {
-                tp: Tensor::from_slice(&classes).view([1, 1, 4]),
-                tp_weight: row(&weights),
-                ..batch(None)
-            };
+            let mut batch = batch(None);
+            batch.targets.tp = Tensor::from_slice(&classes).view([1, 1, 4]);
+            batch.targets.tp_weight = row(&weights);
             tp_loss(&logits, &batch).double_value(&[])
         };
         let by_hand = |weights: [f64; 4]| {
@@ -385,10 +387,8 @@ mod tests {
         }
         // Sure and right, and as dots: nothing is lost, and nothing less than nothing.
         let sure = Tensor::cat(&[row(&[20.0; 4]), row(&[-20.0; 4])], 1);
-        let dots = Batch {
-            tp_weight: row(&[2.0; 4]),
-            ..batch(None)
-        };
+        let mut dots = batch(None);
+        dots.targets.tp_weight = row(&[2.0; 4]);
         let loss = tp_loss(&sure, &dots).double_value(&[]);
         assert!((0.0..1e-6).contains(&loss), "{loss}");
     }
@@ -418,10 +418,13 @@ mod tests {
             tp: Some(Tensor::cat(&[row(&TAUGHT), 1.0 - row(&TAUGHT)], 1)),
         };
         let taught = |fills_gaps: bool| Batch {
-            np: row(&[0.0, 0.0, 0.0, 1.0]),
-            np_weight: row(&[0.0, 0.0, 1.0, 1.0]),
-            hv_weight: row(&[0.0; 4]),
-            tp_weight: row(&[0.0; 4]),
+            targets: Targets {
+                np: row(&[0.0, 0.0, 0.0, 1.0]),
+                np_weight: row(&[0.0, 0.0, 1.0, 1.0]),
+                hv_weight: row(&[0.0; 4]),
+                tp_weight: row(&[0.0; 4]),
+                ..batch(None).targets
+            },
             teacher: Some(TeacherTargets {
                 share: 0.4,
                 fills_gaps,
@@ -431,7 +434,7 @@ mod tests {
         };
         let filled = taught(true);
         let teacher = filled.teacher.as_ref().unwrap();
-        let weight = with_gaps_filled(&filled.tp_weight, &filled, teacher);
+        let weight = with_gaps_filled(&filled.targets.tp_weight, &filled, teacher);
         let found: Vec<f32> = Vec::try_from(weight.flatten(0, 3)).unwrap();
         assert_eq!(found, [0.2, 0.0, 0.0, 0.2]);
         // Types: the cross-entropy to the teacher's probabilities in the two px, with no label's.
